@@ -37,7 +37,9 @@ export default defineConfig({
     environment: 'node',
     include: ['tests/**/*.test.ts'],
     setupFiles: ['tests/setup.ts'],
-    testTimeout: 20_000,
+    // The machine may be busy with other tests: how long they take says nothing of them.
+    testTimeout: 300_000,
+    hookTimeout: 300_000,
     maxWorkers: 2,
     coverage: {
       provider: 'v8',

@@ -228,7 +228,7 @@ describe('a message', () => {
 
   it('renders what is written as Markdown, and only harmless elements of it', async () => {
     await row({ text: '**bold** [x](javascript:alert(1)) ![p](https://t.example/p.png) <script>x</script>' })
-    await vi.waitFor(() => expect(wrapper.find('strong').exists()).toBe(true))
+    await vi.waitFor(() => expect(wrapper.find('strong').exists()).toBe(true), { timeout: 60_000 })
     await settle()
     expect(wrapper.find('.text img, .text script, .text [href^="javascript"]').exists()).toBe(false)
   })

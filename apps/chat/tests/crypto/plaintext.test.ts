@@ -133,7 +133,7 @@ describe('no clear text in an encrypted room', () => {
       }),
       { numRuns: 150 },
     )
-  }, 60_000)
+  })
 
   it('nor does it send any before the room is known', async () => {
     const machine = await RoomCrypto.load(await identity('bob'), seeded(1), null)

@@ -7,7 +7,8 @@ import { dirname, join } from 'node:path'
 import type { Browser } from 'playwright-core'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { launch, Person } from './people'
-import { freePort, Relay } from './relay'
+import { freePort } from '../support/ports'
+import { Relay } from './relay'
 
 /** The engine of a cluster: the program beside Python, where the relay's packages put it, or the machine's own. */
 async function startEngine(folder: string): Promise<{ process: ChildProcess; url: string }> {

@@ -133,7 +133,7 @@ describe('the console', () => {
   async function open({ page }: Person, name: string, title: string, query = ''): Promise<void> {
     await page.goto(`${relay.origin}/console/${name}${query}`)
     await page.getByRole('heading', { name: title, level: 1 }).waitFor()
-    await expect.poll(() => page.getByText('Loading…', { exact: true }).count(), { timeout: 15_000 }).toBe(0)
+    await expect.poll(() => page.getByText('Loading…', { exact: true }).count(), { timeout: 60_000 }).toBe(0)
   }
 
   async function register(username: string, password = 'correct horse'): Promise<string> {
@@ -222,7 +222,7 @@ describe('the console', () => {
             .waitFor()
           return new URL(page.url()).pathname
         },
-        { timeout: 20_000 },
+        { timeout: 60_000 },
       )
       .toBe('/console/people')
     await page.getByText(userId).waitFor()

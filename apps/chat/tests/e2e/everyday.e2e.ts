@@ -113,11 +113,11 @@ describe('every day', () => {
     await ada.page
       .getByText(/No connection|Connecting/)
       .first()
-      .waitFor({ timeout: 3_000 })
+      .waitFor({ timeout: 10_000 })
     await ada
       .button(/Your profile and status/)
       .getByText('Offline')
-      .waitFor({ timeout: 1_000 })
+      .waitFor({ timeout: 10_000 })
     relay.resume()
     await ada.page
       .getByText(/No connection|Connecting/)

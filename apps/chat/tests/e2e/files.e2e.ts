@@ -88,7 +88,7 @@ describe('files', () => {
     await ada.composer.press('Enter')
     const progress = ada.page.getByRole('progressbar', { name: 'Sending cut.bin' })
     await expect
-      .poll(() => progress.evaluate((bar: HTMLProgressElement) => bar.value), { timeout: 15_000 })
+      .poll(() => progress.evaluate((bar: HTMLProgressElement) => bar.value), { timeout: 60_000 })
       .toBeGreaterThan(MIB / 2)
     await relay.kill()
     expect(await relay.files()).toHaveLength(before + 1) // half of it
@@ -155,7 +155,7 @@ describe('files', () => {
         .first()
         .locator('audio')
         .evaluate((audio: HTMLAudioElement) => audio.currentTime)
-    await expect.poll(played, { timeout: 15_000 }).toBeGreaterThan(0.2)
+    await expect.poll(played, { timeout: 60_000 }).toBeGreaterThan(0.2)
     // The fake microphone beeps.
     const levels = await voices
       .first()

@@ -69,7 +69,7 @@ describe('whoever is removed from an encrypted room', () => {
     const before = sealed.length
     await by.say(text)
     await reader.sees(text)
-    await expect.poll(() => sealed.length, { timeout: 15_000 }).toBeGreaterThan(before)
+    await expect.poll(() => sealed.length, { timeout: 60_000 }).toBeGreaterThan(before)
     return sealed.at(-1) as Sealed
   }
 

@@ -18,7 +18,7 @@ const FLAGS = [
   '--disable-sync',
   '--no-first-run',
 ]
-const PATIENCE_MS = 15_000
+const PATIENCE_MS = 60_000
 
 function browserPath(): string {
   const given = process.env['CHROMIUM']

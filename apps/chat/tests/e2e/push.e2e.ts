@@ -81,7 +81,7 @@ describe('push messages', () => {
           await deliver(JSON.stringify({ room: roomId, kind: 'mention' }))
           return notifications(worker)
         },
-        { timeout: 15_000 },
+        { timeout: 60_000 },
       )
       .toEqual([{ title: 'You were mentioned', body: 'Lighthouse', tag: roomId }])
     // What is not the relay's is shown without words: Chromium takes the right away from a page that shows nothing.

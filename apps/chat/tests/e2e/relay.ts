@@ -1,31 +1,22 @@
 import { execFile, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
-import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { fileURLToPath, URL } from 'node:url'
 import { promisify } from 'node:util'
+import { freePort } from '../support/ports'
 
 const at = (path: string): string => fileURLToPath(new URL(path, import.meta.url))
 const SOURCE = at('../../../../src')
 /** The built app. */
 export const APP = at('../../dist')
 const START = 'from clasp_relay.cli import main; main()'
-const PATIENCE_MS = 20_000
+const PATIENCE_MS = 90_000
 
 function environment(): NodeJS.ProcessEnv {
   const path = [SOURCE, process.env['PYTHONPATH']].filter(Boolean).join(delimiter)
   return { ...process.env, PYTHONPATH: path }
-}
-
-export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
-  return port
 }
 
 /** A real relay under the chat's policy, on free ports, with a folder of its own, that serves the built app. */

@@ -9,8 +9,8 @@ export default defineConfig({
     include: ['tests/e2e/**/*.e2e.ts'],
     globalSetup: ['tests/e2e/build.ts'],
     fileParallelism: false,
-    testTimeout: 90_000,
-    hookTimeout: 60_000,
+    testTimeout: 240_000,
+    hookTimeout: 180_000,
     // The original's library writes every answer of the relay there.
     onConsoleLog: (text) => !text.startsWith('CLASP '),
   },

@@ -9,7 +9,7 @@ let count = 0
 
 beforeAll(async () => {
   if (canRun) relay = await startRelay()
-}, 30_000)
+})
 afterAll(async () => {
   if (canRun) await relay.stop()
 })
@@ -233,5 +233,5 @@ describe.skipIf(!canRun)('with the relay under the chat policy', () => {
     await restarted
     await until(() => alice.messages.timeline(roomId).at(-1)?.delivery === 'confirmed', 'it gets through', 40_000)
     await hears(bob, roomId, 'two')
-  }, 60_000)
+  })
 })

@@ -1,15 +1,15 @@
 /** Starts the project's relay with its chat policy, on free ports and in a folder of its own. */
 import { spawn, type ChildProcess } from 'node:child_process'
 import { existsSync, mkdtempSync, rmSync } from 'node:fs'
-import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { WebSocket } from 'ws'
 import type { SocketLike } from '@/protocol/connection'
+import { freePort } from '../support/ports'
 
 const ROOT = fileURLToPath(new URL('../../../../', import.meta.url))
-const START_TIMEOUT_MS = 20_000
+const START_TIMEOUT_MS = 180_000
 
 /** A Python that has the relay's dependencies: named by the environment, or the project's own. */
 const PYTHON = process.env['CLASP_PYTHON'] ?? join(ROOT, '.venv/bin/python')
@@ -20,14 +20,6 @@ export interface RealRelay {
   auth: string
   stop(): Promise<void>
   restart(): Promise<void>
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await new Promise((resolve) => server.once('listening', resolve))
-  const { port } = server.address() as AddressInfo
-  await new Promise((resolve) => server.close(resolve))
-  return port
 }
 
 async function isUp(authUrl: string): Promise<boolean> {
@@ -97,7 +89,7 @@ export function connect(url: string): SocketLike {
 }
 
 /** Until something is so. */
-export async function until(condition: () => boolean, what: string, timeoutMs = 15_000): Promise<void> {
+export async function until(condition: () => boolean, what: string, timeoutMs = 60_000): Promise<void> {
   const deadline = Date.now() + timeoutMs
   while (!condition()) {
     if (Date.now() > deadline) throw new Error(`never: ${what}`)

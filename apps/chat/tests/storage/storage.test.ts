@@ -133,7 +133,7 @@ describe('the history', () => {
     } finally {
       Object.assign(IDBObjectStore.prototype, { getAll, get })
     }
-  }, 60_000)
+  })
 
   it('knows what is undelivered and unread', async () => {
     await storage.messages.put(message(1, { delivery: 'queued' }))

@@ -27,7 +27,7 @@ beforeEach(async () => {
       await world.done(alice.rooms.create({ name: `Room ${count}`, isPublic: true, encrypted: count === 0 }), 1_500),
     )
   await world.pass(1_000)
-}, 30_000)
+})
 
 describe('a person in many rooms', () => {
   it('has few subscriptions, before and after the connection was lost', async () => {

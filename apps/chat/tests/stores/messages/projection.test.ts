@@ -153,7 +153,7 @@ describe('whatever arrives', () => {
       }),
       { numRuns: 60 },
     )
-  }, 60_000)
+  })
 
   it('nothing is shown as said, changed or deleted by somebody who did not', async () => {
     await fc.assert(
@@ -172,7 +172,7 @@ describe('whatever arrives', () => {
       }),
       { numRuns: 200 },
     )
-  }, 60_000)
+  })
 
   it('nobody hides what another said by taking its id', async () => {
     const said = {
