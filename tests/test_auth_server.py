@@ -245,6 +245,33 @@ class AuthServerTests(TestCase):
         await until(running, lambda: len(asked) > 2)
         self.assertEqual(set(asked), {"guests"})
 
+    async def test_tokens_stay_when_another_relay_decides_meanwhile(self) -> None:
+        """The one that decides then was not told which tokens of guests are spared."""
+        policy = Policy.from_document({"scopes": ["read:/**"]})
+        self.patch(auth_server, "PURGE_INTERVAL_S", 0.05)
+        asked: list[str] = []
+
+        async def ends(_: object) -> int:
+            asked.append("guests")
+            if "purge" in asked:
+                running.server.rest()
+                asked.append("rested")
+            return 0
+
+        def purge(*_: object) -> int:
+            asked.append("purge")
+            return 0
+
+        self.patch(SqliteUsers, "purge", purge)
+        running = self.start(policy)
+        acting = running.server._acting
+        assert acting is not None, "alone"
+        assert acting.guests is not None, "it has a policy"
+        self.patch(acting.guests, "end_old", ends)
+        await until(running, lambda: "rested" in asked)
+        await deferLater(REACTOR, 0.3)
+        self.assertEqual(asked[-1], "rested")
+
     async def test_web_app_is_served_beside_the_api(self) -> None:
         """Without one only the API is there."""
         app = Path(self.mktemp())

@@ -495,16 +495,18 @@ class AuthServer(Service):
         """Ends what is old: what guests have in the state, then tokens and addresses, which have time at the start."""
         is_start, self._is_starting = self._is_starting, False
         self._session_ids.renew()
-        if self._acting is None:
+        acting = self._acting
+        if acting is None:
             return
-        if self._acting.guests is not None:
+        if acting.guests is not None:
             try:
-                await self._acting.guests.end_old(accounts.last_issued)
+                await acting.guests.end_old(accounts.last_issued)
             except Busy:
                 return  # the tokens are left, too: which of them are still needed is not known
         if self.files is not None:
             await self.files.end_old()
-        if not is_start:
+        # A relay that decides by now was not told which tokens are still needed.
+        if not is_start and self._acting is acting:
             await accounts.purge()
             if self.push is not None:
                 await self.push.subscriptions.purge()

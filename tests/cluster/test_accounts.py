@@ -19,7 +19,7 @@ from clasp_relay.storage.users_sqlite import SqliteUsers
 from tests.access.stack import SteppedWorkers
 from tests.cluster.account_world import Member, World
 from tests.storage.test_users_rows import CALLS, everything
-from tests.storage.test_users_sqlite import ALICE, BOB, NO_PROOF, NOW_S, keys_of, token, user
+from tests.storage.test_users_sqlite import ALICE, BOB, DAY_S, NO_PROOF, NOW_S, keys_of, token, user
 
 ENTRY = AuditEntry(NOW_S, "admin.test", actor="root")
 
@@ -62,7 +62,7 @@ class CallTests(_Case):
         self.addCleanup(alone.close)
         members = self.world.members
         for place, (name, call) in enumerate(CALLS):
-            member = members[place % 3]
+            member = members[0 if "purged" in name else place % 3]
             asked: list[Deferred[Any]] = []
 
             class Store:
@@ -137,14 +137,31 @@ class CallTests(_Case):
             self.two.run(self.two.store.revoke_invite, "\ud800"[:0] + "nothing"),
             self.register(self.two, "b", 2),
         ]
-        self.one.store.purge = lambda *_: 1 // 0  # type: ignore[method-assign]
-        asked.append(self.two.run(SqliteUsers.purge.__get__(self.two.store), NOW_S, 10))
+        self.one.store.add_guest_token = lambda *_: 1 // 0  # type: ignore[method-assign,assignment]
+        guest = token("g", "g1", guest=True)
+        asked.append(self.two.run(self.two.store.add_guest_token, guest, keys_of("gina"), NO_PROOF))
         self.world.advance(1)
         self.successResultOf(asked[0])
         self.failureResultOf(asked[1], InviteGone)
         self.successResultOf(asked[2])
         self.failureResultOf(asked[3])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_only_the_relay_that_asked_purges(self) -> None:
+        """Another one that decides meanwhile was not told which tokens are still needed."""
+        self.done(self.register(self.one))
+        late_s = NOW_S + 1_000 * DAY_S
+        self.world.is_stuck = True
+        asked = self.one.run(self.one.store.purge, late_s, 10)
+        self.world.turn()
+        self.assertNoResult(asked)
+        self.world.is_stuck = False
+        self.world.decide(self.two)
+        self.world.advance(2)
+        self.assertEqual(self.successResultOf(asked), 0)
+        self.world.decide(self.one)
+        self.assertEqual(self.done(self.one.run(self.one.store.purge, late_s, 10)), 1)
+        self.assert_alike()
 
     def test_nothing_is_asked_that_cannot_be_answered(self) -> None:
         """Where the engine is not heard."""

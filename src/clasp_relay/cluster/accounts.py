@@ -505,6 +505,7 @@ class SharedAccounts:
             lambda: (self._number, self._digest),
             lambda link: self._publish("accounts.resend", link.encode()),
             self._call_later,
+            lambda link: link == self._calls.link,
         )
         self._decide()
 
