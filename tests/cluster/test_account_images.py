@@ -92,6 +92,16 @@ class ImageTests(SynchronousTestCase):
         self.assertEqual(everything(newcomer.store), everything(self.one.store))
         self.assertEqual(newcomer.fatal, [])
 
+    def test_a_look_up_waits_for_no_more_than_the_image(self) -> None:
+        """What the decider had when it was asked is in it."""
+        pieces = self.captured(self.two)
+        newcomer = self.world.begin(self.newcomer())
+        asked = newcomer.run(newcomer.store.user, "nobody")
+        self.world.turn()
+        self.assertNoResult(asked)
+        newcomer.accounts.install(pieces, lambda: None)
+        self.assertIsNone(self.successResultOf(asked))
+
     def test_an_image_is_of_one_moment(self) -> None:
         """Whatever is written while it is made."""
         path = Path(self.mktemp())

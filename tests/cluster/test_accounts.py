@@ -279,6 +279,29 @@ class LossTests(_Case):
         self.assertEqual(len(self.three.fatal), 1)
         self.assertIn("users.db cannot be written", self.three.fatal[0])
 
+    def test_whoever_asks_a_relay_that_cannot_go_on_is_told_at_once(self) -> None:
+        """Also who waits already; and it decides nothing any more."""
+        self.three.take_log = lambda: None  # type: ignore[method-assign]
+        self.done(self.register(self.two))
+        waiting = self.three.run(self.three.store.user, "nobody")
+        self.world.turn()
+        self.assertNoResult(waiting)
+        self.three.memory.key = b"2" * 32
+
+        def full(_key: bytes) -> None:
+            raise StartError("the disk is full")
+
+        self.three.memory.take_key = full  # type: ignore[method-assign,assignment]
+        self.three.accounts._has_key = False
+        self.world.advance(1)
+        self.assertEqual(self.three.fatal, ["the disk is full"])
+        self.failureResultOf(waiting, Busy)
+        self.failureResultOf(self.three.run(self.three.store.user, "nobody"), Busy)
+        self.failureResultOf(self.register(self.three, "Bob", 2), Busy)
+        self.world.decide(self.three)
+        self.assertFalse(self.three.accounts.is_decider)
+        self.failureResultOf(self.three.run(self.three.store.user, "nobody"), Busy)
+
     @settings(max_examples=25, deadline=None)
     @given(st.integers(0, 2**32))
     def test_nothing_is_lost_or_doubled(self, seed: int) -> None:

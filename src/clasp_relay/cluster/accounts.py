@@ -304,8 +304,7 @@ class SharedAccounts:
         try:
             self._memory.take_key(key)
         except StartError as error:
-            self._is_over = True
-            self._when_fatal(str(error))
+            self._end(str(error))
         else:
             events.CLUSTER_KEY_TAKEN.log()
 
@@ -476,14 +475,17 @@ class SharedAccounts:
             self._digest, self._origin = position.digest, position.origin
             return self._memory.reload()
 
+        def known(_: None) -> None:
+            self._behind.written(self._written)
+            done()
+
         installing = self._sql.run("", _nothing, self._store.rows.install, position, calls.items(), rows)
-        installing.addCallback(installed).addCallbacks(lambda _: done(), self._not_installed).addErrback(
+        installing.addCallback(installed).addCallbacks(known, self._not_installed).addErrback(
             events.CLUSTER_FAULT.failure
         )
 
     def _not_installed(self, failure: Failure) -> None:
-        if not self._is_over:
-            self._fatal(f"the accounts of the cluster cannot be written to users.db ({cause_text(failure.value)})")
+        self._fatal(f"the accounts of the cluster cannot be written to users.db ({cause_text(failure.value)})")
 
     # Decide
 
@@ -495,6 +497,8 @@ class SharedAccounts:
             log: gathers what becomes the next batch.
             now_us: the decider's clock, Unix µs.
         """
+        if self._is_over:
+            return
         self._decider = AccountDecider(
             epoch,
             log,
@@ -582,8 +586,13 @@ class SharedAccounts:
         self._fatal("this relay's users.db has accounts that are not those of the cluster")
 
     def _fatal(self, text: str) -> None:
-        self._is_over = True
-        self._when_fatal(f"{text}: start this relay with an empty data-dir, or give the cluster another name")
+        self._end(f"{text}: start this relay with an empty data-dir, or give the cluster another name")
+
+    def _end(self, text: str) -> None:
+        """Ends it since the relay cannot go on; what fails once it has ended is no reason any more."""
+        if not self._is_over:
+            self.stop()
+            self._when_fatal(text)
 
 
 def _fields(payload: bytes, *kinds: type[Any]) -> tuple[Any, ...] | None:
