@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
+from twisted.internet.defer import fail
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.access.refusals import Busy
 from clasp_relay.cluster.account_images import NoAccounts, decode_pieces, encode_head, encode_rows
 from clasp_relay.errors import DecodeError
 from clasp_relay.storage.audit import AuditEntry
+from clasp_relay.storage.users import StoreBusy
 from clasp_relay.storage.users_rows import Position, Row
 from clasp_relay.storage.users_sqlite import SqliteUsers
 from tests.cluster.account_world import Member, World
@@ -101,6 +104,34 @@ class ImageTests(SynchronousTestCase):
         self.assertNoResult(asked)
         newcomer.accounts.install(pieces, lambda: None)
         self.assertIsNone(self.successResultOf(asked))
+
+    def test_a_file_that_is_held_is_waited_for(self) -> None:
+        """For its rows, and for what memory takes from it; not after the end."""
+        pieces = self.captured(self.one)
+        newcomer, ended = self.newcomer(), self.newcomer()
+        done: list[str] = []
+        installs = [member.store.rows.install for member in (newcomer, ended)]
+
+        def held(*args: Any) -> None:
+            next(args[2])
+            raise StoreBusy("users.db")
+
+        for member in (newcomer, ended):
+            member.store.rows.install = held  # type: ignore[method-assign,assignment]
+        newcomer.accounts.install(pieces, lambda: done.append("joined"))
+        ended.accounts.install(pieces, lambda: self.fail("taken over"))
+        self.world.advance(1)
+        ended.accounts.stop()
+        reload, is_busy = newcomer.memory.reload, [True]
+        newcomer.memory.reload = lambda: fail(Busy("", 5)) if is_busy else reload()  # type: ignore[method-assign]
+        for member, install in zip((newcomer, ended), installs, strict=True):
+            member.store.rows.install = install  # type: ignore[method-assign]
+        self.world.advance(1)
+        self.assertEqual((done, ended.store.invites(NOW_S)), ([], []))
+        self.assertEqual(everything(newcomer.store), everything(self.one.store))
+        is_busy.clear()
+        self.world.advance(1)
+        self.assertEqual((done, newcomer.fatal, ended.fatal), (["joined"], [], []))
 
     def test_an_image_is_of_one_moment(self) -> None:
         """Whatever is written while it is made."""

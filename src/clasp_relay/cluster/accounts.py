@@ -456,36 +456,47 @@ class SharedAccounts:
     def install(self, pieces: Sequence[bytes], done: Callable[[], None]) -> None:
         """See ``account_images.AccountImages``."""
         try:
-            position, calls, rows = decode_pieces(pieces)
+            position, calls, _ = decode_pieces(pieces)
         except (DecodeError, IndexError):
             self._fatal("the relay that decides has no accounts for this one")
             return
-        if self.has_base and not position.number:
-            done()
+        if not (position.number or self._number):
+            done()  # the cluster has none yet
             return
         if self.has_base or self._number > position.number or self._origin not in (b"", position.origin):
             self._fatal_base()
             return
-        if not position.number:
-            done()
-            return
 
-        def installed(_: None) -> Deferred[None]:
+        def write() -> Deferred[None]:
+            _, _, rows = decode_pieces(pieces)
+            return self._sql.run("", _nothing, self._store.rows.install, position, calls.items(), rows)
+
+        def written() -> None:
             self._number = self._written = position.number
             self._digest, self._origin = position.digest, position.origin
-            return self._memory.reload()
+            self._install(self._memory.reload, known)
 
-        def known(_: None) -> None:
+        def known() -> None:
             self._behind.written(self._written)
             done()
 
-        installing = self._sql.run("", _nothing, self._store.rows.install, position, calls.items(), rows)
-        installing.addCallback(installed).addCallbacks(known, self._not_installed).addErrback(
-            events.CLUSTER_FAULT.failure
-        )
+        self._install(write, written)
 
-    def _not_installed(self, failure: Failure) -> None:
-        self._fatal(f"the accounts of the cluster cannot be written to users.db ({cause_text(failure.value)})")
+    def _install(self, step: Callable[[], Deferred[None]], done: Callable[[], None]) -> None:
+        """Does a step of taking over accounts, again where another process holds the file."""
+        self._retry = None
+
+        def did(_: None) -> None:
+            if not self._is_over:
+                done()
+
+        def failed(failure: Failure) -> None:
+            if failure.check(StoreBusy, self._busy_kind) is None:
+                self._fatal(f"the accounts of the cluster cannot be written to users.db ({cause_text(failure.value)})")
+            elif not self._is_over:
+                self._retry = self._call_later(AGAIN_S, lambda: self._install(step, done))
+
+        step().addCallbacks(did, failed).addErrback(events.CLUSTER_FAULT.failure)
 
     # Decide
 
