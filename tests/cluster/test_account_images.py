@@ -14,7 +14,7 @@ from clasp_relay.cluster.account_images import NoAccounts, decode_pieces, encode
 from clasp_relay.errors import DecodeError
 from clasp_relay.storage.audit import AuditEntry
 from clasp_relay.storage.users import StoreBusy
-from clasp_relay.storage.users_rows import Position, Row
+from clasp_relay.storage.users_rows import Position, Row, Snapshot
 from clasp_relay.storage.users_sqlite import SqliteUsers
 from tests.cluster.account_world import Member, World
 from tests.storage.test_users_rows import CALLS, everything
@@ -166,6 +166,32 @@ class ImageTests(SynchronousTestCase):
         self.world.advance(1)
         self.assertEqual(decode_pieces(found[0])[0].number, len(self.world.log))
         self.assertIsNotNone(follow)
+
+    def test_an_image_that_cannot_be_made_lets_the_file_go(self) -> None:
+        """Whoever waits for it asks again."""
+        closed: list[int] = []
+        faults = [StoreBusy("users.db"), OSError("disk")]
+
+        def fails(_: Snapshot) -> list[Row]:
+            raise faults.pop(0)
+
+        self.patch(Snapshot, "next_rows", fails)
+        self.patch(Snapshot, "close", lambda _: closed.append(len(faults)))
+        for _ in range(2):
+            self.one.accounts.capture(lambda _: self.fail("made"), lambda: None)
+        self.assertEqual(closed, [1, 0])
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+    def test_an_image_that_waits_when_its_relay_ends_is_never_made(self) -> None:
+        """And nothing is left that looks for it."""
+        self.two.accounts._write = lambda: None  # type: ignore[method-assign]
+        self.one.run(self.one.store.add_invite, b"x", NOW_S, None, 1)
+        self.world.turn()
+        self.two.accounts.capture(lambda _: self.fail("made"), lambda: None)
+        for member in (self.one, self.two):
+            member.accounts.stop()
+        self.world.advance(1)
+        self.assertEqual(self.world.clock.getDelayedCalls(), [])
 
     def test_a_relay_with_accounts_of_its_own_takes_none(self) -> None:
         """It stops, with a line."""

@@ -138,6 +138,8 @@ class SharedAccounts:
         self._unwritten: deque[_Read] = deque()
         self._notes = NOTES_AT_ONCE
         """How many changed rows the next call has."""
+        self._captures: list[Callable[[], None]] = []
+        """Begin images, once the file has what is here."""
         self._timer: Timer | None = None
         self._retry: Timer | None = None
         self._is_writing = self._is_telling = self._is_over = self._has_key = False
@@ -199,6 +201,7 @@ class SharedAccounts:
         for timer in timers:
             if timer is not None:
                 timer.cancel()
+        self._captures = []
         self.stop_deciding()
         self._calls.stop()
         self._behind.stop()
@@ -406,6 +409,9 @@ class SharedAccounts:
                 self._decider.recorded()
             self._calls.answer(read.record)
         self._behind.written(self._written)
+        captures, self._captures = self._captures, []
+        for begin in captures:
+            begin()
         self._write()
 
     def _not_written(self, failure: Failure) -> None:
@@ -421,37 +427,42 @@ class SharedAccounts:
     def capture(self, done: Callable[[list[bytes]], None], still: Callable[[], None]) -> None:
         """See ``account_images.AccountImages``."""
         number = self._number
-        pieces: list[bytes] = []
 
         def begin() -> None:
             # What is written beyond the image's moment is left out by whoever reads it in the log.
             if self._written < number:
-                self._call_later(AGAIN_S, begin)
-            else:
-                self._sql.run("", _nothing, self._store.rows.snapshot).addCallbacks(begun, failed)
+                self._captures.append(begin)
+                return
+            begun = self._sql.run("", _nothing, self._store.rows.snapshot)
+            begun.addCallback(self._read_all, done, still).addErrback(self._not_captured)
 
-        def begun(snapshot: Snapshot) -> None:
-            pieces.append(encode_head(snapshot.position, snapshot.calls))
-            go_on(snapshot)
+        begin()
 
-        def go_on(snapshot: Snapshot) -> None:
+    def _read_all(self, snapshot: Snapshot, done: Callable[[list[bytes]], None], still: Callable[[], None]) -> None:
+        pieces = [encode_head(snapshot.position, snapshot.calls)]
+
+        def go_on() -> None:
             still()
             found = self._sql.run("", _nothing, snapshot.next_rows)
-            found.addCallbacks(lambda rows: took(snapshot, rows), failed).addErrback(events.CLUSTER_FAULT.failure)
+            found.addCallback(took).addErrback(left).addErrback(self._not_captured)
 
-        def took(snapshot: Snapshot, rows: list[Row]) -> None:
+        def took(rows: list[Row]) -> None:
             if rows:
                 pieces.append(encode_rows(rows))
-                go_on(snapshot)
+                go_on()
             else:
                 done(pieces)
 
-        def failed(failure: Failure) -> None:
-            """The relay that waits asks again."""
-            if failure.check(StoreBusy, self._busy_kind) is None:
-                events.CLUSTER_FAULT.failure(failure)
+        def left(failure: Failure) -> Deferred[None]:
+            self._not_captured(failure)
+            return self._sql.run("", _nothing, snapshot.close)
 
-        begin()
+        go_on()
+
+    def _not_captured(self, failure: Failure) -> None:
+        """The relay that waits asks again."""
+        if failure.check(StoreBusy, self._busy_kind) is None:
+            events.CLUSTER_FAULT.failure(failure)
 
     def install(self, pieces: Sequence[bytes], done: Callable[[], None]) -> None:
         """See ``account_images.AccountImages``."""

@@ -377,8 +377,12 @@ class RowStore:
             check_same_thread=False,
             factory=UsersConnection,
         )
-        db.execute("BEGIN")
-        return Snapshot(RowStore(db), db)
+        try:
+            db.execute("BEGIN")
+            return Snapshot(RowStore(db), db)
+        except BaseException:
+            db.close()
+            raise
 
     def dump(self) -> Iterator[list[Row]]:
         """Yields all rows in pieces; the caller sees to it that nothing changes meanwhile."""
