@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import msgpack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.refusals import Busy
+from clasp_relay.cluster.packets import encode_fields
 from clasp_relay.errors import StartError
 from clasp_relay.storage.audit import AuditEntry
 from clasp_relay.storage.devices import DeviceToken
@@ -391,7 +393,8 @@ class AttemptTests(_Case):
         expected = [(0, (0, b"d", "192.0.2.1"), (1, b"", "192.0.2.1"))]
         found = [each.memory.attempts for each in self.world.members]
         self.assertEqual(found, [expected, [], expected])
-        for payload in (b"\xc1", b"\x05", b"\x93\xa1x\x00\x91\x05"):
+        other_version = msgpack.packb((2, "x", 0, [(0, b"d", "192.0.2.1")]))
+        for payload in (b"\xc1", b"\x05", encode_fields("x", 0, (5,)), encode_fields("x", 0), other_version):
             self.one.accounts.heard_attempts(payload)
         self.assertEqual(self.one.memory.attempts, expected)
 

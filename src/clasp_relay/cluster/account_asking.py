@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgpack
 from twisted.internet.defer import Deferred, fail, succeed
 
-from clasp_relay.cluster.account_calls import Failed, decode_outcome, pack, unpack
+from clasp_relay.cluster.account_calls import Failed, decode_outcome, pack, unpack, unpacked
 from clasp_relay.cluster.account_records import Record
 from clasp_relay.cluster.following import Following
 from clasp_relay.errors import DecodeError
@@ -89,13 +89,7 @@ def decode_packet(data: bytes) -> CallPacket:
     Raises:
         DecodeError: it is none, or of another version.
     """
-    try:
-        version, *fields = msgpack.unpackb(data, use_list=False)
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise DecodeError(f"calls that cannot be read: {error}") from None
-    if version != VERSION:
-        raise DecodeError(f"calls of version {version!r}, this relay reads version {VERSION}")
-    packet: CallPacket = unpack(CallPacket, tuple(fields))
+    packet: CallPacket = unpack(CallPacket, unpacked(data, "calls", VERSION))
     return packet
 
 

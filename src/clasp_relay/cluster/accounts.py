@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
-import msgpack
 from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.python.failure import Failure
 
@@ -31,6 +30,7 @@ from clasp_relay.cluster.account_images import decode_pieces, encode_head, encod
 from clasp_relay.cluster.account_records import Record, record_of
 from clasp_relay.cluster.deciding import BatchLog
 from clasp_relay.cluster.following import NOT_READY, Following
+from clasp_relay.cluster.packets import decode_fields, encode_fields
 from clasp_relay.core.ports import Timer
 from clasp_relay.core.records import Change
 from clasp_relay.errors import ClaspError, DecodeError, StartError, cause_text
@@ -57,7 +57,7 @@ TOLD_BYTES = 256 * 1024
 """How long such a call may be; one row alone is shorter."""
 
 WRITTEN_AT_ONCE = 64
-"""How many records one transaction writes."""
+"""How many records are given to the store's thread at once; each is a transaction of its own."""
 
 
 class Workers(Protocol):
@@ -283,13 +283,13 @@ class SharedAccounts:
     # How far the log is
 
     def _ask_head(self, number: int) -> None:
-        self._publish("accounts.where", msgpack.packb((self._calls.link, number)))
+        self._publish("accounts.where", encode_fields(self._calls.link, number))
 
     def heard_where(self, payload: bytes) -> None:
         """Tells another relay how far the log is."""
         found = _fields(payload, str, int)
         if found is not None and self._decider is not None:
-            self._publish("accounts.here", msgpack.packb((*found, self._number, self._memory.key)))
+            self._publish("accounts.here", encode_fields(*found, self._number, self._memory.key))
 
     def heard_here(self, payload: bytes) -> None:
         """Takes the decider's answer."""
@@ -320,7 +320,7 @@ class SharedAccounts:
             what: what was done with the counts.
             counts: which.
         """
-        self._publish("accounts.attempts", msgpack.packb((self._calls.link, what, counts)))
+        self._publish("accounts.attempts", encode_fields(self._calls.link, what, counts))
 
     def heard_attempts(self, payload: bytes) -> None:
         """Takes what another relay has counted."""
@@ -376,7 +376,7 @@ class SharedAccounts:
         return _Read(record, digest)
 
     def _write(self) -> None:
-        """Writes what was read, one transaction after the other."""
+        """Gives the store's thread the next records that were read."""
         self._retry = None
         if self._is_writing or self._is_over:
             return
@@ -620,14 +620,10 @@ class SharedAccounts:
 def _fields(payload: bytes, *kinds: type[Any]) -> tuple[Any, ...] | None:
     """Returns the fields of a message; None where it is another one, which is said."""
     try:
-        found = msgpack.unpackb(payload, use_list=False)
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
-        events.CLUSTER_MESSAGE_BAD.log(error=str(error))
+        return decode_fields(payload, kinds)
+    except DecodeError as error:
+        events.CLUSTER_MESSAGE_BAD.log(error=error.message)
         return None
-    if not isinstance(found, tuple) or tuple(map(type, found)) != kinds:
-        events.CLUSTER_MESSAGE_BAD.log(error="a field is not what it has to be")
-        return None
-    return found
 
 
 def _given_up(_: Failure) -> None:
