@@ -75,6 +75,8 @@ from clasp_relay.push.web_push import WebPush
 from clasp_relay.settings import Settings
 from clasp_relay.storage.files import FileStore
 from clasp_relay.storage.folder import prepare_folder
+from clasp_relay.storage.users import StoreBusy
+from clasp_relay.storage.users_file import held
 from clasp_relay.storage.users_sqlite import SqliteUsers
 
 if TYPE_CHECKING:
@@ -358,6 +360,9 @@ class AuthServer(Service):
         self._store = SqliteUsers(settings.users_file, name_keys, settings.max_guest_tokens_per_address)
         try:
             return self._open(self._store)
+        except StoreBusy:
+            self.close()
+            raise held(settings.users_file) from None
         except StartError:
             self.close()
             raise

@@ -37,6 +37,8 @@ from clasp_relay.settings import Settings
 from clasp_relay.storage.journal.history_pages import JournalPast
 from clasp_relay.storage.journal.history_reader import HistoryReader
 from clasp_relay.storage.journal.journal_log import JournalLog
+from clasp_relay.storage.users import StoreBusy
+from clasp_relay.storage.users_file import held
 from clasp_relay.wire.messages import Message
 
 __all__ = ["ClusterParts", "MakeRelay"]
@@ -208,7 +210,10 @@ class ClusterParts:
 
     def _open_accounts(self, accounts: SharedAccounts, engine: NatsEngine) -> None:
         """Has users.db take what the journal has beyond it, and listens to what relays ask."""
-        accounts.catch_up(self._journal.accounts_behind(accounts.number))
+        try:
+            accounts.catch_up(self._journal.accounts_behind(accounts.number))
+        except StoreBusy:
+            raise held(self._settings.users_file) from None
         for name, call in (
             ("accounts.ask", accounts.heard_calls),
             ("accounts.resend", accounts.heard_resend),

@@ -9,6 +9,7 @@ nothing is lost or done twice.
 
 from __future__ import annotations
 
+import sqlite3
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
@@ -171,16 +172,20 @@ class SharedAccounts:
 
         Raises:
             StartError: the two do not belong together.
+            StoreBusy: another process holds the file.
         """
         for change in changes:
             try:
                 read = self._next(change)
-            except ClaspError as error:
+                if read is not None:
+                    self._write_one(read)
+            except StoreBusy:
+                raise
+            except (ClaspError, sqlite3.IntegrityError) as error:
                 raise StartError(
                     f"the journal does not go on where users.db is ({error}): start with an empty data-dir"
                 ) from None
             if read is not None:
-                self._write_one(read)
                 self._written = read.record.number
                 self._memory.follow(read.record.rows)
                 self._memory.written(read.record.rows)
