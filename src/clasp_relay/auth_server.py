@@ -434,11 +434,12 @@ class AuthServer(Service):
         """Has a request wait whose token is not known here: another relay may have issued it just now."""
         bearer = bearer_of(request)
         if bearer is not None and bearer.startswith(CONSOLE_PREFIX) and not self.console.knows(bearer):
-            return AnsweredLater(wait_until(self._relay.clock, lambda: self.console.knows(bearer)), find)
+            waits = wait_until(self._relay.clock, lambda: self.console.knows(bearer))
+            return AnsweredLater(waits, find, self._origins)
         if bearer is None or not bearer.startswith(TOKEN_PREFIX) or self._tokens.knows(bearer):
             return None
         assert self._shared is not None, "a relay that is alone knows all tokens"
-        return AnsweredLater(self._shared.catch_up_with_decider(), find)
+        return AnsweredLater(self._shared.catch_up_with_decider(), find, self._origins)
 
     def _share(
         self, shared: SharedAccounts, store: SqliteUsers, accounts: Accounts, console: ConsoleParts, key: bytes
