@@ -405,7 +405,7 @@ class AuthServer(Service):
             self.push.open(store.push, self._calls)
             self._tokens.on_end(self.push.token_ended)
         if self._shared is not None:
-            self._share(self._shared, store, accounts, console, key)
+            self._share(self._shared, store, devices, accounts, console, key)
         self._jobs = [
             PeriodicService(
                 PURGE_INTERVAL_S,
@@ -442,7 +442,13 @@ class AuthServer(Service):
         return AnsweredLater(self._shared.catch_up_with_decider(), find, self._origins)
 
     def _share(
-        self, shared: SharedAccounts, store: SqliteUsers, accounts: Accounts, console: ConsoleParts, key: bytes
+        self,
+        shared: SharedAccounts,
+        store: SqliteUsers,
+        devices: DeviceWatch,
+        accounts: Accounts,
+        console: ConsoleParts,
+        key: bytes,
     ) -> None:
         """Has the accounts be those of a cluster from now on."""
         file = self._settings.users_file
@@ -456,6 +462,7 @@ class AuthServer(Service):
             store,
             self.sql,
             self._tokens,
+            devices,
             accounts,
             console,
             self._session_ids,
