@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from clasp_relay.access.console import Console, GivenToken
 from clasp_relay.access.refusals import Busy
 from clasp_relay.access.tickets import Given, Tickets
+from clasp_relay.cluster.account_asking import NOT_DONE
 from clasp_relay.cluster.accounts import SharedAccounts
 from clasp_relay.cluster.clocks import DecidersClock, FollowersClock
 from clasp_relay.cluster.deciding import BatchLog, Deciding, Judged, RulesFanOut, deciders_handlers
@@ -48,7 +49,6 @@ NAME_FILE = "relay-name"
 
 LONGEST_HOST = 20
 
-NO_DECIDER = "The relay has no connection to its cluster at the moment. Try again in a few seconds."
 RETRY_AFTER_S = 5
 """After how many seconds a call is tried again that the cluster has not answered."""
 
@@ -135,7 +135,7 @@ class ClusterParts:
             if is_done:
                 done.callback(None)
             else:
-                done.errback(Busy(NO_DECIDER, RETRY_AFTER_S))
+                done.errback(Busy(NOT_DONE, RETRY_AFTER_S))
 
         self._following.clear(addresses, over)
         return done
