@@ -30,6 +30,7 @@ from clasp_relay.http.cors import Origins
 from clasp_relay.net.turn import TurnWriter
 from clasp_relay.net.websocket import ClaspFactory
 from clasp_relay.settings import Settings
+from clasp_relay.storage import users_file
 from clasp_relay.storage.users import Claim, StoreBusy
 from clasp_relay.storage.users_sqlite import SqliteUsers
 from clasp_relay.wire.messages import Set
@@ -245,6 +246,33 @@ class AuthServerTests(TestCase):
         await until(running, lambda: len(asked) > 2)
         self.assertEqual(set(asked), {"guests"})
 
+    async def test_tokens_stay_when_another_relay_decides_meanwhile(self) -> None:
+        """The one that decides then was not told which tokens of guests are spared."""
+        policy = Policy.from_document({"scopes": ["read:/**"]})
+        self.patch(auth_server, "PURGE_INTERVAL_S", 0.05)
+        asked: list[str] = []
+
+        async def ends(_: object) -> int:
+            asked.append("guests")
+            if "purge" in asked:
+                running.server.rest()
+                asked.append("rested")
+            return 0
+
+        def purge(*_: object) -> int:
+            asked.append("purge")
+            return 0
+
+        self.patch(SqliteUsers, "purge", purge)
+        running = self.start(policy)
+        acting = running.server._acting
+        assert acting is not None, "alone"
+        assert acting.guests is not None, "it has a policy"
+        self.patch(acting.guests, "end_old", ends)
+        await until(running, lambda: "rested" in asked)
+        await deferLater(REACTOR, 0.3)
+        self.assertEqual(asked[-1], "rested")
+
     async def test_web_app_is_served_beside_the_api(self) -> None:
         """Without one only the API is there."""
         app = Path(self.mktemp())
@@ -319,6 +347,19 @@ class AuthServerTests(TestCase):
         self.folder.mkdir()
         (self.folder / "users.db").write_bytes(b"no database" * 100)
         self.assertIn("users.db", str(self.assertRaises(StartError, self.start)))
+
+    async def test_file_that_another_process_holds_stops_the_start(self) -> None:
+        """A relay that was in a cluster writes to it when it starts alone."""
+        self.patch(users_file, "BUSY_TIMEOUT_S", 0.05)
+        self.folder.mkdir()
+        path = self.folder / "users.db"
+        with closing(SqliteUsers(path, name_keys)) as store:
+            store.rows.begin()
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            error = self.assertRaises(StartError, self.start)
+        self.assertIn(f"{path}: another process holds the users' database; end it", str(error))
+        self.start()
 
     async def test_damaged_tokens_stop_the_start_in_one_line(self) -> None:
         """The file is closed again."""

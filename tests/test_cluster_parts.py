@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.access.names import name_keys
+from clasp_relay.cluster.account_records import Record, change_of
 from clasp_relay.cluster_parts import NAME_FILE, ClusterParts, _made_name
 from clasp_relay.core.records import Change, ChangeKind, no_param
 from clasp_relay.errors import StartError
 from clasp_relay.service import make_service
 from clasp_relay.settings import Contradiction, Settings
+from clasp_relay.storage import users_file
 from clasp_relay.storage.journal.journal_file import Entry
 from clasp_relay.storage.journal.journal_log import JournalLog
 from clasp_relay.storage.journal.opening import open_journal
+from clasp_relay.storage.users_rows import Row
+from clasp_relay.storage.users_sqlite import SqliteUsers
 from clasp_relay.wire.values import encode_value
+from tests.access.stack import InlineWorkers
+from tests.cluster.account_world import MemoryOf
 from tests.core.world import World
 from tests.integration.process import environment
 
@@ -88,6 +97,29 @@ class PartsTests(SynchronousTestCase):
         about = no_param("", "", "", 17)._replace(value=encode_value([b""]))
         world.relay.committer.follow(Change(about, ChangeKind.ACCOUNTS, number=1))
         self.assertEqual(lost, [1])
+
+    def test_accounts_that_cannot_follow_the_journal_stop_the_start(self) -> None:
+        """Another process holds the file, or a command has given a name away that somebody else has in the log."""
+        self.patch(users_file, "BUSY_TIMEOUT_S", 0.05)
+        rows = (Row("users", ("u2",), ("Alice", "hash", 17)),)
+        journal = self.journal(change_of(Record(1, b"", (), rows), 17))
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        parts = ClusterParts(settings(auth_port=7350, data_dir=folder), Clock(), journal)
+        file = parts._settings.users_file
+        store = SqliteUsers(file, name_keys)
+        self.addCleanup(store.close)
+        accounts = parts.accounts
+        assert accounts is not None, "not in open mode"
+        accounts.open(store, InlineWorkers(), MemoryOf())
+        engine: Any = None
+        with closing(sqlite3.connect(file)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            self.assertRaisesRegex(StartError, "another process holds", parts._open_accounts, accounts, engine)
+            other.execute("INSERT INTO users VALUES ('u1', 'Alice', 'hash', 17)")
+            other.execute("COMMIT")
+        accounts._number, accounts._digest = 0, b""
+        self.assertRaisesRegex(StartError, "start with an empty data-dir", parts._open_accounts, accounts, engine)
 
     def test_before_it_is_opened_it_is_joining(self) -> None:
         """The health port answers from the start."""

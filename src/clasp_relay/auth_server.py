@@ -75,6 +75,8 @@ from clasp_relay.push.web_push import WebPush
 from clasp_relay.settings import Settings
 from clasp_relay.storage.files import FileStore
 from clasp_relay.storage.folder import prepare_folder
+from clasp_relay.storage.users import StoreBusy
+from clasp_relay.storage.users_file import held
 from clasp_relay.storage.users_sqlite import SqliteUsers
 
 if TYPE_CHECKING:
@@ -358,6 +360,9 @@ class AuthServer(Service):
         self._store = SqliteUsers(settings.users_file, name_keys, settings.max_guest_tokens_per_address)
         try:
             return self._open(self._store)
+        except StoreBusy:
+            self.close()
+            raise held(settings.users_file) from None
         except StartError:
             self.close()
             raise
@@ -400,7 +405,7 @@ class AuthServer(Service):
             self.push.open(store.push, self._calls)
             self._tokens.on_end(self.push.token_ended)
         if self._shared is not None:
-            self._share(self._shared, store, accounts, console, key)
+            self._share(self._shared, store, devices, accounts, console, key)
         self._jobs = [
             PeriodicService(
                 PURGE_INTERVAL_S,
@@ -429,14 +434,21 @@ class AuthServer(Service):
         """Has a request wait whose token is not known here: another relay may have issued it just now."""
         bearer = bearer_of(request)
         if bearer is not None and bearer.startswith(CONSOLE_PREFIX) and not self.console.knows(bearer):
-            return AnsweredLater(wait_until(self._relay.clock, lambda: self.console.knows(bearer)), find)
+            waits = wait_until(self._relay.clock, lambda: self.console.knows(bearer))
+            return AnsweredLater(waits, find, self._origins)
         if bearer is None or not bearer.startswith(TOKEN_PREFIX) or self._tokens.knows(bearer):
             return None
         assert self._shared is not None, "a relay that is alone knows all tokens"
-        return AnsweredLater(self._shared.catch_up_with_decider(), find)
+        return AnsweredLater(self._shared.catch_up_with_decider(), find, self._origins)
 
     def _share(
-        self, shared: SharedAccounts, store: SqliteUsers, accounts: Accounts, console: ConsoleParts, key: bytes
+        self,
+        shared: SharedAccounts,
+        store: SqliteUsers,
+        devices: DeviceWatch,
+        accounts: Accounts,
+        console: ConsoleParts,
+        key: bytes,
     ) -> None:
         """Has the accounts be those of a cluster from now on."""
         file = self._settings.users_file
@@ -450,6 +462,7 @@ class AuthServer(Service):
             store,
             self.sql,
             self._tokens,
+            devices,
             accounts,
             console,
             self._session_ids,
@@ -495,16 +508,18 @@ class AuthServer(Service):
         """Ends what is old: what guests have in the state, then tokens and addresses, which have time at the start."""
         is_start, self._is_starting = self._is_starting, False
         self._session_ids.renew()
-        if self._acting is None:
+        acting = self._acting
+        if acting is None:
             return
-        if self._acting.guests is not None:
+        if acting.guests is not None:
             try:
-                await self._acting.guests.end_old(accounts.last_issued)
+                await acting.guests.end_old(accounts.last_issued)
             except Busy:
                 return  # the tokens are left, too: which of them are still needed is not known
         if self.files is not None:
             await self.files.end_old()
-        if not is_start:
+        # A relay that decides by now was not told which tokens are still needed.
+        if not is_start and self._acting is acting:
             await accounts.purge()
             if self.push is not None:
                 await self.push.subscriptions.purge()

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from clasp_relay.access.console import Console, GivenToken
 from clasp_relay.access.refusals import Busy
 from clasp_relay.access.tickets import Given, Tickets
+from clasp_relay.cluster.account_asking import NOT_DONE
 from clasp_relay.cluster.accounts import SharedAccounts
 from clasp_relay.cluster.clocks import DecidersClock, FollowersClock
 from clasp_relay.cluster.deciding import BatchLog, Deciding, Judged, RulesFanOut, deciders_handlers
@@ -37,6 +38,8 @@ from clasp_relay.settings import Settings
 from clasp_relay.storage.journal.history_pages import JournalPast
 from clasp_relay.storage.journal.history_reader import HistoryReader
 from clasp_relay.storage.journal.journal_log import JournalLog
+from clasp_relay.storage.users import StoreBusy
+from clasp_relay.storage.users_file import held
 from clasp_relay.wire.messages import Message
 
 __all__ = ["ClusterParts", "MakeRelay"]
@@ -46,7 +49,6 @@ NAME_FILE = "relay-name"
 
 LONGEST_HOST = 20
 
-NO_DECIDER = "The relay has no connection to its cluster at the moment. Try again in a few seconds."
 RETRY_AFTER_S = 5
 """After how many seconds a call is tried again that the cluster has not answered."""
 
@@ -133,7 +135,7 @@ class ClusterParts:
             if is_done:
                 done.callback(None)
             else:
-                done.errback(Busy(NO_DECIDER, RETRY_AFTER_S))
+                done.errback(Busy(NOT_DONE, RETRY_AFTER_S))
 
         self._following.clear(addresses, over)
         return done
@@ -208,7 +210,10 @@ class ClusterParts:
 
     def _open_accounts(self, accounts: SharedAccounts, engine: NatsEngine) -> None:
         """Has users.db take what the journal has beyond it, and listens to what relays ask."""
-        accounts.catch_up(self._journal.accounts_behind(accounts.number))
+        try:
+            accounts.catch_up(self._journal.accounts_behind(accounts.number))
+        except StoreBusy:
+            raise held(self._settings.users_file) from None
         for name, call in (
             ("accounts.ask", accounts.heard_calls),
             ("accounts.resend", accounts.heard_resend),

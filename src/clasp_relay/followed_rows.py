@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from clasp_relay.access.accounts import Accounts
-from clasp_relay.access.devices import device_record, is_sound
+from clasp_relay.access.devices import DeviceWatch
 from clasp_relay.access.limits import MAX_KEYS, AttemptLimiter, KnownAddresses
 from clasp_relay.access.refusals import Busy
 from clasp_relay.access.session_ids import KnownSessionIds
@@ -46,6 +46,7 @@ class FollowedRows:
         store: the users' database.
         sql: the thread that it is called on.
         tokens: the valid tokens.
+        devices: takes note of device tokens.
         accounts: the calls of the auth API.
         console: what administrators have decided.
         session_ids: which session ids were given to whom.
@@ -61,6 +62,7 @@ class FollowedRows:
         store: SqliteUsers,
         sql: Workers,
         tokens: TokenTable,
+        devices: DeviceWatch,
         accounts: Accounts,
         console: ConsoleParts,
         session_ids: KnownSessionIds,
@@ -75,6 +77,7 @@ class FollowedRows:
         self._store = store
         self._calls = StoreCalls(sql)
         self._tokens = tokens
+        self._devices = devices
         self._accounts = accounts
         self._console = console
         self._session_ids = session_ids
@@ -101,6 +104,7 @@ class FollowedRows:
 
     def written(self, rows: Sequence[Row]) -> None:
         """Is told that rows are in the file."""
+        self._devices.written(sum(row.table == "device_tokens" and row.values is not None for row in rows))
         if any(row.table in DECIDED for row in rows):
             self._take_note()
         addresses = [row for row in rows if row.table == "sign_in_addresses" and row.values is not None]
@@ -155,9 +159,7 @@ class FollowedRows:
         device = DeviceToken(
             str(row.key[0]), of["digest"], of["subject"], of["name"], scopes, of["created_at"], of["expires_at"]
         )
-        record = device_record(device)
-        if is_sound(record):
-            self._tokens.follow_device(record, is_revoked=of["revoked_at"] is not None)
+        self._devices.follow(device, is_revoked=of["revoked_at"] is not None)
 
     def _users(self, rows: Sequence[Row]) -> None:
         """Takes note of new users, new names and new passwords."""

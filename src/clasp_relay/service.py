@@ -121,8 +121,6 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
     turn = _turn(settings, _may_do_all if policy is None else places.holds)
     may_enter = partial(_may_enter, permissions, relay.params)
     push = None if settings.push == "off" else WebPush(settings, reactor, relay, _WATCHER, may_enter)
-    if push is not None:
-        push.acts(cluster is None)
     auth = AuthServer(
         settings,
         reactor,

@@ -5,7 +5,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.devices import DeviceWatch, device_record, make_device, parse_scopes
 from clasp_relay.access.refusals import BadInput, Busy
-from clasp_relay.access.tokens import EndOfToken, TokenExpired, TokenUnknown
+from clasp_relay.access.tokens import EndOfToken, TokenExpired, TokenUnknown, digest_of
 from tests.access.stack import START_S, Stack, SteppedWorkers, hexadecimal
 
 
@@ -63,6 +63,31 @@ class WatchTests(SynchronousTestCase):
         self.look()
         self.assertEqual(self.stack.ends, [(subject, EndOfToken.REVOKED)])
         self.assertRaises(TokenUnknown, self.stack.tokens.lookup, token)
+
+    def test_read_does_not_undo_what_the_log_of_a_cluster_said_meanwhile(self) -> None:
+        """Neither an end nor a beginning; once the file has both it is read again."""
+        tokens = self.stack.tokens
+        revoked, revoked_id = self.make()
+        self.watch.load()
+        (device,) = self.store.all()
+        new = device._replace(id="new", digest=digest_of("cpsk_new"), subject="clasp.device.new")
+        reading = Deferred.fromCoroutine(self.watch.reload())
+        self.watch.follow(device, is_revoked=True)
+        self.watch.follow(new, is_revoked=False)
+        for write in (
+            lambda: self.store.revoke(revoked_id, START_S),
+            lambda: self.store.add(new, is_own_subject=True),
+            None,
+        ):
+            self.workers.finish()
+            self.successResultOf(reading)
+            self.assertRaises(TokenUnknown, tokens.lookup, revoked)
+            self.assertEqual(tokens.lookup("cpsk_new").subject, "clasp.device.new")
+            if write is not None:
+                write()
+                self.watch.written(1)
+                reading = Deferred.fromCoroutine(self.watch.reload())
+        self.assertEqual([why for _, why in self.stack.ends], [EndOfToken.REVOKED])
 
     def test_token_expires_in_its_time_and_is_told_so_after_a_restart(self) -> None:
         """Not unknown, but expired."""

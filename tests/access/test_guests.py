@@ -244,7 +244,6 @@ class GuestParamsTests(SynchronousTestCase):
         """What was under way is given up, and may be tried again in another core."""
         self.guest("ann").send(Set("/user/ann/profile", value("hello")))
         self.pass_days(91)
-        self.guests.stop()
         self.patch(self.world.relay.work, "add", lambda _owner, pieces: left.append(pieces))
         left: list[object] = []
         ending = Deferred.fromCoroutine(self.guests.end_old(self.last_issued))
@@ -253,6 +252,23 @@ class GuestParamsTests(SynchronousTestCase):
         self.failureResultOf(ending, Busy)
         self.assertEqual(len(left), 1)
         list(left.pop())  # type: ignore[call-overload]
+        self.assertTrue(self.is_set("/user/ann/profile"))
+
+    def test_core_that_stops_while_the_store_is_asked_does_no_more(self) -> None:
+        """Its work would never end, and whoever purges would wait for it."""
+        self.guest("ann").send(Set("/user/ann/profile", value("hello")))
+        self.pass_days(91)
+        asked: Deferred[None] = Deferred()
+
+        async def later(subjects: Sequence[str], *, is_first: bool) -> dict[str, int | None]:
+            await asked
+            return self.store.last_issued(subjects, is_first=is_first)
+
+        ending = Deferred.fromCoroutine(self.guests.end_old(later))
+        self.world.clock.clock.advance(0)
+        self.guests.stop()
+        asked.callback(None)
+        self.failureResultOf(ending, Busy)
         self.assertTrue(self.is_set("/user/ann/profile"))
 
     def test_policy_without_days_asks_nothing(self) -> None:

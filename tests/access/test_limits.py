@@ -1,6 +1,6 @@
 """Sliding windows and what they count."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from twisted.internet.task import Clock
@@ -230,9 +230,18 @@ class AttemptLimiterTests(SynchronousTestCase):
         for _ in range(3):
             there.login("a", "alice").start()
         attempt.start()
+        told: list[int] = []
+
+        def share(what: int, counts: Sequence[tuple[int, bytes, str]]) -> None:
+            told.append(what)
+            there.follow(what, counts)
+
+        here.share = share
         attempt.succeed()
+        self.assertEqual(len(told), 1)
         self.assertEqual([len(each.by_pair) for each in (here, there)], [0, 0])
         self.assertEqual([len(each.by_username) for each in (here, there)], [0, 0])
+        self.assertEqual([len(each.by_address._tries["a"]) for each in (here, there)], [3, 3])
         attempt = here.login("a", "bob")
         attempt.start()
         attempt.cancel()

@@ -162,3 +162,23 @@ class LookingTests(SynchronousTestCase):
         self.successResultOf(last)
         following.is_cut_off = True
         self.failureResultOf(looking.ask(), Busy)
+
+    def test_nobody_waits_for_ever(self) -> None:
+        """Neither for what is written too late, nor once it is over."""
+        clock = Clock()
+        following: Any = SimpleNamespace(is_cut_off=False, is_local=False)
+        looking = LookingBehind(following, clock.seconds, lambda _: None, lambda text: Busy(text, 5))
+        late = looking.ask()
+        clock.advance(4)
+        looking.answered(1, 10, 9)
+        clock.advance(1.5)
+        looking.tick(clock.seconds())
+        self.failureResultOf(late, Busy)
+        told, asked = looking.ask(), looking.ask()
+        looking.answered(2, 10, 9)
+        self.assertNoResult(told)
+        looking.stop()
+        self.failureResultOf(told, Busy)
+        self.failureResultOf(asked, Busy)
+        for following.is_local in (False, True):
+            self.failureResultOf(looking.ask(), Busy)

@@ -51,6 +51,7 @@ class DecidingTests(SynchronousTestCase):
             lambda: self.head,
             self.resent.append,
             self.clock.callLater,
+            lambda link: link == "r1",
         )
 
     def _on_thread(self, work: Callable[[], Any]) -> Deferred[Any]:

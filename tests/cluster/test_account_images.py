@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
+from twisted.internet.defer import fail
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.access.refusals import Busy
 from clasp_relay.cluster.account_images import NoAccounts, decode_pieces, encode_head, encode_rows
 from clasp_relay.errors import DecodeError
 from clasp_relay.storage.audit import AuditEntry
-from clasp_relay.storage.users_rows import Position, Row
+from clasp_relay.storage.users import StoreBusy
+from clasp_relay.storage.users_rows import Position, Row, Snapshot
 from clasp_relay.storage.users_sqlite import SqliteUsers
 from tests.cluster.account_world import Member, World
 from tests.storage.test_users_rows import CALLS, everything
@@ -92,6 +95,44 @@ class ImageTests(SynchronousTestCase):
         self.assertEqual(everything(newcomer.store), everything(self.one.store))
         self.assertEqual(newcomer.fatal, [])
 
+    def test_a_look_up_waits_for_no_more_than_the_image(self) -> None:
+        """What the decider had when it was asked is in it."""
+        pieces = self.captured(self.two)
+        newcomer = self.world.begin(self.newcomer())
+        asked = newcomer.run(newcomer.store.user, "nobody")
+        self.world.turn()
+        self.assertNoResult(asked)
+        newcomer.accounts.install(pieces, lambda: None)
+        self.assertIsNone(self.successResultOf(asked))
+
+    def test_a_file_that_is_held_is_waited_for(self) -> None:
+        """For its rows, and for what memory takes from it; not after the end."""
+        pieces = self.captured(self.one)
+        newcomer, ended = self.newcomer(), self.newcomer()
+        done: list[str] = []
+        installs = [member.store.rows.install for member in (newcomer, ended)]
+
+        def held(*args: Any) -> None:
+            next(args[2])
+            raise StoreBusy("users.db")
+
+        for member in (newcomer, ended):
+            member.store.rows.install = held  # type: ignore[method-assign,assignment]
+        newcomer.accounts.install(pieces, lambda: done.append("joined"))
+        ended.accounts.install(pieces, lambda: self.fail("taken over"))
+        self.world.advance(1)
+        ended.accounts.stop()
+        reload, is_busy = newcomer.memory.reload, [True]
+        newcomer.memory.reload = lambda: fail(Busy("", 5)) if is_busy else reload()  # type: ignore[method-assign]
+        for member, install in zip((newcomer, ended), installs, strict=True):
+            member.store.rows.install = install  # type: ignore[method-assign]
+        self.world.advance(1)
+        self.assertEqual((done, ended.store.invites(NOW_S)), ([], []))
+        self.assertEqual(everything(newcomer.store), everything(self.one.store))
+        is_busy.clear()
+        self.world.advance(1)
+        self.assertEqual((done, newcomer.fatal, ended.fatal), (["joined"], [], []))
+
     def test_an_image_is_of_one_moment(self) -> None:
         """Whatever is written while it is made."""
         path = Path(self.mktemp())
@@ -125,6 +166,32 @@ class ImageTests(SynchronousTestCase):
         self.world.advance(1)
         self.assertEqual(decode_pieces(found[0])[0].number, len(self.world.log))
         self.assertIsNotNone(follow)
+
+    def test_an_image_that_cannot_be_made_lets_the_file_go(self) -> None:
+        """Whoever waits for it asks again."""
+        closed: list[int] = []
+        faults = [StoreBusy("users.db"), OSError("disk")]
+
+        def fails(_: Snapshot) -> list[Row]:
+            raise faults.pop(0)
+
+        self.patch(Snapshot, "next_rows", fails)
+        self.patch(Snapshot, "close", lambda _: closed.append(len(faults)))
+        for _ in range(2):
+            self.one.accounts.capture(lambda _: self.fail("made"), lambda: None)
+        self.assertEqual(closed, [1, 0])
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+    def test_an_image_that_waits_when_its_relay_ends_is_never_made(self) -> None:
+        """And nothing is left that looks for it."""
+        self.two.accounts._write = lambda: None  # type: ignore[method-assign]
+        self.one.run(self.one.store.add_invite, b"x", NOW_S, None, 1)
+        self.world.turn()
+        self.two.accounts.capture(lambda _: self.fail("made"), lambda: None)
+        for member in (self.one, self.two):
+            member.accounts.stop()
+        self.world.advance(1)
+        self.assertEqual(self.world.clock.getDelayedCalls(), [])
 
     def test_a_relay_with_accounts_of_its_own_takes_none(self) -> None:
         """It stops, with a line."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import msgpack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.refusals import Busy
+from clasp_relay.cluster.packets import encode_fields
 from clasp_relay.errors import StartError
 from clasp_relay.storage.audit import AuditEntry
 from clasp_relay.storage.devices import DeviceToken
@@ -19,7 +21,7 @@ from clasp_relay.storage.users_sqlite import SqliteUsers
 from tests.access.stack import SteppedWorkers
 from tests.cluster.account_world import Member, World
 from tests.storage.test_users_rows import CALLS, everything
-from tests.storage.test_users_sqlite import ALICE, BOB, NO_PROOF, NOW_S, keys_of, token, user
+from tests.storage.test_users_sqlite import ALICE, BOB, DAY_S, NO_PROOF, NOW_S, keys_of, token, user
 
 ENTRY = AuditEntry(NOW_S, "admin.test", actor="root")
 
@@ -62,7 +64,7 @@ class CallTests(_Case):
         self.addCleanup(alone.close)
         members = self.world.members
         for place, (name, call) in enumerate(CALLS):
-            member = members[place % 3]
+            member = members[0 if "purged" in name else place % 3]
             asked: list[Deferred[Any]] = []
 
             class Store:
@@ -137,14 +139,31 @@ class CallTests(_Case):
             self.two.run(self.two.store.revoke_invite, "\ud800"[:0] + "nothing"),
             self.register(self.two, "b", 2),
         ]
-        self.one.store.purge = lambda *_: 1 // 0  # type: ignore[method-assign]
-        asked.append(self.two.run(SqliteUsers.purge.__get__(self.two.store), NOW_S, 10))
+        self.one.store.add_guest_token = lambda *_: 1 // 0  # type: ignore[method-assign,assignment]
+        guest = token("g", "g1", guest=True)
+        asked.append(self.two.run(self.two.store.add_guest_token, guest, keys_of("gina"), NO_PROOF))
         self.world.advance(1)
         self.successResultOf(asked[0])
         self.failureResultOf(asked[1], InviteGone)
         self.successResultOf(asked[2])
         self.failureResultOf(asked[3])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_only_the_relay_that_asked_purges(self) -> None:
+        """Another one that decides meanwhile was not told which tokens are still needed."""
+        self.done(self.register(self.one))
+        late_s = NOW_S + 1_000 * DAY_S
+        self.world.is_stuck = True
+        asked = self.one.run(self.one.store.purge, late_s, 10)
+        self.world.turn()
+        self.assertNoResult(asked)
+        self.world.is_stuck = False
+        self.world.decide(self.two)
+        self.world.advance(2)
+        self.assertEqual(self.successResultOf(asked), 0)
+        self.world.decide(self.one)
+        self.assertEqual(self.done(self.one.run(self.one.store.purge, late_s, 10)), 1)
+        self.assert_alike()
 
     def test_nothing_is_asked_that_cannot_be_answered(self) -> None:
         """Where the engine is not heard."""
@@ -262,6 +281,29 @@ class LossTests(_Case):
         self.assertEqual(len(self.three.fatal), 1)
         self.assertIn("users.db cannot be written", self.three.fatal[0])
 
+    def test_whoever_asks_a_relay_that_cannot_go_on_is_told_at_once(self) -> None:
+        """Also who waits already; and it decides nothing any more."""
+        self.three.take_log = lambda: None  # type: ignore[method-assign]
+        self.done(self.register(self.two))
+        waiting = self.three.run(self.three.store.user, "nobody")
+        self.world.turn()
+        self.assertNoResult(waiting)
+        self.three.memory.key = b"2" * 32
+
+        def full(_key: bytes) -> None:
+            raise StartError("the disk is full")
+
+        self.three.memory.take_key = full  # type: ignore[method-assign,assignment]
+        self.three.accounts._has_key = False
+        self.world.advance(1)
+        self.assertEqual(self.three.fatal, ["the disk is full"])
+        self.failureResultOf(waiting, Busy)
+        self.failureResultOf(self.three.run(self.three.store.user, "nobody"), Busy)
+        self.failureResultOf(self.register(self.three, "Bob", 2), Busy)
+        self.world.decide(self.three)
+        self.assertFalse(self.three.accounts.is_decider)
+        self.failureResultOf(self.three.run(self.three.store.user, "nobody"), Busy)
+
     @settings(max_examples=25, deadline=None)
     @given(st.integers(0, 2**32))
     def test_nothing_is_lost_or_doubled(self, seed: int) -> None:
@@ -351,7 +393,8 @@ class AttemptTests(_Case):
         expected = [(0, (0, b"d", "192.0.2.1"), (1, b"", "192.0.2.1"))]
         found = [each.memory.attempts for each in self.world.members]
         self.assertEqual(found, [expected, [], expected])
-        for payload in (b"\xc1", b"\x05", b"\x93\xa1x\x00\x91\x05"):
+        other_version = msgpack.packb((2, "x", 0, [(0, b"d", "192.0.2.1")]))
+        for payload in (b"\xc1", b"\x05", encode_fields("x", 0, (5,)), encode_fields("x", 0), other_version):
             self.one.accounts.heard_attempts(payload)
         self.assertEqual(self.one.memory.attempts, expected)
 

@@ -11,6 +11,7 @@ from twisted.web.iweb import IRequest
 from twisted.web.test.requesthelper import DummyRequest
 
 from clasp_relay.access.refusals import BadInput, Busy
+from clasp_relay.http.cors import Origins
 from clasp_relay.http.json_answers import (
     AnsweredLater,
     bearer_of,
@@ -86,7 +87,7 @@ class LaterTests(SynchronousTestCase):
             if request.getHeader(b"authorization") is None:
                 return None
             waiting.append(Deferred())
-            return AnsweredLater(waiting[-1], find)
+            return AnsweredLater(waiting[-1], find, Origins(None))
 
         site = MemorySite(Measure())
         site.site.instead = instead
@@ -103,6 +104,7 @@ class LaterTests(SynchronousTestCase):
                 answer = parse_answer(transport.value())
                 self.assertEqual((answer.status, answer.json), (503, {"error": "Later."}))
                 self.assertEqual(answer.headers["retry-after"], "7")
+                self.assertEqual(answer.headers["access-control-allow-origin"], "*")
             else:
                 waiting[place].callback(None)
                 self.assertEqual(parse_answer(transport.value()).body, b"2")
@@ -114,3 +116,32 @@ class LaterTests(SynchronousTestCase):
             protocol.connectionLost(Failure(ConnectionDone()))
             waiting[-1].callback(outcome)
             self.assertEqual(transport.value(), b"")
+
+    def test_request_is_answered_whatever_goes_wrong(self) -> None:
+        """While it waits, and when it is answered; for a client that has gone the fault is only logged."""
+        waiting: list[Deferred[None]] = []
+
+        def broken(_: Any) -> Any:
+            raise KeyError
+
+        def instead(_request: IRequest, _find: Callable[[Any], Any]) -> AnsweredLater:
+            waiting.append(Deferred())
+            return AnsweredLater(waiting[-1], broken, Origins(None))
+
+        site = MemorySite(Measure())
+        site.site.instead = instead
+        outcomes: tuple[Any, ...] = (None, Failure(KeyError()))
+        for outcome in outcomes:
+            for is_gone in (False, True):
+                protocol, transport = site.connect()
+                protocol.dataReceived(HEAD + b"\r\n")
+                site.clock.advance(0)
+                if is_gone:
+                    protocol.connectionLost(Failure(ConnectionDone()))
+                waiting[-1].callback(outcome)
+                with self.subTest(outcome=outcome, is_gone=is_gone):
+                    if is_gone:
+                        self.assertEqual(transport.value(), b"")
+                    else:
+                        self.assertEqual(parse_answer(transport.value()).status, 500)
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 3)

@@ -137,6 +137,19 @@ class StreamApiTests(SynchronousTestCase):
         self.assertEqual(parse_answer(wrong.heard()).status, 401)
         self.assertEqual((gone.heard(), self.streams.counts.clients), (b"", 1))
 
+    def test_fault_behind_the_wait_is_answered(self) -> None:
+        """As the relay's."""
+        self.streams.is_shared = True
+
+        def fails(*_: object) -> None:
+            raise KeyError
+
+        self.patch(self.streams, "open", fails)
+        client = self.ask(f"{STREAM}&ticket=cpst_wrong")
+        self.pass_time(1.2)
+        self.assertEqual(parse_answer(client.heard()).status, 500)
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+
     def pass_time(self, seconds: float) -> None:
         """Lets time pass in small steps."""
         for _ in range(round(seconds / 0.05)):

@@ -48,6 +48,7 @@ class WebPushTests(TestCase):
         settings = Settings(push_allow=allowed, push_contact="mailto:op@relay.example")
         push = WebPush(settings, REACTOR, self.world.relay, SEES_ALL, lambda *_: True, self.service.trust)
         push.open(users.push, InlineWorkers())
+        push.acts(True)
         return push
 
     async def subscribe(self, name: str) -> None:

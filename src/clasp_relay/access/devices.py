@@ -98,6 +98,8 @@ class DeviceWatch:
         self._store = store
         self._calls = StoreCalls(sql)
         self._tokens = tokens
+        self._ahead = 0
+        """In a cluster: how many device tokens were followed that the file does not have so yet."""
 
     def load(self) -> None:
         """Loads all; it calls the store on this thread, so before the event loop runs."""
@@ -124,8 +126,25 @@ class DeviceWatch:
         """
         self._take(await self._calls.run(self._store.all))
 
+    def follow(self, device: DeviceToken, *, is_revoked: bool) -> None:
+        """Takes a device token as the log of a cluster has it from now on; the file has it so later.
+
+        Args:
+            device: the token.
+            is_revoked: whether it lets nobody in any more.
+        """
+        self._ahead += 1
+        record = device_record(device)
+        if is_sound(record):
+            self._tokens.follow_device(record, is_revoked=is_revoked)
+
+    def written(self, count: int) -> None:
+        """Is told that the file has so many more of the tokens that were followed; ``reload`` is to be called then."""
+        self._ahead -= count
+
     def _take(self, devices: Sequence[DeviceToken] | None) -> None:
-        if devices is None:
+        # Results come in the order of the calls: what was read before the file had all would undo what was followed.
+        if devices is None or self._ahead:
             return
         new, revoked = self._tokens.set_devices(filter(is_sound, map(device_record, devices)))
         if new or revoked:

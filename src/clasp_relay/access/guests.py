@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import NamedTuple, Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 
 from clasp_relay.access.policy.document import Document
 from clasp_relay.access.policy.language.captures import PathTable
@@ -94,9 +94,11 @@ class GuestParams:
         self._ended = 0
         """How many have ended since the start."""
         self._under_way: Deferred[None] | None = None
+        self._is_stopped = False
 
     def stop(self) -> None:
         """Gives up what is under way, since nothing is done in its core any more: ``end_old`` raises ``Busy``."""
+        self._is_stopped = True
         done, self._under_way = self._under_way, None
         if done is not None:
             done.errback(Busy(ANOTHER_DECIDES, 0))
@@ -127,6 +129,8 @@ class GuestParams:
 
     def _do(self, pieces: Pieces) -> Deferred[None]:
         """Does work in pieces; fires at its end, also where a fault ended it."""
+        if self._is_stopped:
+            return fail(Busy(ANOTHER_DECIDES, 0))
         done: Deferred[None] = Deferred()
         self._under_way = done
 

@@ -8,7 +8,7 @@ and per username; registrations and guests per address.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -132,8 +132,8 @@ class Count(NamedTuple):
         return cls(window, _Key(digest, address) if digest else address)
 
 
-ADD, TAKE_BACK, CLEAR = range(3)
-"""What is done with a count."""
+ADD, TAKE_BACK, SUCCEED = range(3)
+"""What is done with counts. A success clears those of the username, and takes back that of the address."""
 
 
 class KnownAddresses:
@@ -223,7 +223,7 @@ class AttemptLimiter:
         """Counts what another relay has counted.
 
         Args:
-            what: ``ADD``, ``TAKE_BACK`` or ``CLEAR``.
+            what: ``ADD``, ``TAKE_BACK`` or ``SUCCEED``.
             counts: as that one's ``share`` was given them.
         """
         for packed in counts:
@@ -233,7 +233,7 @@ class AttemptLimiter:
             window = self.windows[count.window]
             if what == ADD:
                 window.add(count.key)
-            elif what == TAKE_BACK:
+            elif what == TAKE_BACK or count.window == _ADDRESS:
                 window.take_back_last(count.key)
             else:
                 window.clear(count.key)
@@ -340,22 +340,28 @@ class LoginAttempt:
 
     def succeed(self) -> None:
         """Resets the counters of the username, not that of the address: the password was right."""
-        self.cancel()
         names = (self._pair, self._username)
+        counts = {*names, *self._take_back()}
         for place, key in names:
             self._limiter.windows[place].clear(key)
-        self._share(CLEAR, names)
+        self._share(SUCCEED, counts)
 
     def cancel(self) -> None:
         """Removes the attempt: whether the password was right is not known."""
+        counts = self._take_back()
+        if counts:
+            self._share(TAKE_BACK, counts)
+
+    def _take_back(self) -> Sequence[Count]:
+        """Takes back what ``start`` has counted; returns it."""
         if not self._times_s:
-            return
+            return ()
         for (place, key), time_s in zip(self._counts, self._times_s, strict=True):
             self._limiter.windows[place].take_back(key, time_s)
         self._times_s = []
-        self._share(TAKE_BACK, self._counts)
+        return self._counts
 
-    def _share(self, what: int, counts: Sequence[Count]) -> None:
+    def _share(self, what: int, counts: Iterable[Count]) -> None:
         self._limiter.share(what, [count.packed() for count in counts])
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgpack
 from twisted.internet.defer import Deferred, fail, succeed
 
-from clasp_relay.cluster.account_calls import Failed, decode_outcome, pack, unpack
+from clasp_relay.cluster.account_calls import Failed, decode_outcome, pack, unpack, unpacked
 from clasp_relay.cluster.account_records import Record
 from clasp_relay.cluster.following import Following
 from clasp_relay.errors import DecodeError
@@ -89,13 +89,7 @@ def decode_packet(data: bytes) -> CallPacket:
     Raises:
         DecodeError: it is none, or of another version.
     """
-    try:
-        version, *fields = msgpack.unpackb(data, use_list=False)
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise DecodeError(f"calls that cannot be read: {error}") from None
-    if version != VERSION:
-        raise DecodeError(f"calls of version {version!r}, this relay reads version {VERSION}")
-    packet: CallPacket = unpack(CallPacket, tuple(fields))
+    packet: CallPacket = unpack(CallPacket, unpacked(data, "calls", VERSION))
     return packet
 
 
@@ -287,15 +281,16 @@ class LookingBehind:
         """Whether it is not answered yet."""
         self._asked: list[tuple[int, float, Deferred[None]]] = []
         """Who waits for the answer to which question, and since when."""
-        self._told: list[tuple[int, Deferred[None]]] = []
-        """Who waits until which record is written here."""
+        self._told: list[tuple[int, float, Deferred[None]]] = []
+        """Who waits until which record is written here, and since when."""
         self._sent_s = 0.0
+        self._is_over = False
 
     def ask(self) -> Deferred[None]:
         """Returns a Deferred that fires when all is written here that the decider had when it was asked."""
-        if self._following.is_local:
+        if self._following.is_local and not self._is_over:
             return succeed(None)
-        if self._following.is_cut_off:
+        if self._following.is_cut_off or self._is_over:
             return fail(self._busy(NOT_DONE))
         done: Deferred[None] = Deferred()
         self._asked.append((self._number + 1, self._monotonic_s(), done))
@@ -323,7 +318,7 @@ class LookingBehind:
         if number != self._number or not self._is_out:
             return  # asked twice, or given up
         self._is_out = False
-        self._told += [(record, done) for asked, _, done in self._asked if asked <= number]
+        self._told += [(record, since_s, done) for asked, since_s, done in self._asked if asked <= number]
         self._asked = [each for each in self._asked if each[0] > number]
         if self._asked:
             self._send_next()
@@ -333,18 +328,19 @@ class LookingBehind:
         """Is told up to which record this relay's file has the log."""
         if not self._told:
             return
-        fired = [done for wanted, done in self._told if wanted <= record]
+        fired = [done for wanted, _, done in self._told if wanted <= record]
         self._told = [each for each in self._told if each[0] > record]
         for done in fired:
             done.callback(None)
 
     def tick(self, now_s: float) -> None:
         """Asks again, and gives up what has waited for too long."""
-        old = [each for each in self._asked if now_s - each[1] > WAITS_S]
+        old = [each for each in (*self._asked, *self._told) if now_s - each[1] > WAITS_S]
         self._asked = [each for each in self._asked if now_s - each[1] <= WAITS_S]
+        self._told = [each for each in self._told if now_s - each[1] <= WAITS_S]
+        self._is_out = self._is_out and bool(self._asked)
         for _, _, done in old:
             done.errback(self._busy(NOT_DONE))
-        self._is_out = self._is_out and bool(self._asked)
         if self._asked and self._following.is_local:
             self._is_out = False
             asked, self._asked = self._asked, []
@@ -354,8 +350,8 @@ class LookingBehind:
             self._resend()
 
     def stop(self) -> None:
-        """Gives up all."""
-        waiting = [done for _, _, done in self._asked] + [done for _, done in self._told]
-        self._asked, self._told = [], []
-        for done in waiting:
+        """Gives up all, and takes nothing any more."""
+        self._is_over = True
+        waiting, self._asked, self._told = [*self._asked, *self._told], [], []
+        for _, _, done in waiting:
             done.errback(self._busy(NOT_DONE))

@@ -40,6 +40,7 @@ __all__ = [
     "method_of",
     "pack",
     "unpack",
+    "unpacked",
 ]
 
 ASKED: Mapping[str, tuple[type[Any], tuple[str, ...]]] = {
@@ -132,8 +133,8 @@ class Method(NamedTuple):
         Raises:
             DecodeError: they are not what the method takes.
         """
-        values = _unpacked(data)
-        if not isinstance(values, tuple) or len(values) != len(self.parameters):
+        values = unpacked(data, "a call")
+        if len(values) != len(self.parameters):
             raise DecodeError("a call has other arguments than its method")
         hints = self.parameters.items()
         return {name: unpack(hint, value) for (name, hint), value in zip(hints, values, strict=True)}
@@ -295,11 +296,29 @@ def _fields_of(hint: type[Any]) -> tuple[Any, ...] | None:
     return tuple(hints[name] for name in names)
 
 
-def _unpacked(data: bytes) -> Any:
+def unpacked(data: bytes, what: str, version: int | None = None) -> tuple[Any, ...]:
+    """Returns the fields that some bytes have.
+
+    Args:
+        data: a sequence, as MessagePack has it.
+        what: what it is to be, for the error.
+        version: what is to stand in front of the fields; None for nothing.
+
+    Raises:
+        DecodeError: it is something else, or of another version.
+    """
     try:
-        return msgpack.unpackb(data, use_list=False, strict_map_key=False)
+        found = msgpack.unpackb(data, use_list=False, strict_map_key=False)
     except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise DecodeError(f"a call that cannot be read: {error}") from None
+        raise DecodeError(f"{what} that cannot be read: {error}") from None
+    if not isinstance(found, tuple):
+        raise DecodeError(f"{what} that cannot be read")
+    if version is None:
+        return found
+    first, *fields = found or (None,)
+    if first != version:
+        raise DecodeError(f"{what} of version {first!r}, this relay reads version {version}")
+    return tuple(fields)
 
 
 # Outcomes
@@ -326,8 +345,8 @@ def decode_outcome(name: str, data: bytes) -> Any:
         Failed: it could not be made.
         DecodeError: this is no outcome of that method.
     """
-    found = _unpacked(data)
-    if not isinstance(found, tuple) or len(found) != 2:
+    found = unpacked(data, "an outcome of a call")
+    if len(found) != 2:
         raise DecodeError("an outcome of a call that cannot be read")
     kind, value = found
     if kind == _REFUSED and value in REFUSALS:

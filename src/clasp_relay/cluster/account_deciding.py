@@ -60,6 +60,7 @@ class AccountDecider:
         head: returns the number and digest of the last record of the log.
         resend: has a relay send all again that is not done.
         call_later: the event loop's.
+        is_own: tells whether calls are of this relay's own run, by the name of that.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class AccountDecider:
         head: Callable[[], tuple[int, bytes]],
         resend: Callable[[str], None],
         call_later: Callable[[float, Callable[[], None]], object],
+        is_own: Callable[[str], bool],
     ) -> None:
         self.epoch = epoch
         self._log = log
@@ -83,6 +85,7 @@ class AccountDecider:
         self._head = head
         self._resend = resend
         self._call_later = call_later
+        self._is_own = is_own
         self._taken: dict[str, int] | None = None
         """Up to which number each relay's calls are done or wait here; None until the file has told."""
         self._early: list[CallPacket] = []
@@ -162,6 +165,8 @@ class AccountDecider:
             return _fails(error.message)
         if asked.call.method == "rows.put_base" and not self._takes_base(asked.link):
             return _refuses_base
+        if asked.call.method == "users.purge" and not self._is_own(asked.link):
+            return _purges_nothing
         return call
 
     def _takes_base(self, link: str) -> bool:
@@ -225,3 +230,8 @@ def _fails(text: str) -> Callable[[], object]:
 
 def _refuses_base() -> object:
     raise OtherAccounts
+
+
+def _purges_nothing() -> int:
+    """Which tokens are still needed was told to the store of the relay that asked, before another one decided."""
+    return 0

@@ -7,8 +7,7 @@ from typing import Protocol
 
 import msgpack
 
-from clasp_relay.cluster.account_calls import unpack
-from clasp_relay.errors import DecodeError
+from clasp_relay.cluster.account_calls import unpack, unpacked
 from clasp_relay.storage.users_rows import Position, Row
 
 __all__ = ["AccountImages", "NoAccounts", "decode_pieces", "encode_head", "encode_rows"]
@@ -71,18 +70,6 @@ def decode_pieces(pieces: Sequence[bytes]) -> tuple[Position, dict[str, int], It
     Raises:
         DecodeError: they are no such pieces, or of another version; for rows when they are read.
     """
-    version, *head = _fields(pieces[0])
-    if version != VERSION:
-        raise DecodeError(f"accounts of version {version!r}, this relay reads version {VERSION}")
-    *position, calls = unpack(tuple[int, bytes, bytes, dict[str, int]], tuple(head))
-    return Position(*position), calls, (unpack(list[Row], _fields(piece)) for piece in pieces[1:])
-
-
-def _fields(piece: bytes) -> tuple[object, ...]:
-    try:
-        found = msgpack.unpackb(piece, use_list=False)
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise DecodeError(f"accounts that cannot be read: {error}") from None
-    if not isinstance(found, tuple) or not found:
-        raise DecodeError("accounts that cannot be read")
-    return found
+    head = unpacked(pieces[0], "accounts", VERSION)
+    *position, calls = unpack(tuple[int, bytes, bytes, dict[str, int]], head)
+    return Position(*position), calls, (unpack(list[Row], unpacked(piece, "accounts")) for piece in pieces[1:])

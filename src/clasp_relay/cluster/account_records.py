@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgpack
 
-from clasp_relay.cluster.account_calls import pack, unpack
+from clasp_relay.cluster.account_calls import pack, unpack, unpacked
 from clasp_relay.core.records import Change, ChangeKind, no_param
 from clasp_relay.errors import DecodeError
 from clasp_relay.storage.users_rows import Row, Told
@@ -82,13 +82,7 @@ def record_of(change: Change) -> tuple[Record, bytes]:
     if not isinstance(pieces, list) or not all(isinstance(piece, bytes) for piece in pieces):
         raise DecodeError("a record of accounts that cannot be read")
     data = b"".join(piece for piece in pieces if isinstance(piece, bytes))
-    try:
-        version, *fields = msgpack.unpackb(data, use_list=False)
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise DecodeError(f"a record of accounts that cannot be read: {error}") from None
-    if version != VERSION:
-        raise DecodeError(f"a record of accounts of version {version!r}, this relay reads version {VERSION}")
-    record: Record = unpack(Record, tuple(fields))
+    record: Record = unpack(Record, unpacked(data, "a record of accounts", VERSION))
     if record.number != change.number:
         raise DecodeError("a record of accounts with another number than its change")
     return record, digest_of(data)

@@ -9,11 +9,11 @@ nothing is lost or done twice.
 
 from __future__ import annotations
 
+import sqlite3
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
-import msgpack
 from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.python.failure import Failure
 
@@ -31,6 +31,7 @@ from clasp_relay.cluster.account_images import decode_pieces, encode_head, encod
 from clasp_relay.cluster.account_records import Record, record_of
 from clasp_relay.cluster.deciding import BatchLog
 from clasp_relay.cluster.following import NOT_READY, Following
+from clasp_relay.cluster.packets import decode_fields, encode_fields
 from clasp_relay.core.ports import Timer
 from clasp_relay.core.records import Change
 from clasp_relay.errors import ClaspError, DecodeError, StartError, cause_text
@@ -57,7 +58,7 @@ TOLD_BYTES = 256 * 1024
 """How long such a call may be; one row alone is shorter."""
 
 WRITTEN_AT_ONCE = 64
-"""How many records one transaction writes."""
+"""How many records are given to the store's thread at once; each is a transaction of its own."""
 
 
 class Workers(Protocol):
@@ -138,6 +139,8 @@ class SharedAccounts:
         self._unwritten: deque[_Read] = deque()
         self._notes = NOTES_AT_ONCE
         """How many changed rows the next call has."""
+        self._captures: list[Callable[[], None]] = []
+        """Begin images, once the file has what is here."""
         self._timer: Timer | None = None
         self._retry: Timer | None = None
         self._is_writing = self._is_telling = self._is_over = self._has_key = False
@@ -169,16 +172,20 @@ class SharedAccounts:
 
         Raises:
             StartError: the two do not belong together.
+            StoreBusy: another process holds the file.
         """
         for change in changes:
             try:
                 read = self._next(change)
-            except ClaspError as error:
+                if read is not None:
+                    self._write_one(read)
+            except StoreBusy:
+                raise
+            except (ClaspError, sqlite3.IntegrityError) as error:
                 raise StartError(
                     f"the journal does not go on where users.db is ({error}): start with an empty data-dir"
                 ) from None
             if read is not None:
-                self._write_one(read)
                 self._written = read.record.number
                 self._memory.follow(read.record.rows)
                 self._memory.written(read.record.rows)
@@ -199,6 +206,7 @@ class SharedAccounts:
         for timer in timers:
             if timer is not None:
                 timer.cancel()
+        self._captures = []
         self.stop_deciding()
         self._calls.stop()
         self._behind.stop()
@@ -280,13 +288,13 @@ class SharedAccounts:
     # How far the log is
 
     def _ask_head(self, number: int) -> None:
-        self._publish("accounts.where", msgpack.packb((self._calls.link, number)))
+        self._publish("accounts.where", encode_fields(self._calls.link, number))
 
     def heard_where(self, payload: bytes) -> None:
         """Tells another relay how far the log is."""
         found = _fields(payload, str, int)
         if found is not None and self._decider is not None:
-            self._publish("accounts.here", msgpack.packb((*found, self._number, self._memory.key)))
+            self._publish("accounts.here", encode_fields(*found, self._number, self._memory.key))
 
     def heard_here(self, payload: bytes) -> None:
         """Takes the decider's answer."""
@@ -304,8 +312,7 @@ class SharedAccounts:
         try:
             self._memory.take_key(key)
         except StartError as error:
-            self._is_over = True
-            self._when_fatal(str(error))
+            self._end(str(error))
         else:
             events.CLUSTER_KEY_TAKEN.log()
 
@@ -318,7 +325,7 @@ class SharedAccounts:
             what: what was done with the counts.
             counts: which.
         """
-        self._publish("accounts.attempts", msgpack.packb((self._calls.link, what, counts)))
+        self._publish("accounts.attempts", encode_fields(self._calls.link, what, counts))
 
     def heard_attempts(self, payload: bytes) -> None:
         """Takes what another relay has counted."""
@@ -374,7 +381,7 @@ class SharedAccounts:
         return _Read(record, digest)
 
     def _write(self) -> None:
-        """Writes what was read, one transaction after the other."""
+        """Gives the store's thread the next records that were read."""
         self._retry = None
         if self._is_writing or self._is_over:
             return
@@ -407,6 +414,9 @@ class SharedAccounts:
                 self._decider.recorded()
             self._calls.answer(read.record)
         self._behind.written(self._written)
+        captures, self._captures = self._captures, []
+        for begin in captures:
+            begin()
         self._write()
 
     def _not_written(self, failure: Failure) -> None:
@@ -422,68 +432,87 @@ class SharedAccounts:
     def capture(self, done: Callable[[list[bytes]], None], still: Callable[[], None]) -> None:
         """See ``account_images.AccountImages``."""
         number = self._number
-        pieces: list[bytes] = []
 
         def begin() -> None:
             # What is written beyond the image's moment is left out by whoever reads it in the log.
             if self._written < number:
-                self._call_later(AGAIN_S, begin)
-            else:
-                self._sql.run("", _nothing, self._store.rows.snapshot).addCallbacks(begun, failed)
+                self._captures.append(begin)
+                return
+            begun = self._sql.run("", _nothing, self._store.rows.snapshot)
+            begun.addCallback(self._read_all, done, still).addErrback(self._not_captured)
 
-        def begun(snapshot: Snapshot) -> None:
-            pieces.append(encode_head(snapshot.position, snapshot.calls))
-            go_on(snapshot)
+        begin()
 
-        def go_on(snapshot: Snapshot) -> None:
+    def _read_all(self, snapshot: Snapshot, done: Callable[[list[bytes]], None], still: Callable[[], None]) -> None:
+        pieces = [encode_head(snapshot.position, snapshot.calls)]
+
+        def go_on() -> None:
             still()
             found = self._sql.run("", _nothing, snapshot.next_rows)
-            found.addCallbacks(lambda rows: took(snapshot, rows), failed).addErrback(events.CLUSTER_FAULT.failure)
+            found.addCallback(took).addErrback(left).addErrback(self._not_captured)
 
-        def took(snapshot: Snapshot, rows: list[Row]) -> None:
+        def took(rows: list[Row]) -> None:
             if rows:
                 pieces.append(encode_rows(rows))
-                go_on(snapshot)
+                go_on()
             else:
                 done(pieces)
 
-        def failed(failure: Failure) -> None:
-            """The relay that waits asks again."""
-            if failure.check(StoreBusy, self._busy_kind) is None:
-                events.CLUSTER_FAULT.failure(failure)
+        def left(failure: Failure) -> Deferred[None]:
+            self._not_captured(failure)
+            return self._sql.run("", _nothing, snapshot.close)
 
-        begin()
+        go_on()
+
+    def _not_captured(self, failure: Failure) -> None:
+        """The relay that waits asks again."""
+        if failure.check(StoreBusy, self._busy_kind) is None:
+            events.CLUSTER_FAULT.failure(failure)
 
     def install(self, pieces: Sequence[bytes], done: Callable[[], None]) -> None:
         """See ``account_images.AccountImages``."""
         try:
-            position, calls, rows = decode_pieces(pieces)
+            position, calls, _ = decode_pieces(pieces)
         except (DecodeError, IndexError):
             self._fatal("the relay that decides has no accounts for this one")
             return
-        if self.has_base and not position.number:
-            done()
+        if not (position.number or self._number):
+            done()  # the cluster has none yet
             return
         if self.has_base or self._number > position.number or self._origin not in (b"", position.origin):
             self._fatal_base()
             return
-        if not position.number:
-            done()
-            return
 
-        def installed(_: None) -> Deferred[None]:
+        def write() -> Deferred[None]:
+            _, _, rows = decode_pieces(pieces)
+            return self._sql.run("", _nothing, self._store.rows.install, position, calls.items(), rows)
+
+        def written() -> None:
             self._number = self._written = position.number
             self._digest, self._origin = position.digest, position.origin
-            return self._memory.reload()
+            self._install(self._memory.reload, known)
 
-        installing = self._sql.run("", _nothing, self._store.rows.install, position, calls.items(), rows)
-        installing.addCallback(installed).addCallbacks(lambda _: done(), self._not_installed).addErrback(
-            events.CLUSTER_FAULT.failure
-        )
+        def known() -> None:
+            self._behind.written(self._written)
+            done()
 
-    def _not_installed(self, failure: Failure) -> None:
-        if not self._is_over:
-            self._fatal(f"the accounts of the cluster cannot be written to users.db ({cause_text(failure.value)})")
+        self._install(write, written)
+
+    def _install(self, step: Callable[[], Deferred[None]], done: Callable[[], None]) -> None:
+        """Does a step of taking over accounts, again where another process holds the file."""
+        self._retry = None
+
+        def did(_: None) -> None:
+            if not self._is_over:
+                done()
+
+        def failed(failure: Failure) -> None:
+            if failure.check(StoreBusy, self._busy_kind) is None:
+                self._fatal(f"the accounts of the cluster cannot be written to users.db ({cause_text(failure.value)})")
+            elif not self._is_over:
+                self._retry = self._call_later(AGAIN_S, lambda: self._install(step, done))
+
+        step().addCallbacks(did, failed).addErrback(events.CLUSTER_FAULT.failure)
 
     # Decide
 
@@ -495,6 +524,8 @@ class SharedAccounts:
             log: gathers what becomes the next batch.
             now_us: the decider's clock, Unix µs.
         """
+        if self._is_over:
+            return
         self._decider = AccountDecider(
             epoch,
             log,
@@ -505,6 +536,7 @@ class SharedAccounts:
             lambda: (self._number, self._digest),
             lambda link: self._publish("accounts.resend", link.encode()),
             self._call_later,
+            lambda link: link == self._calls.link,
         )
         self._decide()
 
@@ -581,21 +613,22 @@ class SharedAccounts:
         self._fatal("this relay's users.db has accounts that are not those of the cluster")
 
     def _fatal(self, text: str) -> None:
-        self._is_over = True
-        self._when_fatal(f"{text}: start this relay with an empty data-dir, or give the cluster another name")
+        self._end(f"{text}: start this relay with an empty data-dir, or give the cluster another name")
+
+    def _end(self, text: str) -> None:
+        """Ends it since the relay cannot go on; what fails once it has ended is no reason any more."""
+        if not self._is_over:
+            self.stop()
+            self._when_fatal(text)
 
 
 def _fields(payload: bytes, *kinds: type[Any]) -> tuple[Any, ...] | None:
     """Returns the fields of a message; None where it is another one, which is said."""
     try:
-        found = msgpack.unpackb(payload, use_list=False)
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
-        events.CLUSTER_MESSAGE_BAD.log(error=str(error))
+        return decode_fields(payload, kinds)
+    except DecodeError as error:
+        events.CLUSTER_MESSAGE_BAD.log(error=error.message)
         return None
-    if not isinstance(found, tuple) or tuple(map(type, found)) != kinds:
-        events.CLUSTER_MESSAGE_BAD.log(error="a field is not what it has to be")
-        return None
-    return found
 
 
 def _given_up(_: Failure) -> None:

@@ -17,6 +17,7 @@ from twisted.web.server import NOT_DONE_YET
 
 from clasp_relay.access.refusals import BadInput, Busy
 from clasp_relay.http.bounded import MAX_BODY_BYTES
+from clasp_relay.http.cors import Origins, set_cors_headers
 from clasp_relay.logs import events
 
 __all__ = [
@@ -172,14 +173,16 @@ class AnsweredLater(Resource):
     Args:
         waits: fires then.
         find: finds what answers.
+        origins: whose pages may read that there is no answer.
     """
 
     isLeaf = True  # noqa: N815 - Twisted's
 
-    def __init__(self, waits: Deferred[None], find: Callable[[Any], Any]) -> None:
+    def __init__(self, waits: Deferred[None], find: Callable[[Any], Any], origins: Origins) -> None:
         Resource.__init__(self)
         self._waits = waits
         self._find = find
+        self._origins = origins
 
     def render(self, request: Any) -> Any:
         """Waits; a client that has gone meanwhile is not answered."""
@@ -195,8 +198,15 @@ class AnsweredLater(Resource):
             busy = failure.value
             assert isinstance(busy, Busy), "trapped something else"
             if not gone:
+                set_cors_headers(request, self._origins)
                 request.write(refuse(request, HTTPStatus.SERVICE_UNAVAILABLE, busy.sentence, busy.retry_after_s))
                 request.finish()
 
-        self._waits.addCallbacks(go_on, refused).addErrback(events.AUTH_FAULT.failure)
+        def failed(failure: Failure) -> None:
+            if gone or request.finished:
+                events.AUTH_FAULT.failure(failure)
+            else:
+                request.processingFailed(failure)
+
+        self._waits.addCallbacks(go_on, refused).addErrback(failed)
         return NOT_DONE_YET

@@ -144,7 +144,9 @@ class _ParamsResource(Resource):
         gone: list[Failure] = []
         request.notifyFinish().addErrback(gone.append)
         waits.addCallback(lambda _: None if gone else self._open_stream(request))
-        waits.addCallback(lambda body: _finish(request, body) if isinstance(body, bytes) else None)
+        waits.addErrback(_refuse, request)
+        waits.addCallback(lambda body: _finish(request, body) if isinstance(body, bytes) and not gone else None)
+        waits.addErrback(events.AUTH_FAULT.failure)
         return NOT_DONE_YET
 
     def _open_stream(self, request: IRequest) -> Any:

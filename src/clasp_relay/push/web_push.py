@@ -63,7 +63,7 @@ class WebPush:
         self._store: PushStore | None = None
         self._calls: StoreCalls | None = None
         self._is_started = False
-        self._is_acting = True
+        self._is_acting = False
 
     @property
     def public_key(self) -> str:
@@ -114,7 +114,7 @@ class WebPush:
             self._sender.vapid = self._vapid
 
     def start(self) -> None:
-        """Begins to tell; the state must be loaded."""
+        """Begins to tell, where this relay is to; the state must be loaded."""
         self._workers.start()
         self._is_started = True
         self.subscriptions.changed = self._follow
@@ -132,7 +132,7 @@ class WebPush:
         self._workers.stop()
 
     def acts(self, is_acting: bool) -> None:
-        """Is told whether this relay tells browsers; of a cluster's only the one does that decides."""
+        """Is told whether this relay tells browsers: of a cluster's only the one that decides does."""
         self._is_acting = is_acting
         self._follow()
 

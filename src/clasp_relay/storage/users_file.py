@@ -18,7 +18,7 @@ from typing import Any
 from clasp_relay.errors import StartError
 from clasp_relay.storage.users import NameKeys, StoreBusy
 
-__all__ = ["SCHEMA_VERSION", "UsersConnection", "open_users_file", "open_users_in_memory", "transaction"]
+__all__ = ["SCHEMA_VERSION", "UsersConnection", "held", "open_users_file", "open_users_in_memory", "transaction"]
 
 SCHEMA_VERSION = 11
 """The number of the last ``schema/users-N.sql``."""
@@ -108,14 +108,14 @@ def open_users_file(path: Path, keys_of: Callable[[str], NameKeys]) -> UsersConn
         _prepare(connection, path, keys_of)
     except StoreBusy:
         connection.close()
-        raise _held(path) from None
+        raise held(path) from None
     except StartError:
         connection.close()
         raise
     except sqlite3.Error as error:
         connection.close()
         if _is_busy(error):
-            raise _held(path) from error
+            raise held(path) from error
         raise StartError(
             f"{path}: not a users' database that this relay can use ({error}); "
             "put back a copy of it, or move it away to start without users"
@@ -128,7 +128,8 @@ def _is_busy(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY
 
 
-def _held(path: Path) -> StartError:
+def held(path: Path) -> StartError:
+    """Returns what a start ends with while another process holds the file."""
     return StartError(
         f"{path}: another process holds the users' database; end it (another relay, a backup, an sqlite3 shell)"
     )

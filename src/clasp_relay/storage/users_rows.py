@@ -310,12 +310,20 @@ class RowStore:
     ) -> None:
         """Writes what one record of the log says; does nothing where the file has it.
 
+        What it says fits, since the decider has attempted it on the same rows. One thing may be in its way: a command
+        has changed the file here and the log does not have that yet, for example has given a user the name that
+        somebody takes at another relay in the same moment.
+
         Args:
             number: the record's, one more than that of the record before.
             digest: the record's.
             rows: what has changed.
             calls: which calls are done with it, by relay.
             told: what it has of ``outside``, of whichever file.
+
+        Raises:
+            StoreBusy: another process holds the file.
+            sqlite3.IntegrityError: a command's change is in the way. Nothing is written.
         """
         with self._without_references(), transaction(self._db):
             position = self.position()
@@ -377,8 +385,12 @@ class RowStore:
             check_same_thread=False,
             factory=UsersConnection,
         )
-        db.execute("BEGIN")
-        return Snapshot(RowStore(db), db)
+        try:
+            db.execute("BEGIN")
+            return Snapshot(RowStore(db), db)
+        except BaseException:
+            db.close()
+            raise
 
     def dump(self) -> Iterator[list[Row]]:
         """Yields all rows in pieces; the caller sees to it that nothing changes meanwhile."""
