@@ -11,7 +11,7 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TextIO
 
 from clasp_relay.access.devices import make_device, parse_scopes
@@ -29,7 +29,7 @@ from clasp_relay.storage.users import IdentityTaken, Invite, InviteGone, StoreBu
 from clasp_relay.storage.users_sqlite import SqliteUsers
 from clasp_relay.wire.address import check_address
 
-__all__ = ["COMMANDS", "COMMAND_LINE", "add_verb", "aligned", "open_users", "parse_duration", "run", "time_text"]
+__all__ = ["COMMANDS", "COMMAND_LINE", "add_verb", "aligned", "parse_duration", "run", "time_text", "with_users"]
 
 COMMANDS = ("token", "invite", "hook")
 """The first words of these command lines."""
@@ -69,17 +69,7 @@ def run(arguments: Sequence[str], out: TextIO | None = None) -> None:
         SystemExit: something is wrong (1), or help was asked for (0).
     """
     asked = _parser().parse_args(arguments)
-    out = sys.stdout if out is None else out
-    try:
-        users = open_users(asked)
-        try:
-            _COMMANDS[asked.noun, asked.verb](asked, users, out)
-        finally:
-            users.close()
-    except StartError as error:
-        fail(str(error))
-    except StoreBusy as error:
-        fail(f"{error}: another process holds the users' database; try again")
+    with_users(asked, _COMMANDS[asked.noun, asked.verb], out)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -154,12 +144,31 @@ def _uses(text: str) -> int:
     return int(text)
 
 
-def open_users(asked: argparse.Namespace) -> SqliteUsers:
-    """Opens the users' database of the relay that options, variables and config file describe."""
-    settings = settings_of(asked, _RELAY_OPTIONS)
-    path = settings.users_file
-    prepare_folder("--data-dir" if settings.auth_db is None else "--auth-db", path.parent)
-    return SqliteUsers(path, name_keys)
+def with_users(
+    asked: argparse.Namespace, command: Callable[[argparse.Namespace, SqliteUsers, TextIO], None], out: TextIO | None
+) -> None:
+    """Runs a command on the users' database of the relay that options, variables and config file describe.
+
+    Args:
+        asked: the arguments.
+        command: takes them, the database, and where its output goes.
+        out: where that is; None for stdout.
+
+    Raises:
+        SystemExit: the database cannot be used.
+    """
+    try:
+        settings = settings_of(asked, _RELAY_OPTIONS)
+        prepare_folder("--data-dir" if settings.auth_db is None else "--auth-db", settings.users_file.parent)
+        users = SqliteUsers(settings.users_file, name_keys)
+        try:
+            command(asked, users, sys.stdout if out is None else out)
+        finally:
+            users.close()
+    except StartError as error:
+        fail(str(error))
+    except StoreBusy as error:
+        fail(f"{error}: another process holds the users' database; try again")
 
 
 def _note(users: SqliteUsers, action: str, target: str, **detail: object) -> None:

@@ -19,12 +19,11 @@ from typing import NamedTuple, TextIO
 from clasp_relay.access.names import fold_name, normalise_name
 from clasp_relay.access.people import make_reset
 from clasp_relay.access.tokens import digest_of
-from clasp_relay.account_commands import COMMAND_LINE, add_verb, aligned, open_users, time_text
-from clasp_relay.errors import StartError
+from clasp_relay.account_commands import COMMAND_LINE, add_verb, aligned, time_text, with_users
 from clasp_relay.options import CommandParser, fail
 from clasp_relay.storage.administration import AdminStore, Person
 from clasp_relay.storage.audit import AuditEntry
-from clasp_relay.storage.users import PersonGone, StoreBusy
+from clasp_relay.storage.users import PersonGone
 from clasp_relay.storage.users_sqlite import SqliteUsers
 
 __all__ = ["COMMAND", "run"]
@@ -47,17 +46,7 @@ def run(arguments: Sequence[str], out: TextIO | None = None) -> None:
         SystemExit: something is wrong (1), or help was asked for (0).
     """
     asked = _parser().parse_args(arguments)
-    out = sys.stdout if out is None else out
-    try:
-        users = open_users(asked)
-        try:
-            _COMMANDS[asked.verb](asked, users, out)
-        finally:
-            users.close()
-    except StartError as error:
-        fail(str(error))
-    except StoreBusy as error:
-        fail(f"{error}: another process holds the users' database; try again")
+    with_users(asked, _COMMANDS[asked.verb], out)
 
 
 def _parser() -> argparse.ArgumentParser:

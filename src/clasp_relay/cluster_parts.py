@@ -31,7 +31,7 @@ from clasp_relay.core.ports import Clock, FanOut, Log, Timer
 from clasp_relay.core.records import Change
 from clasp_relay.core.relay import Handler, Relay
 from clasp_relay.doors.door import AtDecider
-from clasp_relay.doors.mqtt import Claims
+from clasp_relay.doors.mqtt.claims import Claims
 from clasp_relay.errors import StartError, cause_text
 from clasp_relay.logs import events
 from clasp_relay.settings import Settings

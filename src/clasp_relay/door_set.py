@@ -13,7 +13,10 @@ from clasp_relay.core.session.identity import Identity
 from clasp_relay.core.session.sessions import ANYBODY
 from clasp_relay.doors.announce import Announcement
 from clasp_relay.doors.door import Door
-from clasp_relay.doors.mqtt import Broker, Claims, MqttDoor, MqttOptions, SignIn
+from clasp_relay.doors.mqtt.broker import Broker, SignIn
+from clasp_relay.doors.mqtt.claims import Claims
+from clasp_relay.doors.mqtt.door import MqttDoor, MqttOverWebSocket
+from clasp_relay.doors.mqtt.publishing import MqttOptions
 from clasp_relay.doors.osc import OscDoor, OscOptions, Target
 from clasp_relay.doors.tcp import TcpDoor
 from clasp_relay.errors import StartError, cause_text
@@ -62,7 +65,7 @@ def make_doors(
     if mqtt != (None, None):
         options = MqttOptions(namespace=settings.mqtt_namespace, publish_sets=settings.mqtt_publish == "set")
         broker = Broker(relay, gate, options, lambda host, why: log.door_refused("MQTT", host, why), sign_in, claims)
-        gate.others["mqtt"] = (broker, broker.codec)
+        gate.others["mqtt"] = (MqttOverWebSocket(broker), broker.publisher.codec)
         doors.append(MqttDoor(reactor, *mqtt, broker))
     osc = (place(settings.osc_port), place(settings.osc_tcp_port))
     if osc != (None, None):

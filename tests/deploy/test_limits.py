@@ -15,6 +15,8 @@ from clasp_relay.core.handlers import reads
 from clasp_relay.core.history import replays
 from clasp_relay.core.session import account, schedule
 from clasp_relay.core.state import params, signals
+from clasp_relay.doors import waiting
+from clasp_relay.doors.mqtt import broker, messages, publishing, session, subscribing
 from clasp_relay.http import admin_api, api_sessions, bounded, connections, files_api, params_api
 from clasp_relay.logs import ring
 from clasp_relay.net import admission, frames, reading
@@ -22,6 +24,7 @@ from clasp_relay.option_table import DEFAULTS
 from clasp_relay.push import chat, destinations, sender, subscriptions
 from clasp_relay.storage import audit as audit_rows
 from clasp_relay.wire import address, constants
+from clasp_relay.wire.mqtt import packets
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -146,6 +149,26 @@ LIMITS = {
 }
 """How a limit's row begins, and its default."""
 
+MQTT_LIMITS = {
+    "packet": size(packets.MAX_PACKET_BYTES),
+    "in flight to a client": f"{session.MAX_IN_FLIGHT} messages",
+    "waiting for a client": f"{size(session.MAX_QUEUED_BYTES)} of messages",
+    "kept sessions": (
+        f"in memory, for {broker.MAX_KEPT_S // 3_600} h, {broker.MAX_KEPT_SESSIONS:,} of them, "
+        f"{broker.MAX_KEPT_MESSAGES:,} messages in all"
+    ),
+    "filters of a client": f"{subscribing.MAX_SUBSCRIPTION_FILTERS:,}",
+    "PINGREQs and UNSUBSCRIBEs": f"{frames.MAX_CONTROL_FRAMES_PER_S} in a second",
+    "packets that wait behind one": (
+        f"{size(packets.MAX_PACKET_BYTES)} before the CONNACK, then {size(waiting.MAX_WAITING_BYTES)}"
+    ),
+    "ids of QoS 2": f"{publishing.MAX_RECEIVED:,}",
+    "topic aliases": f"{publishing.MAX_TOPIC_ALIAS}",
+    "properties of a packet": f"{packets.MAX_PROPERTIES}",
+    "retained messages": f"the newest {messages.MAX_KEPT:,}, with {size(messages.MAX_KEPT_BYTES)}",
+}
+"""How each row of MQTT's limits in ``docs/doors.md`` begins, and how its limit does."""
+
 
 class LimitsTests(SynchronousTestCase):
     """The tables of the section on limits."""
@@ -177,3 +200,12 @@ class LimitsTests(SynchronousTestCase):
     def test_shares_are_as_large_as_the_text_says(self) -> None:
         """Four times what one session, or one user, may have."""
         self.assertEqual((account.SHARED_FACTOR, service.SHARE_FACTOR, signals.SHARE), (4, 4, 4))
+
+    def test_limits_of_mqtt_are_those_of_the_code(self) -> None:
+        """No row is left out."""
+        text = (ROOT / "docs" / "doors.md").read_text("utf-8")
+        table = text.partition("\n## MQTT\n")[2].partition("\n### Limits\n")[2].partition("\n\n| what differs")[0]
+        rows = [tuple(row.strip("| ").split(" | ")) for row in table.strip().splitlines()[2:]]
+        for (name, limit), (begins, expected) in zip(rows, MQTT_LIMITS.items(), strict=True):
+            with self.subTest(name):
+                self.assertEqual((name[: len(begins)], limit[: len(expected)]), (begins, expected))

@@ -1,6 +1,7 @@
 """The auth API, over HTTP without sockets."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -566,3 +567,19 @@ class OpenApiTests(SynchronousTestCase):
         paths = load_openapi()["paths"].items()
         described = {(path, method) for path, methods in paths if path.startswith("/auth/") for method in methods}
         self.assertEqual(described, routes)
+
+    def test_protocol_lists_every_call(self) -> None:
+        """docs/protocol.md has each of the OpenAPI document but those of the console, and no other."""
+        section = (DOCS / "protocol.md").read_text("utf-8").partition("\n## Auth API\n")[2].partition("\n- ")[0]
+        listed = {
+            (method, path)
+            for methods, path in re.findall(r"^\| ([A-Z, ]+) (/\S+) \|", section, re.MULTILINE)
+            for method in methods.split(", ")
+        }
+        described = {
+            (method.upper(), path.replace("{session_id}", "{id}"))
+            for path, methods in load_openapi()["paths"].items()
+            for method in methods
+            if path.startswith(("/auth/", "/files")) and method not in ("parameters", "head")
+        }
+        self.assertEqual(listed - {("HEAD", "/files/{id}")}, described)

@@ -503,12 +503,24 @@ class MetricsTests(SynchronousTestCase):
         queries = [target["expr"] for panel in panels for target in panel.get("targets", ())]
         shown = {name for query in queries for name in re.findall(r"\b(?:clasp|process)_\w+", query)}
         known = {family + ending for family in self.names() for ending in ("", "_bucket", "_sum", "_count")}
-        relay, journal = World(history=rules_of(KEPT)).relay, JournalLog(None, lambda _: False)
-        files = FilesWorld(Path(self.mktemp())).files
-        sources = replace(self.machine().sources, relay=relay, journal=journal, push=self.push(), files=lambda: files)
-        sources = replace(sources, cluster=Follower())
-        with_all = make_registry(sources)
+        with_all = self.with_all()
         ours = {family.name for family in with_all.collect() if family.name.startswith("clasp_")}
         known |= {sample.name for family in with_all.collect() for sample in family.samples}
         self.assertEqual(shown - known, set())
         self.assertEqual(ours - {name.removesuffix("_bucket").removesuffix("_total") for name in shown}, set())
+
+    def test_documentation_lists_every_metric(self) -> None:
+        """docs/operations.md has each of ours once, and no other."""
+        text = (ROOT / "docs" / "operations.md").read_text("utf-8")
+        table = text.partition("\n| metric | labels |")[2].partition("\n\n")[0]
+        listed = [name for row in table.splitlines() for name in re.findall(r"`(clasp_\w+)`", row.split(" | ")[0])]
+        families = (family for family in self.with_all().collect() if family.name.startswith("clasp_"))
+        ours = [family.name + ("_total" if family.type == "counter" else "") for family in families]
+        self.assertEqual(sorted(listed), sorted(ours))
+
+    def with_all(self) -> CollectorRegistry:
+        """Returns the metrics of a relay that has everything: history, push, files, a cluster."""
+        relay, journal = World(history=rules_of(KEPT)).relay, JournalLog(None, lambda _: False)
+        files = FilesWorld(Path(self.mktemp())).files
+        sources = replace(self.machine().sources, relay=relay, journal=journal, push=self.push(), files=lambda: files)
+        return make_registry(replace(sources, cluster=Follower()))

@@ -19,7 +19,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from clasp_relay.access.addresses import ClientAddresses
 from clasp_relay.access.tickets import Tickets
 from clasp_relay.doors.door import DoorCounts, RequestDoor
-from clasp_relay.doors.mqtt import Broker, MqttConnection, MqttOptions
+from clasp_relay.doors.mqtt.broker import Broker
+from clasp_relay.doors.mqtt.door import MqttConnection
+from clasp_relay.doors.mqtt.publishing import MqttOptions
 from clasp_relay.doors.osc import OscClients, OscConnection, OscDatagrams, OscOptions
 from clasp_relay.doors.stream import StreamFactory
 from clasp_relay.doors.tcp import TcpConnection, wire_bytes

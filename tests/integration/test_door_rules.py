@@ -25,7 +25,9 @@ from clasp_relay.core.records import Change
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.doors.door import DoorCounts
 from clasp_relay.doors.event_stream import Asked, EventStream, codec_of
-from clasp_relay.doors.mqtt import Broker, MqttConnection, MqttOptions
+from clasp_relay.doors.mqtt.broker import Broker
+from clasp_relay.doors.mqtt.door import MqttConnection
+from clasp_relay.doors.mqtt.publishing import MqttOptions
 from clasp_relay.doors.osc import OscClients, OscDatagrams, OscOptions
 from clasp_relay.doors.osc_source import RESYNC_INTERVAL_S
 from clasp_relay.doors.stream import StreamFactory

@@ -1,9 +1,14 @@
 """Tests of clasp_relay.logs.levels."""
 
+import re
+from pathlib import Path
+
 from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.logs.levels import LOG_LEVELS, PARTS, LogLevels, level_of, part_of
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 class LogLevelsTests(SynchronousTestCase):
@@ -61,3 +66,9 @@ class EventTests(SynchronousTestCase):
         ):
             with self.subTest(level):
                 self.assertEqual(level_of(event), level)
+
+    def test_documentation_lists_every_part(self) -> None:
+        """docs/operations.md, Log."""
+        text = (ROOT / "docs" / "operations.md").read_text("utf-8")
+        sentence = text.partition("The parts are ")[2].partition(" (lines of libraries")[0]
+        self.assertEqual(re.findall(r"`(\w+)`", sentence), list(PARTS))

@@ -24,7 +24,7 @@ from clasp_relay.doors.door import DoorCounts
 from clasp_relay.doors.handed import HandedOutbox
 from clasp_relay.doors.stream import StreamConnection
 from clasp_relay.errors import CloseCode, ErrorCode
-from clasp_relay.net.backlog import Batch, Close, Snapshot
+from clasp_relay.net.backlog import Batch, Close, Snapshot, give_up
 from clasp_relay.net.outbox import Outbox
 from clasp_relay.net.websocket import ClaspFactory
 from clasp_relay.wire.address import Pattern
@@ -227,9 +227,7 @@ class _End:
 
     def close(self) -> None:
         """See ``core.ports.Outbox.send_snapshot``."""
-        close = getattr(self._frames, "close", None)
-        if close is not None:
-            close()
+        give_up(self._frames)
 
 
 class EventStream(StreamConnection):

@@ -12,6 +12,7 @@ from clasp_relay.core.ports import Frame, Kind
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.doors.handed import HandedOutbox
 from clasp_relay.errors import CloseCode
+from clasp_relay.net.backlog import give_up
 from clasp_relay.wire.messages import Publish, SnapshotParam
 from clasp_relay.wire.osc.mapping import OscCodec
 
@@ -138,7 +139,7 @@ class OscOutbox(HandedOutbox):
     def send_snapshot(self, _key: object, frames: Iterator[bytes]) -> None:
         """See ``core.ports.Outbox``; paced, and given up where the client did not ask for it."""
         if not self.takes_snapshots or self.closed is not None:
-            _give_up(frames)
+            give_up(frames)
             return
         self._resync.append(frames)
         if self._resync_call is None:
@@ -153,7 +154,7 @@ class OscOutbox(HandedOutbox):
         """See ``core.ports.Outbox``."""
         self._held.clear()
         while self._resync:
-            _give_up(self._resync.popleft())
+            give_up(self._resync.popleft())
         for timer in (self._timer, self._resync_call):
             if timer is not None:
                 timer.cancel()
@@ -175,12 +176,6 @@ class OscOutbox(HandedOutbox):
             elif packet and getattr(packet, "address", "") not in self._overtaken:
                 self._send(packet)
         self._resync_call = self._reactor.callLater(RESYNC_INTERVAL_S, self._send_some)
-
-
-def _give_up(frames: Iterator[bytes]) -> None:
-    close = getattr(frames, "close", None)
-    if close is not None:
-        close()
 
 
 class OscSource:

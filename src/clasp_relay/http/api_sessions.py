@@ -26,6 +26,7 @@ from clasp_relay.core.session.limiter import Limiter
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.core.work import Pieces
 from clasp_relay.errors import CloseCode, ErrorCode, RequestError
+from clasp_relay.net.backlog import give_up
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.json_values import CODEC, param_to_json
 from clasp_relay.wire.messages import Bundle, Get, Hello, Message, SnapshotParam
@@ -79,9 +80,7 @@ class _Outbox:
     def send_snapshot(self, _key: object, frames: Iterator[bytes]) -> None:
         """Answers the request that was made last, which this is the GET of."""
         told = json.loads(next(frames)) if self.waiting else None
-        close = getattr(frames, "close", None)
-        if close is not None:
-            close()
+        give_up(frames)
         if told is not None:
             self.waiting.pop().callback(told)
 

@@ -55,6 +55,13 @@ class Batch:
         return self._cost_bytes
 
 
+def give_up(frames: Iterator[bytes]) -> None:
+    """Lets go of frames that nobody takes, and tells their maker where it wants to know."""
+    close: Callable[[], None] | None = getattr(frames, "close", None)
+    if close is not None:
+        close()
+
+
 class Snapshot:
     """Frames that are encoded while the socket drains; see ``core.ports.Outbox.send_snapshot``."""
 
@@ -67,11 +74,8 @@ class Snapshot:
     def give_up(self) -> None:
         """Lets go of the rest, and tells its maker, which may keep an account of what it holds for it."""
         frames, self.frames = self.frames, iter(())
-        close: Callable[[], None] | None = getattr(frames, "close", None)
-        if close is None:
-            return
         try:
-            close()
+            give_up(frames)
         except Exception:
             events.CONNECTION_FAULT.failure(action="gave up a snapshot")
 

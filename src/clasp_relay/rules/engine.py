@@ -23,6 +23,7 @@ from clasp_relay.doors.door import DoorCounts
 from clasp_relay.doors.handed import HandedOutbox
 from clasp_relay.errors import CloseCode, DecodeError, StartError
 from clasp_relay.logs import events
+from clasp_relay.net.backlog import give_up
 from clasp_relay.net.reading import share_end_s
 from clasp_relay.net.tls import ServerTls
 from clasp_relay.rules.rule_file import Action, Rule, Rules, load_rules
@@ -167,9 +168,7 @@ class _Outbox(HandedOutbox):
 
     def send_snapshot(self, _key: object, frames: Iterator[bytes]) -> None:
         """See ``core.ports.Outbox``; what was set before triggers nothing."""
-        close = getattr(frames, "close", None)
-        if close is not None:
-            close()
+        give_up(frames)
 
     def close(self, _close_code: CloseCode, reason: str) -> None:
         """See ``core.ports.Outbox``."""

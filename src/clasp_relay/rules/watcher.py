@@ -14,6 +14,7 @@ from clasp_relay.core.session.sessions import Session, SessionState
 from clasp_relay.doors.handed import HandedOutbox
 from clasp_relay.errors import CloseCode, DecodeError
 from clasp_relay.logs import events
+from clasp_relay.net.backlog import give_up
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import Message, Publish, SignalDefinition, SnapshotParam, Subscribe, Unsubscribe, Value
@@ -137,9 +138,7 @@ class _Outbox(HandedOutbox):
 
     def send_snapshot(self, _key: object, frames: Iterator[bytes]) -> None:
         """See ``core.ports.Outbox``."""
-        close = getattr(frames, "close", None)
-        if close is not None:
-            close()
+        give_up(frames)
 
     def close(self, _close_code: CloseCode, _reason: str) -> None:
         """See ``core.ports.Outbox``."""

@@ -182,6 +182,10 @@ Packet: TypeAlias = (
 )
 
 
+class PacketTooLong(DecodeError):
+    """A packet is longer than ``MAX_PACKET_BYTES``."""
+
+
 class PacketReader:
     """Takes a client's stream apart into packets."""
 
@@ -192,7 +196,8 @@ class PacketReader:
         """Returns the packets that are complete.
 
         Raises:
-            DecodeError: a packet is longer than ``MAX_PACKET_BYTES`` or has no length; nothing more can be read.
+            PacketTooLong: a packet is longer than ``MAX_PACKET_BYTES``; nothing more can be read.
+            DecodeError: a packet has no length; nothing more can be read.
         """
         data, at = self._data + data, 0
         found = []
@@ -217,7 +222,7 @@ def _end(data: bytes, at: int) -> int | None:
         if byte < 0x80:
             end = at + 2 + place + length
             if end - at > MAX_PACKET_BYTES:
-                raise DecodeError(f"an MQTT packet of {end - at} bytes; the longest has {MAX_PACKET_BYTES}")
+                raise PacketTooLong(f"an MQTT packet of {end - at} bytes; the longest has {MAX_PACKET_BYTES}")
             return end
     raise DecodeError("the length of an MQTT packet takes more than 4 bytes")
 

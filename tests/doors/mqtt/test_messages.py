@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.doors import mqtt_messages
-from clasp_relay.doors.mqtt_messages import Delivery, MqttCodec, Sending, own_bytes
+from clasp_relay.doors.mqtt import messages
+from clasp_relay.doors.mqtt.messages import Delivery, MqttCodec, Sending, own_bytes
 from clasp_relay.errors import DecodeError, ErrorCode
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import NULL, Ack, Error, Publish, SnapshotParam, Value
@@ -61,8 +61,8 @@ class CodecTests(SynchronousTestCase):
 
     def test_what_is_remembered_is_bounded(self) -> None:
         """In number and bytes, the oldest goes; what a value says itself is not remembered."""
-        self.patch(mqtt_messages, "MAX_KEPT", 2)
-        self.patch(mqtt_messages, "MAX_KEPT_BYTES", 20)
+        self.patch(messages, "MAX_KEPT", 2)
+        self.patch(messages, "MAX_KEPT_BYTES", 20)
         value = encode_value(1)
         self.send("/mqtt/usual", b"1", value, 1)
         self.assertEqual(len(self.codec._kept), 0)

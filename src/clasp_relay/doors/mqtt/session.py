@@ -14,9 +14,9 @@ from clasp_relay.core.ports import NOT_YET, Frame, Kind
 from clasp_relay.core.rights.port import FULL, HiddenKeys
 from clasp_relay.core.session.account import Account, Kept
 from clasp_relay.doors.handed import HandedOutbox
-from clasp_relay.doors.mqtt_messages import Acked, Delivery
+from clasp_relay.doors.mqtt.messages import Acked, Delivery
 from clasp_relay.errors import CloseCode
-from clasp_relay.net.backlog import Batch
+from clasp_relay.net.backlog import Batch, give_up
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.mqtt.packets import (
     V4,
@@ -214,6 +214,11 @@ class MqttSession(HandedOutbox):
         self.view_of: Callable[[str], HiddenKeys] = _everything
         """Returns how its client sees an address now; asked for what waits, when it begins and when it is sent."""
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """Its subject and its client id; a door has one session of each."""
+        return self.subject, self.client_id
+
     def end(self) -> None:
         """Lets go of the core's session, which holds it."""
         self.view_of = _everything
@@ -296,7 +301,7 @@ class MqttSession(HandedOutbox):
         if self.holding is not None:
             self.holding.append((key, frames))
         elif self.link is None:
-            _give_up(frames)
+            give_up(frames)
         else:
             self.link.send_snapshot(key, self._retained(key, frames))
 
@@ -470,7 +475,7 @@ class MqttSession(HandedOutbox):
             if parts:
                 yield b"".join(parts)
         finally:
-            _give_up(frames)
+            give_up(frames)
 
 
 def _packet(delivery: Delivery, qos: int, retain: bool, ids: list[int]) -> PublishPacket:
@@ -482,12 +487,6 @@ def _packet(delivery: Delivery, qos: int, retain: bool, ids: list[int]) -> Publi
 
 def _size(packet: PublishPacket) -> int:
     return MESSAGE_BYTES + len(packet.topic) + len(packet.payload)
-
-
-def _give_up(frames: Iterator[bytes]) -> None:
-    close = getattr(frames, "close", None)
-    if close is not None:
-        close()
 
 
 def _everything(_address: str) -> HiddenKeys:

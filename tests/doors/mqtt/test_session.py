@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.ports import NOT_YET, Frame
-from clasp_relay.doors import mqtt_session
-from clasp_relay.doors.mqtt_messages import Delivery, MqttCodec
-from clasp_relay.doors.mqtt_session import KeptTotal, MqttSession, SharedBatches, Subscribed
+from clasp_relay.doors.mqtt import session as mqtt_session
+from clasp_relay.doors.mqtt.messages import Delivery, MqttCodec
+from clasp_relay.doors.mqtt.session import KeptTotal, MqttSession, SharedBatches, Subscribed
 from clasp_relay.errors import CloseCode
 from clasp_relay.net.backlog import Batch
 from clasp_relay.wire.address import Pattern

@@ -1,0 +1,279 @@
+"""What all MQTT clients share: which client has which session, one connection each, and sessions without one."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Protocol, TypeAlias
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+
+from clasp_relay.core.relay import Relay
+from clasp_relay.core.session.identity import Identity
+from clasp_relay.core.session.sessions import Session
+from clasp_relay.doors.door import DoorCounts
+from clasp_relay.doors.mqtt.claims import Arrivals, Claim, Claims, Key
+from clasp_relay.doors.mqtt.publishing import MqttOptions, Publisher
+from clasp_relay.doors.mqtt.session import KeptTotal, MqttSession, SharedBatches
+from clasp_relay.doors.mqtt.subscribing import Subscribing
+from clasp_relay.doors.mqtt.wills import LeftMessage, Wills
+from clasp_relay.net.websocket import ClaspFactory
+
+MAX_KEPT_SESSIONS = 1_000
+"""Sessions without a connection that are kept; of one more the one that waits longest goes."""
+
+MAX_KEPT_MESSAGES = 10_000
+"""Messages that wait for clients without a connection, all together; beyond it the oldest of that client go."""
+
+MAX_KEPT_S = 3_600
+"""How long a session is kept without a connection, whatever its client asks for."""
+
+SignIn: TypeAlias = "Callable[[str, str, str], Deferred[Identity]]"
+"""Finds out as whom a user name and a password speak, given the client's address, too; fails with a Disconnect."""
+
+
+class Connected(Protocol):
+    """A client that is connected. Hashable by identity."""
+
+    def came_before(self, claim: Claim) -> bool:
+        """Tells whether the same client has come to another relay since."""
+
+    def taken_over(self) -> None:
+        """Another connection came with the same id: this one ends, and what it left is done ([5] 3.1.4)."""
+
+
+class Broker:
+    """What all MQTT clients share.
+
+    Args:
+        relay: the core.
+        gate: for the reactor and what waits to be written.
+        options: what the door is told.
+        refused: is told of what was refused: client address and reason.
+        sign_in: finds out who has an account; None where there are none.
+        claims: tells other relays who is here; None for a relay that is alone.
+    """
+
+    def __init__(
+        self,
+        relay: Relay,
+        gate: ClaspFactory,
+        options: MqttOptions,
+        refused: Callable[[str, str], None],
+        sign_in: SignIn | None = None,
+        claims: Claims | None = None,
+    ) -> None:
+        self.relay = relay
+        self.gate = gate
+        self.reactor: Any = gate.reactor
+        self.sign_in = sign_in
+        self.counts = DoorCounts("mqtt")
+        self._tell_refused = refused
+        self.publisher = Publisher(relay, options, self.counts, claims)
+        self.subscribing = Subscribing(relay, self.publisher, gate.writer)
+        self.wills = Wills(self.publisher, claims)
+        self.arrivals = Arrivals(claims, relay.clock.now_us)
+        if claims is not None:
+            claims.when_named = self.named
+        self._clients: dict[Key, Connected] = {}
+        self._kept: OrderedDict[Key, _Kept] = OrderedDict()
+        self._kept_total = KeptTotal(MAX_KEPT_MESSAGES)
+        self._last_id = 0
+        self._batches = SharedBatches()
+        self._is_stopping = False
+
+    def refuse(self, address: str, reason: str) -> None:
+        """Counts and logs what was refused.
+
+        Args:
+            address: its client's.
+            reason: why.
+        """
+        self.counts.refused += 1
+        self._tell_refused(address, reason)
+
+    # Clients
+
+    def new_client_id(self) -> str:
+        """Returns an id for a client that has none."""
+        self._last_id += 1
+        return f"clasp-{self._last_id}-{self.relay.clock.now_us():x}"
+
+    def new_session(self, key: Key = ("", "")) -> MqttSession:
+        """Returns a session without subscriptions, of nobody where its client is not known yet."""
+        return MqttSession(*key, self.subscribing.choose, self.reactor.seconds, self._batches)
+
+    def enter(self, client: Connected, key: Key, *, clean: bool) -> tuple[MqttSession, bool]:
+        """Makes a client the one with its id: ends another connection with it, and finds the session that was kept.
+
+        Args:
+            client: who enters.
+            key: its subject and id.
+            clean: whether it wants a new session.
+
+        Returns:
+            The session, and whether it was there before.
+        """
+        other = self._clients.get(key)
+        if other is not None:
+            other.taken_over()
+        self._clients[key] = client
+        kept = self._kept.pop(key, None)
+        if kept is not None:
+            # What the core has ended has missed messages since.
+            is_over = clean or kept.session.ended is not None
+            self._let_go(kept.session)
+            kept.end(publish_will=is_over)
+            if not is_over:
+                return kept.session, True
+            self.forget(kept.session)
+        return self.new_session(key), False
+
+    def named(self, claim: Claim, is_here: bool) -> None:
+        """Is told that a client has come to this relay or to another one: it is where it came last, and only there."""
+        key = self.arrivals.note(claim)
+        if is_here:
+            return
+        client = self._clients.get(key)
+        if client is not None and client.came_before(claim):
+            client.taken_over()
+        kept = self._kept.get(key)
+        if kept is not None and kept.session.claimed_us <= claim.time_us:
+            if claim.is_new:
+                self.drop(kept)
+            else:
+                kept.rest()
+
+    def leave(self, client: Connected, key: Key) -> None:
+        """A client is not connected any more."""
+        if self._clients.get(key) is client:
+            del self._clients[key]
+
+    def forget(self, session: MqttSession) -> None:
+        """Lets go of a session that has ended."""
+        self.subscribing.forget(session)
+        session.end()
+
+    # Sessions without a connection
+
+    def keep(self, session: MqttSession, identity: Identity, keep_s: float, will: LeftMessage | None) -> None:
+        """Keeps a session without a connection.
+
+        Args:
+            session: which.
+            identity: as whom it subscribed.
+            keep_s: for how long.
+            will: what is to be published meanwhile; None for nothing.
+        """
+        if self._is_stopping:
+            return
+        session.kept_total = self._kept_total
+        self._kept_total.add(session.kept_messages)
+        kept = self._kept[session.key] = _Kept(self, session, identity, min(keep_s, MAX_KEPT_S), will)
+        if len(self._kept) > MAX_KEPT_SESSIONS:
+            self.drop(next(iter(self._kept.values())))
+        kept.begin()
+
+    def drop(self, kept: _Kept) -> None:
+        """Ends a session that was kept."""
+        self._kept.pop(kept.session.key, None)
+        self._let_go(kept.session)
+        kept.end(publish_will=True)
+        self.forget(kept.session)
+
+    def _let_go(self, session: MqttSession) -> None:
+        """Counts the messages of a session no longer as kept."""
+        session.uncharge()
+        session.kept_total = None
+        self._kept_total.add(-session.kept_messages)
+
+    def stop(self) -> None:
+        """Ends all sessions that are kept, and keeps none any more."""
+        self._is_stopping = True
+        for kept in list(self._kept.values()):
+            self.drop(kept)
+
+    @property
+    def kept_sessions(self) -> int:
+        """How many sessions have no connection."""
+        return len(self._kept)
+
+
+class _Kept:
+    """A session without a connection: the core goes on sending it what it subscribed to.
+
+    Args:
+        broker: what all clients share.
+        session: which.
+        identity: as whom it subscribed.
+        keep_s: for how long.
+        will: what is to be published meanwhile; None for nothing.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        session: MqttSession,
+        identity: Identity,
+        keep_s: float,
+        will: LeftMessage | None,
+    ) -> None:
+        self._broker = broker
+        self.session = session
+        self._identity = identity
+        self._will = will
+        self._core: Session | None = None
+        self._timer: IDelayedCall | None = broker.reactor.callLater(keep_s, self._expired)
+        self._will_timer: IDelayedCall | None = None
+        if will is not None:
+            self._will_timer = broker.reactor.callLater(min(will.delay_s, keep_s), self._publish_will)
+
+    def begin(self) -> None:
+        """Begins a session of the core that listens."""
+        broker, relay, session = self._broker, self._broker.relay, self.session
+        core = self._core = relay.connect(session, "", broker.publisher.codec)
+        core.door = "mqtt-kept"
+        core.identity = self._identity
+        core.account = relay.accounts.open(self._identity.subject, core.origin)
+        core.name = session.client_id
+        relay.admit(core)
+        session.view_of = lambda address: broker.subscribing.view_of(core, address)
+        session.charge(core.account)
+        if self._will is not None:
+            broker.wills.leave(core, self._will)
+        broker.subscribing.subscribe_again(core, session)
+
+    def rest(self) -> None:
+        """Listens no more, since the client is at another relay; what waits for it stays until it comes back."""
+        if self._will_timer is not None:
+            self._will_timer.cancel()
+            self._will_timer = None
+        core, self._core = self._core, None
+        if core is not None:
+            self._broker.relay.disconnect(core, "the client is at another relay")
+
+    def end(self, *, publish_will: bool) -> None:
+        """Ends it: the client is back, or will not come any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._will_timer is not None:
+            self._will_timer.cancel()
+            self._will_timer = None
+            if publish_will:
+                self._publish_will()
+        if self._core is not None:
+            self._broker.relay.disconnect(self._core, "the client is back, or its session has expired")
+
+    def _expired(self) -> None:
+        self._timer = None
+        self._broker.drop(self)
+
+    def _publish_will(self) -> None:
+        self._will_timer = None
+        will, core = self._will, self._core
+        self._will = None
+        if will is not None and core is not None:
+            self._broker.wills.publish(core, will)
+            self._broker.wills.leave(core, None)

@@ -1,0 +1,170 @@
+"""A client's connection: its stream becomes packets, which its session takes one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from clasp_relay.core.session.sessions import Session
+from clasp_relay.doors.mqtt.broker import Broker
+from clasp_relay.doors.mqtt.claims import Claim
+from clasp_relay.doors.mqtt.connecting import Connecting, read_limits
+from clasp_relay.doors.mqtt.link import MqttLink
+from clasp_relay.doors.mqtt.live import LiveClient
+from clasp_relay.doors.mqtt.reasons import Reason
+from clasp_relay.doors.waiting import MAX_WAITING_BYTES, Waiting
+from clasp_relay.errors import CloseCode, DecodeError
+from clasp_relay.logs import events
+from clasp_relay.net.outbox import Outbox
+from clasp_relay.wire.mqtt.packets import (
+    MAX_PACKET_BYTES,
+    Connect,
+    PacketReader,
+    PacketTooLong,
+    Prop,
+    decode_packet,
+)
+
+
+class MqttClient:
+    """A client's connection, whatever its packets come over. Implements ``net.websocket.SessionPort``.
+
+    Args:
+        broker: what all clients share.
+        outbox: its way out.
+        address: the client's.
+        wrap: puts bytes into the transport's message.
+        transport: what makes its bytes different from those of the same version elsewhere.
+    """
+
+    def __init__(
+        self, broker: Broker, outbox: Outbox, address: str, wrap: Callable[[bytes], bytes], transport: str
+    ) -> None:
+        self._broker = broker
+        self._link = MqttLink(outbox, wrap, transport, partial(broker.refuse, address))
+        self._address = address
+        self._waiting = Waiting(broker.reactor)
+        self._reader = PacketReader()
+        self._live: LiveClient | None = None
+        """None until its CONNECT was accepted, and once it is gone."""
+
+    # net.websocket.SessionPort
+
+    @property
+    def id(self) -> str:
+        """What its session is called in the log."""
+        return "" if self._live is None else self._live.core.id
+
+    @property
+    def is_live(self) -> bool:
+        """Whether its CONNECT was accepted."""
+        return self._live is not None
+
+    @property
+    def is_busy(self) -> bool:
+        """See ``net.websocket.SessionPort``."""
+        return self._live is not None and (self._live.core.is_busy or self._waiting.is_on)
+
+    # From the transport
+
+    def feed(self, data: bytes) -> None:
+        """Takes a piece of the client's stream. Never raises."""
+        self._guarded(partial(self._feed, data))
+
+    def close(self, close_code: CloseCode, reason: str) -> None:
+        """Ends the connection, with a DISCONNECT where the version has one."""
+        self._link.close(close_code, reason)
+
+    def gone(self, cause: str) -> None:
+        """The connection is gone; what the client left is done.
+
+        Args:
+            cause: why, for people.
+        """
+        self._link.is_closing = True
+        self._waiting.stop()
+        live, self._live = self._live, None
+        if live is not None:
+            self._broker.leave(self, live.session.key)
+            live.end(cause)
+
+    # From the broker
+
+    def came_before(self, claim: Claim) -> bool:
+        """See ``broker.Connected``."""
+        return self._live is None or self._live.came_before(claim)
+
+    def taken_over(self) -> None:
+        """See ``broker.Connected``."""
+        text = "another connection took over the session"
+        self._link.end(Reason.SESSION_TAKEN_OVER, CloseCode.POLICY_VIOLATION, text)
+        self.gone(text)
+
+    # Packets
+
+    def _feed(self, data: bytes) -> None:
+        for packet in self._reader.feed(data):
+            if self._link.is_closing:
+                return
+            self._broker.counts.messages += 1
+            if self._waiting.is_on:
+                self._wait(packet)
+            else:
+                self._take(packet)
+
+    def _take(self, data: bytes) -> None:
+        packet = decode_packet(data, self._link.version)
+        if self._live is not None:
+            self._live.take(packet)
+        elif isinstance(packet, Connect):
+            Connecting(self._broker, self._link, self._address, self._waiting, self._enter, self._go_on).begin(packet)
+        else:
+            raise DecodeError("the first MQTT packet is no CONNECT")
+
+    def _wait(self, packet: bytes) -> None:
+        """Has a packet wait for the one that is at work, within bounds."""
+        if not self._waiting.add(packet, MAX_PACKET_BYTES if self._live is None else MAX_WAITING_BYTES):
+            text = f"too many MQTT packets before the {'CONNACK' if self._live is None else 'answer to one of them'}"
+            self._link.refuse(text)
+            self._link.end(Reason.RATE_TOO_HIGH, CloseCode.POLICY_VIOLATION, text)
+
+    def _go_on(self, done: Callable[[], None]) -> None:
+        """Does what packets had to wait for, and takes them."""
+        self._waiting.end()
+        self._guarded(partial(self._take_waiting, done))
+
+    def _take_waiting(self, done: Callable[[], None]) -> None:
+        if self._link.is_closing:
+            return
+        done()
+        while not self._link.is_closing:
+            packet = self._waiting.next()
+            if packet is None:
+                return
+            self._take(packet)
+
+    def _guarded(self, call: Callable[[], None]) -> None:
+        """Calls, and ends the connection where that fails, by a fault of the client's or of ours."""
+        try:
+            call()
+        except DecodeError as error:
+            self._link.refuse(error.message)
+            reason = Reason.PACKET_TOO_LARGE if isinstance(error, PacketTooLong) else Reason.MALFORMED_PACKET
+            self._link.end(reason, CloseCode.PROTOCOL_ERROR, error.message)
+        except Exception:
+            events.CONNECTION_FAULT.failure(action="handled an MQTT packet")
+            self._link.close(CloseCode.INTERNAL, "internal error")
+
+    def _enter(self, connect: Connect, core: Session) -> None:
+        """Begins the session of a client whose identity is known."""
+        broker, link = self._broker, self._link
+        expiry_s, properties = read_limits(connect, link)
+        client_id = connect.client_id
+        if not client_id:
+            client_id = properties[Prop.ASSIGNED_CLIENT_ID] = broker.new_client_id()
+        if core.identity.ends_with_session:
+            expiry_s = 0
+        key = (core.identity.subject, client_id)
+        session, was_there = broker.enter(self, key, clean=connect.clean)
+        self._live = LiveClient(broker, link, self._waiting, core, session, expiry_s, self._go_on)
+        self._live.begin(connect, properties, was_there=was_there)

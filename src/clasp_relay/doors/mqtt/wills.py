@@ -1,0 +1,68 @@
+"""What MQTT clients leave when they are lost: their wills, which are published as their own writes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from clasp_relay.core.session.sessions import Session
+from clasp_relay.doors.mqtt.claims import Claims
+from clasp_relay.doors.mqtt.messages import Sending
+from clasp_relay.doors.mqtt.publishing import Publisher
+from clasp_relay.doors.mqtt.session import MqttSession
+from clasp_relay.wire.messages import Message
+from clasp_relay.wire.mqtt.packets import Connect, Prop
+
+
+class LeftMessage(NamedTuple):
+    """A will, as the core publishes it."""
+
+    sending: Sending
+    message: Message
+    delay_s: int
+    """How long it waits for the client to come back, where its session is kept so long."""
+
+
+class Wills:
+    """Publishes wills; one for all clients.
+
+    Args:
+        publisher: gives them to the core.
+        claims: leaves them with the decider of a cluster, which publishes those of a relay that is lost; None for a
+            relay that is alone.
+    """
+
+    def __init__(self, publisher: Publisher, claims: Claims | None) -> None:
+        self._publisher = publisher
+        self._claims = claims
+
+    def read(self, connect: Connect, session: MqttSession) -> LeftMessage | None:
+        """Returns the will of a CONNECT; None where it has none.
+
+        Raises:
+            RequestError: its topic has no address, or its payload no value.
+        """
+        will = connect.will
+        if will is None:
+            return None
+        delay_s = will.properties.get(Prop.WILL_DELAY, 0)
+        sending, message = self._publisher.message(will, will.topic, session)
+        return LeftMessage(sending, message, delay_s if isinstance(delay_s, int) else 0)
+
+    def leave(self, core: Session, will: LeftMessage | None) -> None:
+        """Says in a cluster what is to be published when a session is lost, be it with this relay; None for nothing."""
+        if self._claims is not None:
+            if will is None:
+                self._claims.leave(core, None)
+            else:
+                self._claims.leave(core, will.message, will.sending.own, will.sending.mark)
+
+    def lose(self, core: Session, will: LeftMessage) -> None:
+        """Publishes the will of a client that is lost; in a cluster that is the decider's to do."""
+        if self._claims is None:
+            self.publish(core, will)
+        else:
+            self._claims.lose(core)
+
+    def publish(self, core: Session, will: LeftMessage) -> None:
+        """Publishes a will, checked as the client's own write at this moment."""
+        self._publisher.publish(core, will.sending, will.message)

@@ -1,0 +1,198 @@
+"""What clients subscribe to, and what they get."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.cluster.following import NOT_READY
+from clasp_relay.doors.mqtt import subscribing
+from clasp_relay.wire.messages import Set
+from clasp_relay.wire.mqtt.packets import V4, V5, Prop
+from clasp_relay.wire.values import encode_value
+from tests.core.guard import Guard
+from tests.doors import mqtt_packets as p
+from tests.doors.mqtt.house import ClusterCase, House
+
+
+class SubscribeTests(SynchronousTestCase):
+    def test_suback_comes_before_retained_messages(self) -> None:
+        """These have the retain flag, live ones have not."""
+        house = House()
+        writer, reader = house.join(), house.join()
+        writer.say(p.publish("a/b", "1", retain=True, qos=1, id=1), p.publish("c", "2", retain=True, qos=1, id=1))
+        self.assertEqual(
+            reader.say(p.subscribe(1, ("a/#", 0), ("+", 1))),
+            ["suback 1 0001", "publish a/b 1 qos 0 retain", "publish c 2 qos 1 retain"],
+        )
+        writer.say(p.publish("a/b", "3", retain=True), p.publish("x/y", "no"), p.publish("z", "yes", qos=2, id=2))
+        self.assertEqual(reader.heard(), ["publish a/b 3 qos 0", "publish z yes qos 1"])
+
+    def test_payload_comes_out_as_it_went_in_after_a_restart(self) -> None:
+        """From the params that were saved; where its value tells the bytes nothing is kept besides."""
+        house = House()
+        writer = house.join()
+        for topic, payload in (("a", '{"n" : 1}'), ("b", '{"n":1}'), ("c", " 7"), ("d", "text")):
+            writer.say(p.publish(topic, payload, retain=True))
+        params = house.site.relay.params.all()
+        self.assertEqual({each.address: each.sent_as for each in params}["/mqtt/a"], b'{"n" : 1}')
+        self.assertEqual([each.address for each in params if each.sent_as], ["/mqtt/a", "/mqtt/c"])
+        house.site.say(house.site.clasp(), Set("/mqtt/c", encode_value(7)))
+        again = House()
+        again.site.relay.params.load(house.site.relay.params.image(), again.site.clock.now_us())
+        again.broker.publisher.codec.load(again.site.relay.params.all())
+        told = again.join().say(p.subscribe(1, ("#", 0)))
+        self.assertEqual(
+            sorted(told[1:]),
+            [
+                'publish a {"n" : 1} qos 0 retain',
+                'publish b {"n":1} qos 0 retain',
+                "publish c 7 qos 0 retain",
+                "publish d text qos 0 retain",
+            ],
+        )
+
+    def test_payload_comes_out_as_it_went_in(self) -> None:
+        """Live and retained, until CLASP writes something else."""
+        house = House()
+        writer, reader = house.join(), house.join()
+        reader.say(p.subscribe(1, ("#", 0)))
+        for payload in ('{ "b": 1.10,  "a": [ ] }', " 12 ", '"quoted"', "text", "\x00\xff", "1e3"):
+            with self.subTest(payload):
+                writer.say(p.publish("a", payload.encode("latin-1"), retain=True))
+                self.assertEqual(reader.heard(), [f"publish a {payload} qos 0"])
+                self.assertEqual(house.join().say(p.subscribe(1, ("a", 0)))[1], f"publish a {payload} qos 0 retain")
+                writer.say(p.publish("event", payload.encode("latin-1")))
+                self.assertEqual(reader.heard(), [f"publish event {payload} qos 0"])
+        house.site.say(house.site.clasp(), Set("/mqtt/a", encode_value({"x": [1, 2]})))
+        self.assertEqual(reader.heard(), ['publish a {"x":[1,2]} qos 0'])
+        self.assertEqual(house.join().say(p.subscribe(1, ("a", 0)))[1], 'publish a {"x":[1,2]} qos 0 retain')
+
+    def test_own_messages_come_back(self) -> None:
+        """Unless version 5 asks for No Local."""
+        house = House()
+        thing = house.join()
+        thing.say(p.subscribe(1, ("a", 0)))
+        self.assertEqual(thing.say(p.publish("a", "1")), ["publish a 1 qos 0"])
+        five, other = house.join("x", V5), house.join()
+        five.say(p.subscribe(1, ("a", 4), version=V5))
+        self.assertEqual(five.say(p.publish("a", "1", V5), p.publish("a", "2", V5, retain=True)), [])
+        other.say(p.publish("a", "3"))
+        self.assertEqual(five.heard(), ["publish a 3 qos 0"])
+        # Both in one turn, whose messages come as one piece.
+        six = house.join("y", V5)
+        six.say(p.subscribe(1, ("a", 4), version=V5))
+        five.client.protocol.dataReceived(p.publish("a", "4", V5))
+        six.client.protocol.dataReceived(p.publish("a", "5", V5))
+        self.assertEqual((five.heard(), six.heard()), (["publish a 5 qos 0"], ["publish a 4 qos 0"]))
+
+    def test_options_of_version_5(self) -> None:
+        """Retain As Published, Retain Handling, and subscription identifiers."""
+        house = House()
+        writer, reader = house.join(), house.join("x", V5)
+        writer.say(p.publish("a", "1", retain=True))
+        self.assertEqual(len(reader.say(p.subscribe(1, ("a", 0x18), version=V5))), 2)
+        self.assertEqual(len(reader.say(p.subscribe(1, ("a", 0x18), version=V5))), 1)
+        self.assertEqual(len(reader.say(p.subscribe(1, ("a", 0x28), version=V5))), 1)
+        writer.say(p.publish("a", "2", retain=True))
+        self.assertEqual(reader.heard(), ["publish a 2 qos 0 retain"])
+        reader.say(p.subscribe(2, ("a", 0x20), version=V5, properties={Prop.SUBSCRIPTION_ID: [300]}))
+        writer.say(p.publish("a", "3", retain=True))
+        self.assertIn(b"\x0b\xac\x02", reader.client.heard())
+
+    def test_filters_are_granted_or_refused(self) -> None:
+        """What nothing matches is granted; a scope refuses; what is no filter ends the connection."""
+        house = House(Guard())
+        four, five = house.join("x", V4, password="ann"), house.join("y", V5, password="ann")
+        filters = (("$SYS/#", 0), ("a//b", 1), ("a*", 2), ("secret/x", 1))
+        self.assertEqual(four.say(p.subscribe(1, *filters)), ["suback 1 00010280"])
+        self.assertEqual(five.say(p.subscribe(1, *filters, version=V5)), ["suback 1 00010287"])
+        self.assertEqual(five.say(p.unsubscribe(2, "a*", "b", version=V5)), ["unsuback 2 0011"])
+        self.assertEqual(four.say(p.subscribe(1, ("a/#/b", 0))), [])
+        self.assertTrue(four.client.is_closed)
+
+    def test_unsubscribed_client_gets_nothing(self) -> None:
+        """From then on."""
+        house = House()
+        thing = house.join()
+        thing.say(p.subscribe(1, ("a", 0), ("b", 0)))
+        self.assertEqual(
+            thing.say(p.unsubscribe(2, "a"), p.publish("a"), p.publish("b")), ["unsuback 2", "publish b  qos 0"]
+        )
+
+    def test_filters_of_a_client_are_bounded(self) -> None:
+        """Those that nothing matches, too."""
+        house = House()
+        self.patch(subscribing, "MAX_SUBSCRIPTION_FILTERS", 2)
+        thing = house.join("x", V5)
+        filters = [("$a", 0), ("$b", 0), ("$c", 0)]
+        self.assertEqual(thing.say(p.subscribe(1, *filters, version=V5)), ["suback 1 000097"])
+
+    def test_shared_subscription_goes_round(self) -> None:
+        """Each message goes to one of the group, without retained ones; who leaves gets none."""
+        house = House()
+        writer, members = house.join(), [house.join(), house.join()]
+        writer.say(p.publish("a", "0", retain=True))
+        for member in members:
+            self.assertEqual(member.say(p.subscribe(1, ("$share/g/a", 0))), ["suback 1 00"])
+        for number in range(4):
+            writer.say(p.publish("a", str(number)))
+        self.assertEqual([len(member.heard()) for member in members], [2, 2])
+        members[0].lose()
+        writer.say(p.publish("a", "5"), p.publish("a", "6"))
+        self.assertEqual(len(members[1].heard()), 2)
+        self.assertEqual(members[1].say(p.subscribe(1, ("$share/g", 0))), [])
+        self.assertTrue(members[1].client.is_closed)
+
+    def test_rules_hold_as_over_websocket(self) -> None:
+        """Who may not see a room gets neither what is set there nor what happens."""
+        house = House(Guard())
+        ann = house.join("x", password="ann")
+        browser = house.site.clasp("bob")
+        ann.say(p.subscribe(1, ("#", 0)))
+        house.site.say(browser, Set("/mqtt/open", encode_value(1)), Set("/mqtt/secret", encode_value(1)))
+        self.assertEqual(ann.heard(), ["publish open 1 qos 0"])
+
+    def test_properties_are_forwarded(self) -> None:
+        """Live, to version 5; 3.1.1 has none."""
+        house = House()
+        five, four, writer = house.join("x", V5), house.join(), house.join("w", V5)
+        five.say(p.subscribe(1, ("a", 1), version=V5))
+        four.say(p.subscribe(1, ("a", 1)))
+        writer.say(p.publish("a", "1", V5, qos=1, id=1, properties={Prop.CONTENT_TYPE: "x/y", Prop.USER: [("k", "v")]}))
+        data = five.client.heard()
+        self.assertIn(b"x/y", data)
+        self.assertIn(b"\x26\0\1k\0\1v", data)
+        self.assertEqual(four.heard(), ["publish a 1 qos 1"])
+
+
+class ClusterTests(ClusterCase):
+    def test_subscription_finds_what_was_set_before_it(self) -> None:
+        """It waits for that; so do packets behind it."""
+        thing = self.near.join()
+        answers = thing.say(
+            p.publish("m", "1", qos=1, id=1, retain=True)
+            + p.subscribe(2, ("m", 1))
+            + p.publish("n", "1", qos=1, id=3)
+            + p.unsubscribe(4, "n")
+        )
+        self.assertEqual(answers[:2], ["puback 1", "suback 2 01"])
+        self.assertEqual(sorted(answers[2:]), ["puback 3", "publish m 1 qos 1 retain", "unsuback 4"])
+
+    def test_filter_that_is_none_ends_its_client_also_where_it_waited(self) -> None:
+        """As at once."""
+        thing = self.near.join()
+        self.assertEqual(thing.say(p.publish("m", "1", qos=1, id=1) + p.subscribe(2, ("a#", 1))), ["puback 1"])
+        self.assertTrue(thing.client.is_closed)
+
+    def test_subscription_waits_while_rights_are_not_known(self) -> None:
+        """With accounts nothing is read at a relay that may have missed that a right has ended."""
+        thing = self.near.join()
+        self.patch(self.follower.node, "_look_at_engine", lambda _now_s: None)
+        self.patch(self.near.broker.relay.permissions, "is_open", False)
+        self.patch(self.follower.relay, "refuses", NOT_READY)
+        self.assertEqual(thing.say(p.subscribe(1, ("a", 1))), [])
+        self.cluster.clock.pump([0.05] * 4)
+        self.assertEqual(thing.client.heard(), b"")
+        self.patch(self.near.broker.relay.permissions, "is_open", True)
+        self.cluster.advance(0.3)
+        self.assertEqual(thing.heard(), ["suback 1 01"])
