@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import queue
+import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.cluster import engine as engine_module
 from clasp_relay.cluster.engine import NatsEngine
 from clasp_relay.cluster.ports import Appended, Bounds, Outcome
 from tests.certificates import issue
+from tests.integration.namespaces import HERE
 from tests.integration.nats import Nats
 from tests.integration.process import PATIENCE_S, wait_until
 from tests.ports import free_port
@@ -43,6 +50,74 @@ class Loop:
         return found[0]
 
 
+class ScriptedServer:
+    """Says INFO, answers PING, and is silent about nearly all else; takes the given number of connections.
+
+    Args:
+        before: what it says before its first answer of each connection.
+        closes_at: a PING that it answers by closing the first connection; 0 for none.
+        closes_with: what it says then.
+        has_log: whether it says that there is a log.
+        connections: how many it takes.
+    """
+
+    def __init__(
+        self,
+        before: bytes = b"",
+        closes_at: int = 0,
+        closes_with: bytes = b"",
+        has_log: bool = False,
+        connections: int = 1,
+    ) -> None:
+        self.received = b""
+        self.taken = 0
+        """How many connections there were."""
+        self._before = before
+        self._closes_at = closes_at
+        self._closes_with = closes_with
+        self._has_log = has_log
+        self._connections = connections
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"nats://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends it; whoever was connected has gone."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(PATIENCE_S)
+
+    def _run(self) -> None:
+        with contextlib.suppress(OSError):
+            for number in range(self._connections):
+                connection, _ = self._listener.accept()
+                self.taken += 1
+                if number == self._connections - 1:
+                    self._listener.close()
+                with connection, connection.makefile("rb") as lines:
+                    self._serve(connection, lines, self._closes_at if not number else 0)
+
+    def _serve(self, connection: socket.socket, lines: Any, closes_at: int) -> None:
+        info = {"server_id": "scripted", "version": "2.10.0", "max_payload": 1 << 20, "headers": True}
+        connection.sendall(b"INFO %s\r\n" % json.dumps(info | {"jetstream": True}).encode())
+        pings, inbox = 0, b""
+        for line in lines:
+            self.received += line
+            if line == b"PING\r\n":
+                pings += 1
+                if pings == closes_at:
+                    connection.sendall(self._closes_with)
+                    return
+                connection.sendall((self._before if pings == 1 else b"") + b"PONG\r\n")
+            elif line.startswith(b"SUB _INBOX") and not inbox:
+                inbox = line.split()[-1]
+            elif line.startswith(b"PUB $JS.API.STREAM.INFO") and self._has_log:
+                answer = json.dumps({"config": {"subjects": ["test.log"], "retention": "limits"}}).encode()
+                connection.sendall(b"MSG %s %s %d\r\n%s\r\n" % (line.split()[2], inbox, len(answer), answer))
+
+
 class EngineTests(SynchronousTestCase):
     """A log that is the arbiter, and a bus."""
 
@@ -54,9 +129,11 @@ class EngineTests(SynchronousTestCase):
         self.states: list[bool] = []
         self.fatal: list[str] = []
 
-    def engine(self, url: str = "", name: str = "test", creds: Path | None = None) -> NatsEngine:
+    def engine(
+        self, url: str = "", name: str = "test", creds: Path | None = None, more: Sequence[str] = ()
+    ) -> NatsEngine:
         """Returns an engine that is ended with the test."""
-        engine = NatsEngine(self.loop, (url or self.nats.url,), name, creds, "one")
+        engine = NatsEngine(self.loop, (url or self.nats.url, *more), name, creds, "one")
         self.addCleanup(self.stop, engine)
         return engine
 
@@ -242,3 +319,103 @@ class EngineTests(SynchronousTestCase):
         """So does one that was never started."""
         self.engine(f"nats://127.0.0.1:{free_port()}")
         self.start(self.engine(f"nats://127.0.0.1:{free_port()}"))
+
+    def scripted(self, **script: Any) -> ScriptedServer:
+        """Returns a server that does as it is told, and is ended with the test."""
+        server = ScriptedServer(**script)
+        self.addCleanup(server.close)
+        return server
+
+    def test_it_connects_where_the_server_asks_before_it_answers(self) -> None:
+        """A busy server sends a PING of its own before the PONG."""
+        server = self.scripted(before=b"PING\r\n")
+        self.start(self.engine(server.url))
+        wait_until(lambda: b"$JS.API.STREAM.INFO.test" in server.received, "the engine asks for the stream")
+
+    def test_a_server_that_knows_nothing_of_the_log_is_left(self) -> None:
+        """It is there, but cut off from the others: one of those is asked."""
+        self.patch(engine_module, "ELSEWHERE_S", 0.5)
+        cut_off = self.scripted()
+        engine = self.start(self.engine(cut_off.url, more=(self.nats.url,)))
+        wait_until(lambda: b"$JS.API.STREAM.INFO.test" in cut_off.received, "the engine asks for the stream")
+        self.nats.start()
+        self.loop.until(lambda: engine.is_connected)
+        self.assertEqual(self.loop.ask(lambda done: engine.append(b"one", 0, done)), Appended(Outcome.DONE, 1))
+
+    def test_a_server_without_its_quorum_is_left(self) -> None:
+        """It says itself that it reaches too few of those with which it keeps the log."""
+        self.patch(engine_module, "ELSEWHERE_S", 0.5)
+        quorum = Nats.with_password(Path(self.mktemp()).absolute(), (HERE,) * 3)
+        self.addCleanup(quorum.close)
+        cut_off = quorum.servers[0]
+        cut_off.start()
+        engine = self.start(self.engine(quorum.url.partition(",")[0], more=(self.nats.url,)))
+        wait_until(lambda: engine._client is not None, "the engine is connected to the one server that runs")
+        with capturedLogs() as logs:
+            self.nats.start()
+            self.loop.until(lambda: engine.is_connected)
+        (left,) = [each for each in logs if each.get("event") == "cluster.server_left"]
+        self.assertEqual(left["server"], f"nats://{cut_off.place}")
+        self.assertEqual(left["other"], f"nats://{self.nats.servers[0].place}")
+
+    def test_a_server_is_kept_where_no_other_one_is_better(self) -> None:
+        """Its relay may still read; looking for others disturbs nothing."""
+        self.patch(engine_module, "ELSEWHERE_S", 0.5)
+        self.nats.start()
+        engine = self.start(self.engine(more=(f"nats://127.0.0.1:{free_port()}",)))
+        self.loop.until(lambda: engine.is_connected)
+        looked: list[str] = []
+        reaches_log = engine._reaches_log
+
+        async def look(url: str) -> bool:
+            looked.append(url)
+            return await reaches_log(url)
+
+        self.patch(engine, "_reaches_log", look)
+        engine._note_answer(is_there=False)
+        wait_until(lambda: bool(looked) and not engine._is_looking, "the other server was looked at")
+        self.assertEqual(self.states, [True])
+        self.assertIsNotNone(self.loop.ask(engine.bounds))
+
+    def test_a_connection_that_is_lost_at_once_is_made_again(self) -> None:
+        """Also where the server says why it has ended it: nothing but that makes a relay stop."""
+        self.patch(engine_module, "FLUSH_S", 1)
+        for closes_with in (b"", b"-ERR 'Maximum Connections Exceeded'\r\n"):
+            server = self.scripted(closes_at=2, closes_with=closes_with, has_log=True, connections=2)
+            engine = self.start(self.engine(server.url))
+            self.loop.until(lambda: engine.is_connected or bool(self.fatal))  # noqa: B023  called at once
+            with self.subTest(closes_with):
+                self.assertEqual((self.fatal, server.taken), ([], 2))
+            self.stop(engine)
+
+    def test_a_server_that_is_busy_does_not_refuse_credentials(self) -> None:
+        """It ends a connection that has not said in time who it is; the next one is faster."""
+        late = b"-ERR 'Authentication Timeout'\r\n"
+        server = self.scripted(closes_at=1, closes_with=late, has_log=True, connections=2)
+        engine = self.start(self.engine(server.url))
+        self.loop.until(lambda: engine.is_connected or bool(self.fatal))
+        self.assertEqual(self.fatal, [])
+
+    def test_what_cannot_be_sent_ends_nothing(self) -> None:
+        """A message that is too long for the server is lost, and the log says so."""
+        self.nats.start()
+        engine = self.connected()
+        with capturedLogs() as logs:
+            engine.publish("test.live", bytes(2 << 20))
+            self.loop.ask(lambda done: engine.append(b"one", 0, done))
+        self.assertEqual([each["event"] for each in logs], ["cluster.message_bad"])
+        self.assertEqual(self.fatal, [])
+
+    def test_a_fault_in_one_call_does_not_take_others_their_turn(self) -> None:
+        """What came with it is told all the same."""
+        engine = self.engine()
+        told: list[int] = []
+
+        def fail() -> None:
+            raise ZeroDivisionError
+
+        for call in (lambda: told.append(1), fail, lambda: told.append(2)):
+            engine._tell(call)
+        self.loop.until(lambda: bool(told))
+        self.assertEqual(told, [1, 2])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)

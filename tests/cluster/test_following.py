@@ -231,6 +231,12 @@ class FollowingTests(SynchronousTestCase):
         self.send(Get("/timed"))
         self.assertEqual(self.asked(), [(0, int(Asked.READ))])
 
+    def test_nothing_to_clear_is_done_at_once(self) -> None:
+        """The decider is not asked."""
+        told: list[bool] = []
+        self.following.clear([], told.append)
+        self.assertEqual((told, self.asked()), ([True], []))
+
     def test_it_begins_anew_when_it_was_given_up(self) -> None:
         """Its sessions end; what they asked is not sent any more."""
         self.send(Set("/a", value(1)), 1)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
+import msgpack
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.cluster import image
 from clasp_relay.cluster.membership import Role
+from clasp_relay.cluster.packets import encode_beat
 from clasp_relay.core.records import StateImage
 from clasp_relay.errors import ErrorCode
 from clasp_relay.wire.messages import Get, Hello, Set
-from tests.cluster.world import Client, Cluster, put
+from tests.cluster.world import Client, Cluster, Member, put
 from tests.core.world import codes, heard, revisions, value
 
 
@@ -162,6 +168,127 @@ class JoiningTests(SynchronousTestCase):
         cluster.advance(6)
         self.assertIs(third.node.role, Role.JOINING)
         self.assertFalse(third.node.is_ready)
+
+    def test_an_image_that_takes_long_is_waited_for(self) -> None:
+        """Longer each time; the log tells that none comes."""
+        cluster = Cluster()
+        (one,) = cluster.started("one")
+        one.join().ask(put("/a", 1), 1)
+        deliver = cluster.bus.deliver
+
+        def slow(subject: str, payload: bytes) -> None:
+            if subject == "test.piece":
+                cluster.clock.callLater(10, deliver, subject, payload)
+            else:
+                deliver(subject, payload)
+
+        self.patch(cluster.bus, "deliver", slow)
+        two = cluster.add("two")
+        with capturedLogs() as logs:
+            cluster.advance(17)
+        self.assertEqual([each["count"] for each in logs if each.get("event") == "cluster.image_late"], [3])
+        cluster.advance(12)
+        self.assertEqual((two.imaged, two.fatal), (1, []))
+        self.assertIs(two.node.role, Role.FOLLOWER)
+
+    def test_a_relay_says_at_once_that_it_makes_an_image(self) -> None:
+        """And again and again as long as that takes, so that it is asked once."""
+        cluster = Cluster()
+        (one,) = cluster.started("one")
+        client = one.join()
+        for number in range(20):
+            client.ask(put(f"/a/{number}", 1), 1)
+        self.patch(image, "ENCODED_AT_ONCE", 1)
+        asked: list[bytes] = []
+        one.engine.subscribe("test.image", asked.append)
+        call_later = one.node.membership.call_later
+
+        def slow(delay_s: float, call: Callable[[], None]) -> object:
+            return call_later(delay_s or 1.0, call)
+
+        self.patch(one.node.membership, "call_later", slow)
+        two = cluster.add("two")
+        cluster.advance(40)
+        self.assertEqual((len(asked), two.imaged, two.fatal), (1, 1, []))
+
+    def back_from_a_pause(self, cluster: Cluster) -> Member:
+        """Returns a relay that is started with files, behind which the log goes on."""
+        cluster.started("one", "two")
+        decider, (away,) = cluster.decider, cluster.followers
+        assert decider is not None
+        writer = decider.join()
+        writer.ask(put("/a", 1), 1)
+        away.kill()
+        writer.ask(put("/a", 2), 1)
+        return away.again()
+
+    def test_a_log_that_answers_late_leads_to_one_request(self) -> None:
+        """What was looked up for an earlier one counts no more."""
+        cluster = Cluster()
+        back = self.back_from_a_pause(cluster)
+        asked: list[int] = []
+        back.engine.subscribe("test.image", lambda payload: asked.append(msgpack.unpackb(payload)[1]))
+        read, deliver = back.engine.read, cluster.bus.deliver
+        delays_s = iter([2.5])
+
+        def slow(seq: int, at_most: int, done: Callable[[Sequence[bytes] | None], None]) -> None:
+            delay_s = next(delays_s, 0)
+
+            def late(payloads: Sequence[bytes] | None) -> None:
+                cluster.clock.callLater(delay_s, done, payloads)
+
+            read(seq, at_most, late)
+
+        def deliver_slowly(subject: str, payload: bytes) -> None:
+            cluster.clock.callLater(1 if subject == "test.piece" else 0, deliver, subject, payload)
+
+        self.patch(back.engine, "read", slow)
+        self.patch(cluster.bus, "deliver", deliver_slowly)
+        cluster.advance(6)
+        self.assertEqual((asked, back.fatal), ([2], []))
+        self.assertIs(back.node.role, Role.FOLLOWER)
+
+    def test_a_log_that_does_not_answer_is_read_again(self) -> None:
+        """It is not said to lack what it could not be asked for."""
+        cluster = Cluster()
+        back = self.back_from_a_pause(cluster)
+        read = back.engine.read
+        unanswered = iter([False, True, True])
+
+        def silent(seq: int, at_most: int, done: Callable[[Sequence[bytes] | None], None]) -> None:
+            if next(unanswered, False):
+                cluster.clock.callLater(2, done, None)
+            else:
+                read(seq, at_most, done)
+
+        self.patch(back.engine, "read", silent)
+        cluster.advance(8)
+        self.assertEqual(back.fatal, [])
+        self.assertEqual(heard(back.join().ask(Get("/a"))), [("/a", 2)])
+
+    def test_a_relay_that_overheard_the_decider_joins_again(self) -> None:
+        """It has begun without an image; else it would end everybody's sessions when it comes to decide."""
+        cluster = Cluster()
+        cluster.started("one", "two")
+        one, (two,) = cluster.decider, cluster.followers
+        assert one is not None
+        two.kill()
+        client = one.join()
+        client.ask(put("/locked", 1, lock=True), 1)
+        two = two.again()
+        heard_beat = two.engine._calls.pop("test.beat")
+        while two.node.role is not Role.FOLLOWER:
+            cluster.advance(0.05)
+        two.engine._calls["test.beat"] = heard_beat
+        one.node.membership.publish("beat", encode_beat(one.node._my_beat()))
+        cluster.advance(3)
+        self.assertIs(two.node.role, Role.FOLLOWER)
+        self.assertTrue(one.node.hand_over())
+        cluster.advance(3)
+        self.assertIs(cluster.decider, two)
+        self.assertIsNone(client.outbox.closed)
+        self.assertEqual(two.relay.params.holder("/locked"), client.session.id)
+        self.assertEqual(revisions(client.ask(put("/locked", 2), 1)), [2])
 
     def test_nobody_is_admitted_before_the_relay_has_caught_up(self) -> None:
         """A client goes elsewhere, or comes again."""

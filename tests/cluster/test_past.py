@@ -191,6 +191,18 @@ class PastTests(SynchronousTestCase):
                 self.assertTrue(new.whole)
                 self.assertEqual(old.shelf.reads, 1)
 
+    def test_who_is_gone_is_forgotten(self) -> None:
+        """Every start of a relay is one of its own, and there may be many."""
+        new = self.add("new", range(50, 60))
+        for number in range(5):
+            name = f"old-{number}"
+            self.add(name, range(40 - number, 60))
+            self.advance(3)
+            self.shops.pop(name).past.stop()
+        self.advance(3)
+        self.assertEqual(new.shelf.seqs, set(range(36, 60)))
+        self.assertLessEqual(len(new.past._asked), 1)
+
     def test_stop_ends_it(self) -> None:
         """Nothing is asked, and what comes is left out."""
         self.add("old", range(1, 90))

@@ -539,6 +539,23 @@ class ClusterTests(SynchronousTestCase):
         self.near.site.turn(1)
         self.assertEqual(self.far.value("/osc/a"), 1)
 
+    def test_one_timer_looks_after_the_commands_of_a_source(self) -> None:
+        """However many have waited; it ends with the source."""
+        reactor = self.near.site.gate.reactor
+
+        def timers() -> int:
+            return sum(call.func == self.near.clients._look for call in reactor.getDelayedCalls())
+
+        for number in range(5):
+            for packet in (message("/a", number), message("/resync")):
+                self.near.port.datagramReceived(packet, PHONE)
+            self.assertEqual(timers(), 1)
+            self.near.site.turn(0)
+        self.near.port.datagramReceived(message("/a", 9), PHONE)
+        self.near.port.datagramReceived(message("/resync"), PHONE)
+        self.near.port._drop(PHONE, "gone")
+        self.assertEqual(timers(), 0)
+
     def test_target_is_served_while_its_relay_is_in_the_cluster(self) -> None:
         """From its joining on, and again after it was cut off."""
         (one,) = [member for member in self.halls if member.name == "one"]

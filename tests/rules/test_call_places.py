@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.rules import call_places
-from clasp_relay.rules.call_places import CallPlaces
+from clasp_relay.rules.call_places import COMES_BACK_S, CallPlaces
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import NULL, Set, Subscribe
 from tests.access.test_permissions import AuthWorld
@@ -120,6 +120,22 @@ class AtDeciderTests(SynchronousTestCase):
         self.assertTrue(self.places.holds("owner"))
         self.places.act_in(self.deciding.relay)
         self.assertEqual(self.ended(), [False, True])
+
+    def test_places_of_sessions_that_are_lost_end_in_a_while(self) -> None:
+        """Their relay was lost with the decider before; whoever comes back meanwhile keeps theirs."""
+        relay = self.deciding.relay
+        for number in (2, 3):
+            self.clients[1].send(Set(f"/call/{number}/a", value(1)))
+        relay.sessions.discard(self.clients[1].session)
+        staying = self.deciding.join("owner")
+        staying.send(Set("/call/4/a", value(1)))
+        self.places.act_in(relay)
+        self.deciding.advance(COMES_BACK_S - 1)
+        self.deciding.join("owner").send(Set("/call/2/a", value(2)))
+        self.assertIsNotNone(relay.params.get("/call/1/a"))
+        self.deciding.advance(2)
+        left = [number for number in (1, 2, 3, 4) if relay.params.get(f"/call/{number}/a") is not None]
+        self.assertEqual(left, [2, 4])
 
     def test_nothing_ends_while_another_relay_decides(self) -> None:
         """Be it before, or afterwards: what was begun is given up with its core."""

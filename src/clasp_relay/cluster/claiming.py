@@ -43,6 +43,11 @@ class Claiming:
         self._when_decider = when_decider
         self._is_claiming = False
 
+    @property
+    def is_claiming(self) -> bool:
+        """Whether it is not known yet what becomes of a claim."""
+        return self._is_claiming
+
     def cancel(self) -> None:
         """Claims nothing now."""
         self._is_claiming = False

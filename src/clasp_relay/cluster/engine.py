@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import time
 from base64 import b64decode
 from collections import deque
@@ -17,10 +18,11 @@ from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Any, cast
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import ParseResult, urlsplit, urlunsplit
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
+from nats.protocol.parser import PERMISSIONS_ERR, STALE_CONNECTION
 
 from clasp_relay.cluster.credentials import BadCredentials, Credentials
 from clasp_relay.cluster.ports import Appended, Bounds, Outcome
@@ -38,6 +40,12 @@ MIN_PAYLOAD_BYTES = 1024 * 1024
 ANSWER_S = 2.0
 """How long an answer of the engine is waited for."""
 
+FLUSH_S = 5
+"""How long a flush is waited for; nats-py notices within less that a connection is dead."""
+
+ELSEWHERE_S = 8.0
+"""After so long without an answer about the log it is looked whether another server reaches it."""
+
 RETRY_S = 0.25
 FIRST_LINE_S = 1.0
 """How long the first attempts may fail before the log says so."""
@@ -50,6 +58,8 @@ NO_ROOM = 10047
 NOT_ENABLED = (10039, 10076)
 """JetStream is not enabled: for the account, or at all."""
 
+CUT_OFF = (10008, 10009)
+"""What a server answers that does not reach those with which it keeps the log."""
 
 NO_TLS = "the server speaks no TLS: give nats-server a tls block, or say nats:// where its network can be trusted"
 
@@ -66,13 +76,39 @@ class _TlsError(NatsError):
 
 
 class _Client(Client):
-    """Keeps what ``tls://`` promises: nats-py speaks TLS only where the server asks for it, and sends the password."""
+    """Keeps what ``tls://`` promises, and never ends by itself.
+
+    nats-py speaks TLS only where the server asks for it, and sends the password.
+    """
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         server = self._current_server
         if initial_connection and server is not None and server.uri.scheme == "tls" and not info.get("tls_required"):
             raise _TlsError
         await super()._process_info(info, initial_connection)
+
+    async def _process_connect_init(self) -> None:
+        """Connects also where a busy server sends a PING of its own before it answers the client's.
+
+        nats-py reads a single line behind its PING, and would be «connecting» for ever.
+        """
+        await super()._process_connect_init()
+        if self._current_server is not None:
+            # Where the connection is lost at once the next try waits.
+            self._current_server.last_attempt = time.monotonic()
+        if self.is_connecting:
+            # The answer to the client's PING is still to come.
+            self._pongs.append(asyncio.Future())
+            self._status = Client.CONNECTED
+
+    async def _process_err(self, err_msg: str) -> None:
+        """Connects again after an error that the server has sent: nats-py would end for good, and tell nobody."""
+        if STALE_CONNECTION in err_msg or PERMISSIONS_ERR in err_msg:
+            await super()._process_err(err_msg)
+            return
+        error = NatsError(f"nats: {err_msg}")
+        await self._error_cb(error)
+        await self._process_op_err(error)
 
 
 class NatsEngine:
@@ -117,6 +153,12 @@ class NatsEngine:
         self._when_ended: Callable[[], None] = _nobody
         self._is_finding = False
         self._failures: str = ""
+        self._login: dict[str, Any] = {}
+        """What a connection is told about the credentials."""
+        self._silent_since_s: float | None = None
+        """Since when nothing was answered that was asked about the log; None where the last thing was."""
+        self._is_looking = False
+        """Whether it is being looked for a server that answers."""
 
     @property
     def places(self) -> str:
@@ -159,8 +201,13 @@ class NatsEngine:
 
         async def publish() -> None:
             client = self._client
-            if client is not None and client.is_connected:
+            if client is None or not client.is_connected:
+                return
+            try:
                 await client.publish(subject, payload)
+            except (NatsError, OSError, ValueError) as error:
+                cause = cause_text(error)
+                self._tell(lambda: events.CLUSTER_MESSAGE_BAD.log(error=cause))
 
         self._do(publish)
 
@@ -236,7 +283,12 @@ class NatsEngine:
         """Takes what the thread has."""
         self._has_turn = False
         while self._came:
-            self._came.popleft()()
+            call = self._came.popleft()
+            try:
+                call()
+            except Exception:
+                # Others' calls have come with it.
+                events.CLUSTER_FAULT.failure()
 
     def _set_connected(self, is_connected: bool) -> None:
         if self.is_connected != is_connected and not self._is_stopping:
@@ -293,13 +345,16 @@ class NatsEngine:
     async def _connect(self) -> None:
         """Connects, finds or makes the stream, and subscribes; tries again until it works."""
         asyncio.get_running_loop().call_later(FIRST_LINE_S, self._say_unreachable)
-        credentials = None if self._creds is None else _usable(self._creds)
+        if self._creds is not None:
+            credentials = _usable(self._creds)
+            self._login = {"user_jwt_cb": credentials.jwt, "signature_cb": credentials.sign}
         client = _Client()
         await client.connect(
-            servers=list(self._urls),
+            # Not all relays go to the same server, and none to the one again that it has just left.
+            servers=random.sample(self._urls, len(self._urls)),
+            dont_randomize=True,
             name=f"clasp-relay {self._relay}",
-            user_jwt_cb=None if credentials is None else credentials.jwt,
-            signature_cb=None if credentials is None else credentials.sign,
+            **self._login,
             connect_timeout=int(ANSWER_S),
             max_reconnect_attempts=-1,
             reconnect_time_wait=cast("int", RETRY_S),
@@ -320,7 +375,7 @@ class NatsEngine:
         await client.subscribe(f"{self._inbox}.*", cb=self._heard_append)
         for subject, call in self._subscriptions:
             await client.subscribe(subject, cb=partial(self._received, call))
-        await client.flush()
+        await _flush(client)
         self._was_connected = True
         self._tell(partial(self._set_connected, True))
 
@@ -332,10 +387,12 @@ class NatsEngine:
     async def _heard_append(self, message: Any) -> None:
         """Takes the stream's answer to an append; nobody waits any more for one that comes too late."""
         try:
-            answer = _appended(json.loads(message.data))
+            found = json.loads(message.data)
+            answer, is_cut_off = _appended(found), _code(found) in CUT_OFF
         except ValueError:
             # No stream listens: its servers elect a leader.
-            answer = Appended(Outcome.FAILED, text="no stream answers")
+            answer, is_cut_off = Appended(Outcome.FAILED, text="no stream answers"), True
+        self._note_answer(is_there=not is_cut_off)
         self._end_append(int(message.subject.rpartition(".")[2]), answer)
 
     def _end_append(self, number: int, answer: Appended) -> None:
@@ -348,7 +405,65 @@ class NatsEngine:
         asyncio.get_running_loop().call_later(RETRY_S, self._end_old_appends)
         now_s = time.monotonic()
         for number in [number for number, (_, end_s) in self._appends.items() if end_s <= now_s]:
+            self._note_answer(is_there=False)
             self._end_append(number, Appended(Outcome.FAILED, text="no answer in time"))
+        if self._silent_since_s is not None and now_s - self._silent_since_s > ELSEWHERE_S and not self._is_looking:
+            self._is_looking = True
+            self._do_beside(self._look_elsewhere)
+
+    # A server that is cut off from the others
+
+    def _note_answer(self, *, is_there: bool) -> None:
+        """Notes whether something was answered that was asked about the log."""
+        if is_there:
+            self._silent_since_s = None
+        elif self._silent_since_s is None:
+            self._silent_since_s = time.monotonic()
+
+    async def _look_elsewhere(self) -> None:
+        """Leaves a server that does not reach the log for one that does."""
+        client = self._client
+        assert client is not None, "asked without a client"
+        try:
+            own = client.connected_url
+            for uri in client.servers:
+                if own is None or self._silent_since_s is None:
+                    return
+                if uri != own and await self._reaches_log(uri.geturl()):
+                    await self._leave(client, uri)
+                    return
+        finally:
+            self._is_looking, self._silent_since_s = False, None
+
+    async def _leave(self, client: Client, uri: ParseResult) -> None:
+        """Connects to another server, if the one that is there has not answered meanwhile."""
+        if self._silent_since_s is None or client.connected_url is None:
+            return
+        places = _without_secret(client.connected_url.geturl()), _without_secret(uri.geturl())
+        self._tell(lambda: events.CLUSTER_SERVER_LEFT.log(server=places[0], other=places[1]))
+        # The first one of them is tried next.
+        client._server_pool.sort(key=lambda server: server.uri != uri)
+        await client.force_reconnect()
+
+    async def _reaches_log(self, url: str) -> bool:
+        """Tells whether a server answers about the log, even if only that there is none yet."""
+        probe = _Client()
+        try:
+            async with asyncio.timeout(2 * ANSWER_S):
+                await probe.connect(
+                    servers=[url],
+                    name=f"clasp-relay {self._relay}",
+                    **self._login,
+                    connect_timeout=int(ANSWER_S),
+                    allow_reconnect=False,
+                    error_cb=_ignore_error,
+                )
+                answer = await probe.request(f"$JS.API.STREAM.INFO.{self._name}", timeout=ANSWER_S)
+            return _code(json.loads(answer.data)) in (None, NO_STREAM)
+        except (NatsError, TimeoutError, OSError, ValueError):
+            return False
+        finally:
+            await probe.close()
 
     async def _received(self, call: Callable[[bytes], None], message: Any) -> None:
         self._tell(partial(call, message.data))
@@ -356,7 +471,12 @@ class NatsEngine:
     async def _erred(self, error: Exception) -> None:
         self._failures = cause_text(error)
         text = str(error).lower()
-        if not self._was_connected and ("authorization" in text or "authentication" in text or "nkeys" in text):
+        is_refused = "timeout" not in text  # a busy server's word for a client that was not fast enough
+        if (
+            not self._was_connected
+            and is_refused
+            and ("authorization" in text or "authentication" in text or "nkeys" in text)
+        ):
             self._give_up(f"{self.places}: NATS refuses the credentials; see --cluster-creds")
         if not self._was_connected and isinstance(error, _TlsError):
             self._give_up(f"{self.places}: {NO_TLS}")
@@ -368,6 +488,7 @@ class NatsEngine:
         self._do(give_up)
 
     async def _disconnected(self) -> None:
+        self._silent_since_s = None
         self._tell(partial(self._set_connected, False))
 
     async def _reconnected(self) -> None:
@@ -466,9 +587,26 @@ class NatsEngine:
         client = self._client
         if client is None or not client.is_connected:
             raise ValueError("no connection")
-        answer = await client.request(subject, body, timeout=ANSWER_S)
+        try:
+            answer = await client.request(subject, body, timeout=ANSWER_S)
+        except (NatsError, TimeoutError):
+            self._note_answer(is_there=False)
+            raise
         found: dict[str, Any] = json.loads(answer.data)
+        self._note_answer(is_there=_code(found) not in CUT_OFF)
         return found
+
+
+async def _flush(client: Client) -> None:
+    """Waits until the server has taken all, also where the connection is lost meanwhile."""
+    while True:
+        try:
+            await client.flush(FLUSH_S)
+            if client.is_connected:
+                return
+        except (NatsError, TimeoutError, OSError):
+            """What was sent is sent again with the next connection."""
+        await asyncio.sleep(RETRY_S)
 
 
 def _appended(answer: dict[str, Any]) -> Appended:
@@ -507,6 +645,10 @@ def _usable(path: Path) -> Credentials:
 def _without_secret(url: str) -> str:
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], "", "", ""))
+
+
+async def _ignore_error(_error: Exception) -> None:
+    """Whoever asks for the connection is told."""
 
 
 def _ignore(_what: object) -> None:

@@ -339,6 +339,9 @@ class Following:
             addresses: where.
             over: told once whether it was done; False where that is not known in time, so that it is asked again.
         """
+        if not addresses:
+            over(True)
+            return
         if self._own is None:
             session = self._core.connect(NoOutbox(), "", ClaspCodec())
             session.close()  # nothing comes of it here
@@ -354,8 +357,6 @@ class Following:
 
         for part in parts:
             self._keep(self._own.session, Asked.CLEAR, data=encode_addresses(part), over=part_over)
-        if not parts:
-            over(True)
 
     def _note_read(self, address: str) -> None:
         """Tells the decider that a GET has shown a param with a life time, once a second for each address."""
@@ -667,10 +668,6 @@ class Following:
         for session in sessions:
             self._core.end(session, reason)
         return len(sessions)
-
-    def introduce(self) -> None:
-        """Tells the decider that this relay is there, before it has any session."""
-        self.resend()
 
 
 def _has_writes(asking: _Asking) -> bool:

@@ -13,7 +13,7 @@ import msgpack
 from clasp_relay.cluster import image as images
 from clasp_relay.cluster.applying import Applying
 from clasp_relay.cluster.batches import NO_DIGEST, Claimed, decode_batch, digest_of
-from clasp_relay.cluster.membership import READ_AT_ONCE, Membership, Position, Role, position_of
+from clasp_relay.cluster.membership import READ_AT_ONCE, RETRY_S, Membership, Position, Role, position_of
 from clasp_relay.cluster.peers import Peers
 from clasp_relay.cluster.ports import Bounds
 from clasp_relay.core.records import Change, ChangeKind
@@ -35,6 +35,15 @@ OFF_LOG_S = 4.0
 IMAGE_S = 2.0
 """How long an image is waited for before it is asked for again; counted from its last piece."""
 
+LONGEST_WAITS = 8
+"""How many times as long, at most, the image is waited for that was asked for again and again."""
+
+SAID_AFTER = 3
+"""After so many requests without an image the log says so, and again after as many more."""
+
+WORKS_S = 0.5
+"""How often a relay says that it is at work on an image."""
+
 
 class _AskedImage:
     """An image that another relay was asked for."""
@@ -44,11 +53,31 @@ class _AskedImage:
         self.since_s: float | None = None
         """When it was asked for, or a piece of it came; None while none is waited for."""
         self.pieces: dict[int, bytes] = {}
+        self.tries = 0
+        """How often it was asked for since the last one came."""
 
-    def ask(self, now_s: float) -> None:
-        """Waits for another one."""
+    def ask(self, now_s: float) -> int:
+        """Waits for another one; returns its number."""
         self.number += 1
+        self.tries += 1
         self.since_s, self.pieces = now_s, {}
+        return self.number
+
+    def is_late(self, now_s: float) -> bool:
+        """Tells whether it is to be asked for again: what takes long is waited for longer each time."""
+        waits = min(2 ** (self.tries - 1), LONGEST_WAITS)
+        return self.since_s is not None and now_s - self.since_s > IMAGE_S * waits
+
+    def give_up(self) -> None:
+        """Waits for it no longer."""
+        self.since_s = None
+        if self.tries % SAID_AFTER == 0:
+            events.CLUSTER_IMAGE_LATE.log(count=self.tries)
+
+    def came(self) -> list[bytes]:
+        """Returns its pieces, all of which are there."""
+        self.since_s, self.tries = None, 0
+        return [self.pieces[place] for place in range(len(self.pieces))]
 
 
 class Joining:
@@ -104,8 +133,8 @@ class Joining:
         if not membership.engine.is_connected or self._is_reading:
             return
         if image.since_s is not None:
-            if now_s - image.since_s > IMAGE_S:
-                image.since_s = None
+            if image.is_late(now_s):
+                image.give_up()
             return
         # Where the log was lost, only who decides on the new one has an image that counts.
         found = [peer for peer in self._peers.living() if peer.is_joined and peer.seq]
@@ -260,15 +289,18 @@ class Joining:
 
     def _ask_image(self, now_s: float) -> None:
         """Asks for an image: for all of the state, what is behind an older one, or only what the log does not tell."""
-        membership = self._membership
-        self._image.ask(now_s)
+        membership, asked = self._membership, self._image
+        number = asked.ask(now_s)
         position = membership.position
         if position is None:
             self._request_image(0)
             return
 
         def found(payloads: Sequence[bytes] | None) -> None:
+            if number != asked.number or asked.since_s is None:
+                return  # it took so long that it is asked for again
             if payloads is not None and membership.role is Role.JOINING and not membership.is_over:
+                asked.since_s = membership.monotonic_s()
                 self._is_off_log = not payloads or digest_of(payloads[0]) != position.digest
                 self._request_image(membership.journal.appended_seq if self._is_off_log else -1)
 
@@ -299,9 +331,8 @@ class Joining:
         asked.pieces[place] = piece
         if len(asked.pieces) < count:
             return
-        asked.since_s = None
         try:
-            image = images.decode_image([asked.pieces[each] for each in range(count)])
+            image = images.decode_image(asked.came())
         except DecodeError as error:
             membership.fatal(error.message)
             return
@@ -352,9 +383,11 @@ class Joining:
         membership.begin_at(position)
 
         def read(payloads: Sequence[bytes] | None) -> None:
-            for payload in payloads or ():
-                if ledger.seq < image.seq and not membership.is_over and not self._is_off_log:
-                    self._applying.apply_next(ledger.seq + 1, payload)
+            if payloads is None:
+                # The engine has not answered.
+                membership.call_later(RETRY_S, go_on)
+                return
+            self._apply_up_to(image.seq, payloads)
             if membership.is_over or self._is_off_log:
                 return
             if ledger.seq < image.seq and payloads:
@@ -371,12 +404,20 @@ class Joining:
                 self._install(image)
 
         def go_on() -> None:
+            if membership.is_over or self._is_off_log:
+                return
             membership.engine.read(ledger.seq + 1, min(READ_AT_ONCE, image.seq - ledger.seq), read)
 
         if ledger.seq < image.seq:
             go_on()
         else:
             read(())
+
+    def _apply_up_to(self, seq: int, payloads: Sequence[bytes]) -> None:
+        membership, ledger = self._membership, self._membership.ledger
+        for payload in payloads:
+            if ledger.seq < seq and not membership.is_over and not self._is_off_log:
+                self._applying.apply_next(ledger.seq + 1, payload)
 
     def _install(self, image: images.Image) -> None:
         images.install(image, self._relay, self._membership.ledger)
@@ -403,12 +444,13 @@ class Welcoming:
         link, number, journal_seq, seq, digest = msgpack.unpackb(payload, use_list=False)
         if not self._is_to_answer(link):
             return
+        self._works_on(link, number)
         last_seq = membership.applied_journal_seq
         image = images.capture(self._relay, membership.ledger, last_seq, with_state=not journal_seq)
         if journal_seq == 0:
             membership.accounts.capture(
                 lambda pieces: self._send(link, number, image._replace(accounts=pieces)),
-                lambda: membership.publish("piece", msgpack.packb((link, number, 0, -1, b""))),
+                lambda: self._works_on(link, number),
             )
             return
         if journal_seq < 0:
@@ -436,13 +478,23 @@ class Welcoming:
         others = [beat for beat in self._peers.living() if beat.is_joined and beat.link != link]
         return membership.role is Role.DECIDER or not any(beat.is_decider or beat.link < own for beat in others)
 
+    def _works_on(self, link: str, number: int) -> None:
+        """Says that an image is being made, so that its relay waits."""
+        self._membership.publish("piece", msgpack.packb((link, number, 0, -1, b"")))
+
     def _send(self, link: str, number: int, image: images.Image) -> None:
         pieces = images.encode_image(image)
         made: list[bytes] = []
+        monotonic_s = self._membership.monotonic_s
+        said_s = monotonic_s()
 
         def go_on() -> None:
+            nonlocal said_s
             for piece in pieces:
                 if piece is None:
+                    if monotonic_s() - said_s > WORKS_S:
+                        said_s = monotonic_s()
+                        self._works_on(link, number)
                     self._membership.call_later(0, go_on)
                     return
                 made.append(piece)

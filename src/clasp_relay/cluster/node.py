@@ -326,11 +326,25 @@ class Node:
             # The log was begun anew, from another relay's journal.
             self._join_again()
             return
+        if self._is_cold_beside(beat):
+            self._join_again()
+            return
         if beat.epoch >= ledger.epoch:
             self._peers.hear_decider(beat.clock_us)
             membership.known_seq = max(membership.known_seq, beat.seq)
             if self.role is Role.FOLLOWER and ledger.seq < beat.seq:
                 self._applying.read_gap()
+
+    def _is_cold_beside(self, beat: Beat) -> bool:
+        """Tells whether this relay has missed that another one decides, and began without that one's image.
+
+        It knows no sessions of others then, and would end them all if it came to decide.
+        """
+        membership = self.membership
+        if self.role is not Role.FOLLOWER or membership.releasing or self._claiming.is_claiming:
+            return False
+        # Where a claim of a later epoch is still to come, that one may say that all began without an image.
+        return membership.is_cold and beat.epoch == self._ledger.epoch
 
     def _heard_live(self, payload: bytes) -> None:
         self._applying.hear_live(int.from_bytes(payload[:8], "big"), payload[8:])
@@ -386,7 +400,8 @@ class Node:
         name, seq = self._ledger.decider_name, self._ledger.seq
         events.CLUSTER_JOINED.log(relay=membership.options.relay, seq=seq, decider=name)
         if not membership.is_cold:
-            self._following.introduce()
+            # Tells the decider that this relay is there, before it has any session.
+            self._following.resend()
         self._applying.go_on()
 
     def _decide(self) -> None:

@@ -48,7 +48,7 @@ class Store(Protocol):
     def oldest(self, call: Callable[[int], None]) -> None:
         """Calls with the row of the first entry; with the one behind the last row where there is none.
 
-        It is 1 where nobody has anything older.
+        It is 1 where nobody has anything older, and where it cannot be found out: then nothing can be added either.
         """
 
     def read_older(self, before_seq: int, call: Callable[[bytes], None]) -> None:
@@ -125,7 +125,9 @@ class Past:
         if self._since_s is not None and self._tries >= TRIES:
             self._asked.add(self._whom)
             self._since_s, self._tries = None, 0
-        whom = next((link for link in self._links() if link != own and link not in self._asked), None)
+        links = list(self._links())
+        self._asked.intersection_update(links)
+        whom = next((link for link in links if link != own and link not in self._asked), None)
         if whom is None:
             if self._before_seq:
                 self._before_seq, self._since_s = 0, None

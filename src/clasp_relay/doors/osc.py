@@ -227,7 +227,8 @@ class OscClients:
             if isinstance(packet, OscMessage):
                 if packet.address.startswith(("/clasp/", "/resync")) and self._has_to_wait(source):
                     self._wait_behind(source, data)
-                    self._gate.reactor.callLater(LOOK_S, self._take_waiting, source)
+                    if source.look is None:
+                        source.look = self._gate.reactor.callLater(LOOK_S, self._look, source)
                 else:
                     self._message(source, packet)
             else:
@@ -251,6 +252,10 @@ class OscClients:
         """Whether a command has to: it is to find what the source has set before, and to show nothing it must not."""
         holds_reads = self._relay.refuses is not None and not self._relay.permissions.is_open
         return bool(source.undecided) or holds_reads
+
+    def _look(self, source: OscSource) -> None:
+        source.look = None
+        self._take_waiting(source)
 
     def _take_waiting(self, source: OscSource) -> None:
         packets, source.waiting = source.waiting, deque()

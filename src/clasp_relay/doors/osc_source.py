@@ -198,11 +198,16 @@ class OscSource:
         """Messages about which another core has not decided yet."""
         self.waiting: deque[bytes] = deque()
         """Packets behind a command that waits for those messages, itself included."""
+        self.look: IDelayedCall | None = None
+        """When it is looked next whether that command may be done."""
 
     def end(self) -> None:
         """Lets go of all that waits."""
         for call in self.pending:
             call.cancel()
+        if self.look is not None:
+            self.look.cancel()
+            self.look = None
         self.pending.clear()
         self.waiting.clear()
         self.outbox.close(CloseCode.NORMAL, "the source is forgotten")

@@ -374,6 +374,9 @@ CLUSTER_CONNECTED = Event("cluster.connected", "info", "cluster", "connected to 
 CLUSTER_CUT_OFF = Event(
     "cluster.cut_off", "warn", "cluster", "the connection to the engine of the cluster {cluster} is lost; trying again"
 )
+CLUSTER_SERVER_LEFT = Event(
+    "cluster.server_left", "warn", "cluster", "{server} does not reach the log of the cluster: connecting to {other}"
+)
 CLUSTER_JOINED = Event(
     "cluster.joined", "info", "cluster", "{relay} follows the log of its cluster from batch {seq} on"
 )
@@ -382,6 +385,12 @@ CLUSTER_NEEDS_IMAGE = Event(
     "warn",
     "cluster",
     "the log begins at batch {seq} and does not tell all of the state: waiting for a relay that has it",
+)
+CLUSTER_IMAGE_LATE = Event(
+    "cluster.image_late",
+    "warn",
+    "cluster",
+    "no other relay has given its state, which was asked for {count} times; asking again",
 )
 CLUSTER_DECIDER = Event(
     "cluster.decider", "info", "cluster", "{relay} decides from now on (epoch {epoch}, batch {seq})"

@@ -30,6 +30,9 @@ __all__ = ["CallPlaces"]
 ENDED_AT_ONCE = 20
 """Places that end in one piece of work; a client has one or two."""
 
+COMES_BACK_S = 30.0
+"""How long places stay whose sessions are gone when a relay comes to decide: clients connect to another one."""
+
 
 class CallPlaces:
     """Knows who holds which places, and ends them. Implements ``doors.door.Door`` and ``doors.door.AtDecider``.
@@ -73,6 +76,7 @@ class CallPlaces:
         self.rest()
         self._ending = _Places(relay, self._patterns, self._identity, ends=True)
         self._ending.open()
+        self._ending.end_left()
 
     def rest(self) -> None:
         """See ``AtDecider``."""
@@ -113,6 +117,21 @@ class _Places:
         self._watcher.open()
         if self._ends:
             self._relay.when_ended = self._ended
+
+    def end_left(self) -> None:
+        """Has places end, in a while, whose sessions were lost with an earlier decider: their clients may come back."""
+        left = [
+            (session_id, self._places[next(iter(addresses))][0])
+            for session_id, addresses in self._of_session.items()
+            if session_id and session_id not in self._relay.sessions
+        ]
+
+        def end() -> None:
+            for session_id, subject in left:
+                self._end_of(session_id, subject)
+
+        if left:
+            self._relay.clock.call_later(COMES_BACK_S, end)
 
     def close(self) -> None:
         """Watches no more: what ends from now on leaves its places."""

@@ -245,6 +245,18 @@ class PastTests(TestCase):
         self.log.has_all = True
         self.assertEqual((yield self.asked(self.past.oldest)), 1)
 
+    @inlineCallbacks
+    def test_journal_that_cannot_be_read_asks_nobody(self) -> Generator[Deferred[Any], Any, None]:
+        """Nothing could be added; the log says so, and erasures are not remembered for it."""
+        yield self.log.run(lambda file: file._db.execute("ALTER TABLE history RENAME TO gone"))
+        with capturedLogs() as logs:
+            self.assertEqual((yield self.asked(self.past.oldest)), 1)
+        self.assertEqual([each["event"] for each in logs], ["history.unreadable"])
+        self.past.end()
+        yield self.log.run(lambda _: None)
+        self.assertIsNone(self.file.history._erased)
+        yield self.log.run(lambda file: file._db.execute("ALTER TABLE gone RENAME TO history"))
+
     def test_it_is_safe_once_a_state_was_saved(self) -> None:
         """A start reads no rows before that one's."""
         self.assertFalse(self.past.is_safe)

@@ -196,14 +196,19 @@ class JournalPast:
     def oldest(self, call: Callable[[int], None]) -> None:
         """Calls with the first entry; with the row behind the last one where there is none.
 
-        It is 1 where the journal has had every row itself: then nobody has anything older.
+        It is 1 where the journal has had every row itself: then nobody has anything older. It is 1, too, where the
+        journal cannot be read: nothing can be added to it then.
         """
         behind = self._log.appended_seq + 1
         if self._log.has_all:
             call(1)
             return
-        found = self._log.run(_begin)
-        found.addCallbacks(lambda seq: call(behind if seq is None else seq), self._failed)
+
+        def failed(failure: Failure) -> None:
+            self._failed(failure)
+            call(1)
+
+        self._log.run(_begin).addCallbacks(lambda seq: call(behind if seq is None else seq), failed)
 
     def read_older(self, before_seq: int, call: Callable[[bytes], None]) -> None:
         """Calls with the encoded page of the newest entries before a row; with nothing where it cannot be read."""
