@@ -160,6 +160,16 @@ class HistoryTableTests(SynchronousTestCase):
         self.assertFalse(self.file.history.trim_old(old_us))
         self.assertEqual(self.kept(), [8])
 
+    def test_ages_of_many_keys_are_asked_in_one_statement(self) -> None:
+        """Once a second, while commits wait."""
+        self.begin(Limits(9, 10_000_000), fingerprint="two")
+        for number in range(history_table.KEYS_AT_ONCE):
+            self.keep(event(number), event(number), key=f"0:{number}")
+        statements: list[str] = []
+        self.file._db.set_trace_callback(statements.append)
+        self.assertFalse(self.file.history.trim_old(TIME_US + 9_000_000))
+        self.assertEqual(len(statements), 1)
+
     def test_what_somebody_said_goes_piece_by_piece(self) -> None:
         """Under every key; what others said stays, and the limits count what is left."""
         self.patch(history_table, "ERASED_AT_ONCE", 2)

@@ -18,7 +18,7 @@ from heapq import heapify, heappop, heappush, heapreplace
 from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
 
-from clasp_relay.core.history.rules import Erasure, Limits, rule_of
+from clasp_relay.core.history.rules import Erasure, Limits, is_too_old, rule_of
 from clasp_relay.core.records import Change, ChangeKind, no_param
 from clasp_relay.storage.journal.statements import inserts, rows_at_once
 
@@ -63,6 +63,11 @@ _END_KEYS = (
 _TIMES = (
     "SELECT json_group_array(json_array(seq, time_us)) FROM (SELECT h.seq AS seq, e.time_us AS time_us"
     " FROM history h JOIN entries e ON e.seq = h.seq WHERE h.key = ? ORDER BY h.seq LIMIT ?)"
+)
+_FIRST_TIMES = (
+    "SELECT json_group_array(json_array(key, (SELECT e.time_us FROM history h JOIN entries e ON e.seq = h.seq"
+    " WHERE h.key = keys.key ORDER BY h.seq LIMIT 1))) FROM"
+    " (SELECT key FROM history_keys WHERE key > ? ORDER BY key LIMIT ?) keys"
 )
 _OLDEST = (
     "SELECT json_group_array(json_array(key, seq)) FROM"
@@ -322,27 +327,22 @@ class HistoryTable:
         """
         if not any(limits.max_age_us is not None for limits in self._limits):
             return False
-        for _ in range(KEYS_AT_ONCE):
-            row = self._db.execute(
-                "SELECT key FROM history WHERE key > ? ORDER BY key LIMIT 1", (self._aged_key,)
-            ).fetchone()
-            if row is None:
-                self._aged_key = ""
-                return False
-            if self._trim_key(row[0], now_us):
+        keys = self._ask(_FIRST_TIMES, self._aged_key, KEYS_AT_ONCE)
+        for key, first_us in keys:
+            # Times rise with the seqs, so where the first entry is not too old none is.
+            is_old = first_us is not None and is_too_old(self._limits, key, first_us, now_us)
+            if is_old and self._trim_key(key, now_us):
                 return True
-            self._aged_key = row[0]
+            self._aged_key = key
+        if len(keys) < KEYS_AT_ONCE:
+            self._aged_key = ""
         return False
 
     def _trim_key(self, key: str, now_us: int) -> bool:
-        """Deletes what is too old of one key; returns whether there may be more of it."""
-        limits = self._limits_of(key)
-        if limits is None or limits.max_age_us is None:
-            return False
+        """Deletes what is too old of a key that has any; returns whether there may be more of it."""
         rows = self._ask(_TIMES, key, AGED_AT_ONCE)
-        old = [(key, seq) for seq, time_us in rows if time_us < now_us - limits.max_age_us]
-        if old:
-            self._commit_removal(old, empties=False)
+        old = [(key, seq) for seq, time_us in rows if is_too_old(self._limits, key, time_us, now_us)]
+        self._commit_removal(old, empties=False)
         return len(old) == AGED_AT_ONCE
 
     def erase_of(self, subject: str, after: tuple[str, int]) -> tuple[int, tuple[str, int] | None]:

@@ -36,6 +36,10 @@ READ_AT_ONCE = 256
 
 _COLUMNS = 5
 _INSERT = inserts("INSERT INTO entries VALUES", _COLUMNS)
+_SIZES = (
+    "SELECT page_size, freelist_count, page_count, (SELECT time_us FROM entries ORDER BY seq LIMIT 1)"
+    " FROM pragma_page_size, pragma_freelist_count, pragma_page_count"
+)
 _CRC = struct.Struct(">I")
 _pack_crc = _CRC.pack
 
@@ -357,15 +361,13 @@ class JournalFile:
 
     def sizes(self) -> Sizes:
         """Measures the file and its WAL."""
-        page_bytes = self._one("PRAGMA page_size") or 0
-        free = self._one("PRAGMA freelist_count") or 0
-        pages = self._one("PRAGMA page_count") or 0
+        # In one statement, since it is asked once a second.
+        page_bytes, free, pages, oldest_us = self._db.execute(_SIZES).fetchone()
         try:
             wal_bytes = self._wal.stat().st_size
         except FileNotFoundError:
             wal_bytes = 0
-        oldest_us = self._one("SELECT time_us FROM entries ORDER BY seq LIMIT 1") or 0
-        return Sizes((pages - free) * page_bytes + wal_bytes, free * page_bytes, oldest_us)
+        return Sizes((pages - free) * page_bytes + wal_bytes, free * page_bytes, oldest_us or 0)
 
     def close(self) -> None:
         """Checkpoints, so that one file has everything, and closes it."""
