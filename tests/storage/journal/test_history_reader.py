@@ -113,7 +113,9 @@ class PageTests(SynchronousTestCase):
     @given(st.lists(STEPS, min_size=5, max_size=50), st.lists(ASKED, min_size=1, max_size=5))
     def test_journal_and_memory_keep_the_same(self, steps: list[tuple[str, str, int]], asked: list[Asked]) -> None:
         """After any life, whatever is asked for: counts, ages, erasures, commits in between."""
-        self.file._db.executescript("DELETE FROM entries; DELETE FROM history; DELETE FROM times;")
+        self.file._db.executescript(
+            "DELETE FROM entries; DELETE FROM history; DELETE FROM history_keys; DELETE FROM times;"
+        )
         self.file._db.execute("UPDATE trimmed SET seq = 0")
         self.file = JournalFile(self.path, self.file._db, syncs_each_commit=False)
         recorder = Recorder(self.file)

@@ -160,6 +160,16 @@ class HistoryTableTests(SynchronousTestCase):
         self.assertFalse(self.file.history.trim_old(old_us))
         self.assertEqual(self.kept(), [8])
 
+    def test_ages_of_many_keys_are_asked_in_one_statement(self) -> None:
+        """Once a second, while commits wait."""
+        self.begin(Limits(9, 10_000_000), fingerprint="two")
+        for number in range(history_table.KEYS_AT_ONCE):
+            self.keep(event(number), event(number), key=f"0:{number}")
+        statements: list[str] = []
+        self.file._db.set_trace_callback(statements.append)
+        self.assertFalse(self.file.history.trim_old(TIME_US + 9_000_000))
+        self.assertEqual(len(statements), 1)
+
     def test_what_somebody_said_goes_piece_by_piece(self) -> None:
         """Under every key; what others said stays, and the limits count what is left."""
         self.patch(history_table, "ERASED_AT_ONCE", 2)
@@ -241,3 +251,33 @@ class HistoryTableTests(SynchronousTestCase):
                         gone = victim(left)
                         left = [each for each in left if each[0] != gone]
                     self.assertEqual(self.kept(f"{key}{max_count}"), [seq for seq, _ in left])
+
+    def test_keys_are_noted_while_they_have_entries(self) -> None:
+        """Each with the seq of the entry with which it began, however entries come and go, and after a failure."""
+        self.patch(history_table, "MAX_BEGUN_KEYS", 2)
+
+        def noted() -> list[tuple[str, int]]:
+            found: list[tuple[str, int]] = self.file.ask("SELECT key, seq FROM history_keys ORDER BY seq")
+            keys = {key for (key,) in self.file.ask("SELECT DISTINCT key FROM history")}
+            self.assertEqual({key for key, _ in found}, keys)
+            return found
+
+        nul = "0:a\0b"
+        for key in ("0:a", nul, "0:c", "0:a", nul):
+            self.keep(event(self.file.last_seq + 1), key=key)
+        self.assertEqual(noted(), [("0:a", 1), (nul, 2), ("0:c", 3)])
+        with self.assertRaises(sqlite3.IntegrityError):
+            self.file.write([Entry(6, event(6), "0:d"), Entry(1, event(1), "0:d")])
+        self.keep(event(6), key="0:d")
+        self.assertEqual(noted()[3:], [("0:d", 6)])
+        erasing = Entry(8, event(8), None, (Erasure("0:c"), Erasure(nul)))
+        self.file.write([Entry(7, event(7), "0:c"), erasing, Entry(9, event(9), nul)])
+        self.assertEqual(noted(), [("0:a", 1), ("0:d", 6), (nul, 9)])
+        self.trim(6)
+        with self.file.transaction():
+            self.file.history.remove_oldest(2)
+        self.assertEqual(noted(), [("0:d", 6), (nul, 9)])
+        self.file.history.erase_of("ann", ("", 0))
+        self.assertEqual(noted(), [])
+        self.keep(event(10), key=nul)
+        self.assertEqual(noted(), [(nul, 10)])

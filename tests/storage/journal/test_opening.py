@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
+from importlib.resources import files
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.core.history.rules import Erasure
 from clasp_relay.errors import StartError
-from clasp_relay.storage.journal.journal_file import Entry, JournalFile
-from clasp_relay.storage.journal.opening import SCHEMA_VERSION, open_journal, open_to_read
+from clasp_relay.storage.journal.journal_file import Entry, JournalFile, encode_body
+from clasp_relay.storage.journal.opening import APPLICATION_ID, SCHEMA_VERSION, open_journal, open_to_read
 from tests.storage.journal.test_journal_file import write_of
 from tests.storage.values import make_folder
 
@@ -94,20 +97,43 @@ class OpenJournalTests(JournalCase):
         self.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
         self.assertIn("made by a newer relay", self.refused())
 
+    def make_before(self, version: int, keys: Sequence[str]) -> None:
+        """Makes a journal of a version before, with an entry of history for each of some keys."""
+        self.path.unlink(missing_ok=True)
+        for number in range(1, version + 1):
+            schema = files("clasp_relay.storage") / "schema" / f"journal-{number}.sql"
+            self.execute(schema.read_text(encoding="utf-8"))
+        self.execute(f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {version};")
+        with closing(sqlite3.connect(self.path, isolation_level=None)) as connection:
+            for seq, key in enumerate(keys, 1):
+                change = write_of(seq)
+                row = (seq, change.param.timestamp_us, int(change.kind), change.param.address, encode_body(change))
+                connection.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", row)
+                connection.execute("INSERT INTO history (key, seq) VALUES (?, ?)", (key, seq))
+                if version > 1:
+                    connection.execute("UPDATE history SET subject = ? WHERE seq = ?", (f"user-{seq}", seq))
+
     def test_older_journal_gets_what_is_new(self) -> None:
-        """The keys of its history, each with the seq of its first entry; no entry is lost."""
-        file = open_journal(self.path, syncs_each_commit=True)
-        file.write([Entry(seq, write_of(seq), "0:/a" if seq % 2 else "0:/b") for seq in range(1, 6)])
-        file.close()
-        self.execute(
-            "DROP TRIGGER history_key_begins; DROP TRIGGER history_key_ends; DROP TABLE history_keys;"
-            "PRAGMA user_version = 2;"
-        )
-        file = open_journal(self.path, syncs_each_commit=True)
-        self.addCleanup(file.close)
-        self.assertEqual(file.ask("SELECT seq, key FROM history_keys ORDER BY seq"), [(1, "0:/a"), (2, "0:/b")])
-        self.assertEqual(file.last_seq, 5)
-        self.assertEqual(file.ask("PRAGMA user_version"), [(SCHEMA_VERSION,)])
+        """No entry of its history is lost, and the keys are followed from then on, as in a new journal."""
+        for version in range(1, SCHEMA_VERSION):
+            with self.subTest(version):
+                self.make_before(version, ["0:/b", "0:/a", "0:/b", "0:/c"])
+                file = open_journal(self.path, syncs_each_commit=True)
+                self.assertEqual(file.ask("PRAGMA user_version"), [(SCHEMA_VERSION,)])
+                self.assertEqual((file.last_seq, len(list(file.read(0, history_only=True)))), (4, 4))
+                by = ["user-1", "user-2", "user-3", "user-4"] if version > 1 else [""] * 4
+                rows = list(zip((1, 2, 3, 4), ("0:/b", "0:/a", "0:/b", "0:/c"), by, strict=True))
+                self.assertEqual(file.ask("SELECT seq, key, subject FROM history ORDER BY seq"), rows)
+                file.write([Entry(5, write_of(5), "0:/a"), Entry(6, write_of(6), "0:/d", (Erasure("0:/b"),))])
+                keys = [(2, "0:/a"), (4, "0:/c"), (6, "0:/d")]
+                self.assertEqual(file.ask("SELECT seq, key FROM history_keys ORDER BY seq"), keys)
+                found = file.ask("SELECT type, name, sql FROM sqlite_master ORDER BY name")
+                file.close()
+                self.path.unlink()
+                self.make(0)
+                with closing(sqlite3.connect(self.path)) as connection:
+                    new = connection.execute("SELECT type, name, sql FROM sqlite_master ORDER BY name").fetchall()
+                self.assertEqual(found, new)
 
     def test_journal_that_somebody_holds_is_named(self) -> None:
         """After a while."""

@@ -56,9 +56,10 @@ class Keeping:
         """Whether any rule keeps SETs."""
         self._spots: dict[str, Spot] = {}
         self._last_us = 0
-        self._not_waived: tuple[Change | None, int] = (None, 0)
-        """The last signal of which that was found out, and how often the params had changed by then. Nearly always
-        ``judge`` is asked about it right after."""
+        self._judged: tuple[Change | None, int, Judgement | None] = (None, 0, None)
+        """The last signal of which it was found out that its rule is not waived, how often the params had changed by
+        then, and what ``judge`` says of it, which nearly always is asked about it right after; None where it erases
+        something, perhaps."""
         self._untold: dict[int, int] = {}
         """The times of what was accepted with a bundle and is not told yet, in their order."""
         self._replayed_us: int | None = None
@@ -105,7 +106,9 @@ class Keeping:
         change: Change = _new(Change, (about, _EVENT, False, False, None, False, None, None, 0, message))
         if spot.is_conditional and self._is_waived(spot, change):
             return None
-        self._not_waived = (change, self._params.changes)
+        word = spot.word
+        erases = spot.erases and (not word or value is None or word in value)
+        self._judged = (change, self._params.changes, None if erases else (spot.key, ()))
         return change
 
     def next_us(self) -> int:
@@ -163,6 +166,9 @@ class Keeping:
 
     def judge(self, change: Change) -> Judgement:
         """Returns what history does with a change that is applied, or ``ahead_of``."""
+        known, changes, judgement = self._judged
+        if change is known and judgement and changes == self._params.changes and self._state is self._params:
+            return judgement
         address = change.param.address
         spot = self._spots.get(address) or self.spot(address)
         if spot is NOWHERE:
@@ -181,7 +187,7 @@ class Keeping:
             return None
         if not spot.is_conditional:
             return spot.key
-        known, changes = self._not_waived
+        known, changes, _ = self._judged
         if change is known and changes == self._params.changes and self._state is self._params:
             return spot.key
         return None if self._is_waived(spot, change) else spot.key

@@ -160,7 +160,7 @@ def insert_page(file: JournalFile, page: HistoryPage) -> bool:
             "INSERT OR IGNORE INTO history (key, seq, subject) VALUES (?, ?, ?)",
             [(row.key, row.seq, row.subject) for row in rows],
         )
-        file.history.refilled({row.key for row in rows}, page.position_seq)
+        file.history.refilled({row.key: row.seq for row in rows}, page.position_seq)
     return True
 
 

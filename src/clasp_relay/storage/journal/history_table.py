@@ -13,13 +13,14 @@ import json
 import sqlite3
 from array import array
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
 
-from clasp_relay.core.history.rules import Erasure, Limits, rule_of
+from clasp_relay.core.history.rules import Erasure, Limits, is_too_old, rule_of
 from clasp_relay.core.records import Change, ChangeKind, no_param
+from clasp_relay.storage.journal.statements import inserts, rows_at_once
 
 MAX_KNOWN_BYTES = 16 * 1024 * 1024
 """How much memory, about, the seqs take that are known. Of the keys that do not fit they are read every time."""
@@ -36,24 +37,41 @@ AGED_AT_ONCE = 500
 KEYS_AT_ONCE = 64
 """How many keys are looked at for entries that are too old, in one piece."""
 
+ENDED_AT_ONCE = 64
+"""How many keys one statement looks at for those that have no entry left."""
+
 ERASED_AT_ONCE = 500
 """How many entries are looked at for those of one subject, in one piece: a few milliseconds between two commits."""
 
-ROWS_AT_ONCE = 64
-"""How many entries one statement adds at most."""
+MAX_BEGUN_KEYS = 20_000
+"""Of how many keys it is known that they are in ``history_keys``; then it is found out anew."""
 
-_INSERT = [
-    f"INSERT INTO history (key, seq, subject) VALUES {', '.join(['(?, ?, ?)'] * size)}"  # noqa: S608 - constants
-    for size in range(ROWS_AT_ONCE + 1)
-]
+KEPT_COLUMNS = 3
+"""How many columns of an entry are given (``Kept``)."""
+
+_INSERT = inserts("INSERT INTO history (key, seq, subject) VALUES", KEPT_COLUMNS)
 
 _SEQS = (
     "SELECT json_group_array(json_array(subject, seq)) FROM"
     " (SELECT subject, seq FROM history WHERE key = ? ORDER BY seq)"
 )
+_BEGIN_KEYS = inserts("INSERT OR IGNORE INTO history_keys (key, seq) VALUES", 2)
+_END_KEYS = (
+    f"DELETE FROM history_keys WHERE key IN ({', '.join('?' * ENDED_AT_ONCE)})"  # noqa: S608 - question marks
+    " AND NOT EXISTS (SELECT 1 FROM history WHERE history.key = history_keys.key)"
+)
 _TIMES = (
     "SELECT json_group_array(json_array(seq, time_us)) FROM (SELECT h.seq AS seq, e.time_us AS time_us"
     " FROM history h JOIN entries e ON e.seq = h.seq WHERE h.key = ? ORDER BY h.seq LIMIT ?)"
+)
+_FIRST_TIMES = (
+    "SELECT json_group_array(json_array(key, (SELECT e.time_us FROM history h JOIN entries e ON e.seq = h.seq"
+    " WHERE h.key = keys.key ORDER BY h.seq LIMIT 1))) FROM"
+    " (SELECT key FROM history_keys WHERE key > ? ORDER BY key LIMIT ?) keys"
+)
+_OLDEST = (
+    "SELECT json_group_array(json_array(key, seq)) FROM"
+    " (SELECT key, seq FROM history WHERE seq <= ? ORDER BY seq LIMIT ?)"
 )
 _SUBJECTS = (
     "SELECT json_group_array(json_array(key, seq, subject)) FROM"
@@ -62,8 +80,8 @@ _SUBJECTS = (
 
 KeyOf = Callable[[Change], "str | None"]
 
-Kept: TypeAlias = "tuple[str, int, str]"
-"""Under which key an entry is kept, its seq, and its subject."""
+Kept: TypeAlias = "list[str | int]"
+"""Of each entry under which key it is kept, its seq, and its subject, one after the other."""
 
 
 class Erasing(NamedTuple):
@@ -153,6 +171,8 @@ class HistoryTable:
         self._limits: Sequence[Limits] = ()
         self._known: OrderedDict[str, KeyEntries] = OrderedDict()
         self._known_bytes = 0
+        self._begun: set[str] = set()
+        """Keys that are in ``history_keys``, as far as that is known."""
         self._aged_key = ""
         self._erased: list[tuple[Erasure, int]] | None = None
         """What was erased, and with which row, since entries of another relay come; None while none do."""
@@ -214,40 +234,73 @@ class HistoryTable:
         self._db.executemany("UPDATE history SET key = ? WHERE key = ? AND seq = ?", moved)
         self.remove(gone, empties=True)
         self.forget()
-        # The triggers of ``schema/journal-3.sql`` follow entries that come and go, not those that get another key.
         self._db.execute("DELETE FROM history_keys")
         self._db.execute("INSERT INTO history_keys (seq, key) SELECT min(seq), key FROM history GROUP BY key")
         self._limit([row[0] for row in self._db.execute("SELECT key FROM history_keys")])
 
-    def keep(self, kept: Sequence[Kept], erasing: Sequence[Erasing]) -> None:
+    def keep(self, kept: Kept, erasing: Sequence[Erasing]) -> None:
         """Notes changes that were just inserted, in order, and removes what goes with them."""
         begin = 0
         for place, seq, erasures in erasing:
-            self._insert(kept[begin:place])
-            begin = place
+            self._insert(kept[begin : place * KEPT_COLUMNS])
+            begin = place * KEPT_COLUMNS
             for erasure in erasures:
                 self._erase(erasure, seq)
                 if self._erased is not None:
                     self._erased.append((erasure, seq))
         self._insert(kept[begin:] if begin else kept)
-        self._limit({key for key, _, _ in kept})
+        self._limit(set(kept[::KEPT_COLUMNS]))  # type: ignore[arg-type]  # each third is a text
 
-    def _insert(self, rows: Sequence[Kept]) -> None:
+    def _insert(self, values: Kept) -> None:
         """Adds entries, many in one statement."""
-        for begin in range(0, len(rows), ROWS_AT_ONCE):
-            some = rows[begin : begin + ROWS_AT_ONCE]
-            self._db.execute(_INSERT[len(some)], list(chain.from_iterable(some)))
-        for key, seq, subject in rows:
-            known = self._known.get(key)
+        begin = 0
+        for size in rows_at_once(len(values) // KEPT_COLUMNS):
+            end = begin + size * KEPT_COLUMNS
+            self._db.execute(_INSERT[size], values[begin:end])
+            begin = end
+        begun, known_of = self._begun, self._known.get
+        new: dict[str, int] = {}
+        columns: Iterator[Any] = iter(values)
+        for key, seq, subject in zip(columns, columns, columns, strict=True):
+            if key not in begun:
+                new.setdefault(key, seq)
+            known = known_of(key)
             if known is not None:
                 self._known_bytes += known.add(subject, seq)
+        if new:
+            self._begin_keys(new)
+
+    def _begin_keys(self, keys: Mapping[str, int]) -> None:
+        """Notes keys that have entries now, each with the seq of one that has just come, unless they are noted."""
+        # Not as JSON, from which SQLite reads a text up to its first U+0000 only.
+        rows = list(keys.items())
+        for size in rows_at_once(len(rows)):
+            some, rows = rows[:size], rows[size:]
+            self._db.execute(_BEGIN_KEYS[size], list(chain.from_iterable(some)))
+        if len(self._begun) + len(keys) > MAX_BEGUN_KEYS:
+            self._begun.clear()
+        self._begun.update(keys)
+
+    def _end_keys(self, keys: Iterable[str]) -> None:
+        """Forgets those of some keys that have no entry left."""
+        ended = list(set(keys))
+        self._begun.difference_update(ended)
+        for begin in range(0, len(ended), ENDED_AT_ONCE):
+            some = ended[begin : begin + ENDED_AT_ONCE]
+            self._db.execute(_END_KEYS, some + some[-1:] * (ENDED_AT_ONCE - len(some)))
 
     def begin_refill(self) -> None:
         """Is told that older entries of another relay will come (``history_pages``)."""
         self._erased = self._erased or []
 
-    def refilled(self, keys: Collection[str], position_seq: int) -> None:
-        """Is told that older entries have come from a relay that had applied all up to a row; within a transaction."""
+    def refilled(self, keys: Mapping[str, int], position_seq: int) -> None:
+        """Is told that older entries have come from a relay that had applied all up to a row; within a transaction.
+
+        Args:
+            keys: theirs, each with the seq of an entry that has come.
+            position_seq: that row.
+        """
+        self._begin_keys(keys)
         for key in keys:
             self._forget_key(key)
         for erasure, seq in self._erased or ():
@@ -264,6 +317,7 @@ class HistoryTable:
         """Forgets what was known, since a transaction was undone or entries of many keys went."""
         self._known.clear()
         self._known_bytes = 0
+        self._begun.clear()
 
     def trim_old(self, now_us: int) -> bool:
         """Deletes one piece of what is older than its rule allows, key after key, and begins again at the end.
@@ -273,27 +327,22 @@ class HistoryTable:
         """
         if not any(limits.max_age_us is not None for limits in self._limits):
             return False
-        for _ in range(KEYS_AT_ONCE):
-            row = self._db.execute(
-                "SELECT key FROM history WHERE key > ? ORDER BY key LIMIT 1", (self._aged_key,)
-            ).fetchone()
-            if row is None:
-                self._aged_key = ""
-                return False
-            if self._trim_key(row[0], now_us):
+        keys = self._ask(_FIRST_TIMES, self._aged_key, KEYS_AT_ONCE)
+        for key, first_us in keys:
+            # Times rise with the seqs, so where the first entry is not too old none is.
+            is_old = first_us is not None and is_too_old(self._limits, key, first_us, now_us)
+            if is_old and self._trim_key(key, now_us):
                 return True
-            self._aged_key = row[0]
+            self._aged_key = key
+        if len(keys) < KEYS_AT_ONCE:
+            self._aged_key = ""
         return False
 
     def _trim_key(self, key: str, now_us: int) -> bool:
-        """Deletes what is too old of one key; returns whether there may be more of it."""
-        limits = self._limits_of(key)
-        if limits is None or limits.max_age_us is None:
-            return False
+        """Deletes what is too old of a key that has any; returns whether there may be more of it."""
         rows = self._ask(_TIMES, key, AGED_AT_ONCE)
-        old = [(key, seq) for seq, time_us in rows if time_us < now_us - limits.max_age_us]
-        if old:
-            self._commit_removal(old, empties=False)
+        old = [(key, seq) for seq, time_us in rows if is_too_old(self._limits, key, time_us, now_us)]
+        self._commit_removal(old, empties=False)
         return len(old) == AGED_AT_ONCE
 
     def erase_of(self, subject: str, after: tuple[str, int]) -> tuple[int, tuple[str, int] | None]:
@@ -378,17 +427,18 @@ class HistoryTable:
             self._forget_key(key)
         trimmed_seq = self._trimmed_seq()
         self._delete([seq for _, seq in entries], trimmed_seq)
+        self._end_keys(key for key, _ in entries)
         if empties:
             self._empty([seq for _, seq in entries if seq > trimmed_seq])
 
     def remove_oldest(self, at_most: int) -> bool:
         """Removes the oldest entries whose rows no recovery reads any more; returns whether there were any."""
-        query = "SELECT json_group_array(seq) FROM (SELECT seq FROM history WHERE seq <= ? ORDER BY seq LIMIT ?)"
         trimmed_seq = self._trimmed_seq()
-        seqs = json.loads(self._db.execute(query, (trimmed_seq, at_most)).fetchone()[0])
+        oldest = self._ask(_OLDEST, trimmed_seq, at_most)
         self.forget()
-        self._delete(seqs, trimmed_seq)
-        return bool(seqs)
+        self._delete([seq for _, seq in oldest], trimmed_seq)
+        self._end_keys(key for key, _ in oldest)
+        return bool(oldest)
 
     def _delete(self, seqs: Sequence[int], trimmed_seq: int) -> None:
         """Deletes entries, and their rows where no recovery reads them any more."""

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple, TypeAlias
 from clasp_relay.core.history.rules import Erasure, Judgement
 from clasp_relay.core.records import Change, ChangeKind, decode_change, encode_change, is_about
 from clasp_relay.errors import DecodeError
-from clasp_relay.storage.journal.history_table import Erasing, HistoryTable, Kept
+from clasp_relay.storage.journal.history_table import KEPT_COLUMNS, Erasing, HistoryTable, Kept
+from clasp_relay.storage.journal.statements import ROWS_AT_ONCE, inserts, rows_at_once
 
 TIME_STEP_US = 60_000_000
 """A minute: how far apart the rows are that lead from a time to a seq."""
@@ -33,16 +34,12 @@ FREED_AT_ONCE = 64
 READ_AT_ONCE = 256
 """How many rows one statement reads, where they are read in pieces."""
 
-ROWS_AT_ONCE = 128
-"""How many rows one statement inserts at most. The interpreter's lock is released and taken again once per statement,
-which takes up to 5 ms each time while the event loop is busy; so few statements matter more than short ones."""
-
-CACHED_STATEMENTS = ROWS_AT_ONCE + 64
-"""How many statements SQLite's connection keeps prepared: one for each number of rows, and the others."""
-
 _COLUMNS = 5
-_ROW = "(?, ?, ?, ?, ?)"
-_INSERT = [f"INSERT INTO entries VALUES {', '.join([_ROW] * size)}" for size in range(ROWS_AT_ONCE + 1)]  # noqa: S608 - constants
+_INSERT = inserts("INSERT INTO entries VALUES", _COLUMNS)
+_SIZES = (
+    "SELECT page_size, freelist_count, page_count, (SELECT time_us FROM entries ORDER BY seq LIMIT 1)"
+    " FROM pragma_page_size, pragma_freelist_count, pragma_page_count"
+)
 _CRC = struct.Struct(">I")
 _pack_crc = _CRC.pack
 
@@ -72,7 +69,7 @@ class Batch:
     def __init__(self) -> None:
         self.values: list[int | str | bytes] = []
         """The columns of all rows, one after the other."""
-        self.kept: list[Kept] = []
+        self.kept: Kept = []
         """What history keeps, in order."""
         self.erasing: list[Erasing] = []
         """What is erased of history, in order."""
@@ -107,9 +104,9 @@ class Batch:
         self.values += (seq, time_us, int(change.kind), param.address, body)
         self.last_seq = seq
         if erasures:
-            self.erasing.append(Erasing(len(self.kept), seq, erasures))
+            self.erasing.append(Erasing(len(self.kept) // KEPT_COLUMNS, seq, erasures))
         if key is not None:
-            self.kept.append((key, seq, param.subject))
+            self.kept += (key, seq, param.subject)
         return len(body)
 
 
@@ -364,15 +361,13 @@ class JournalFile:
 
     def sizes(self) -> Sizes:
         """Measures the file and its WAL."""
-        page_bytes = self._one("PRAGMA page_size") or 0
-        free = self._one("PRAGMA freelist_count") or 0
-        pages = self._one("PRAGMA page_count") or 0
+        # In one statement, since it is asked once a second.
+        page_bytes, free, pages, oldest_us = self._db.execute(_SIZES).fetchone()
         try:
             wal_bytes = self._wal.stat().st_size
         except FileNotFoundError:
             wal_bytes = 0
-        oldest_us = self._one("SELECT time_us FROM entries ORDER BY seq LIMIT 1") or 0
-        return Sizes((pages - free) * page_bytes + wal_bytes, free * page_bytes, oldest_us)
+        return Sizes((pages - free) * page_bytes + wal_bytes, free * page_bytes, oldest_us or 0)
 
     def close(self) -> None:
         """Checkpoints, so that one file has everything, and closes it."""
@@ -400,10 +395,11 @@ class JournalFile:
             return self.history.remove_oldest(TRIMMED_AT_ONCE)
 
     def _insert(self, values: Sequence[int | str | bytes]) -> None:
-        at_once = ROWS_AT_ONCE * _COLUMNS
-        for begin in range(0, len(values), at_once):
-            some = values[begin : begin + at_once]
-            self._db.execute(_INSERT[len(some) // _COLUMNS], some)
+        begin = 0
+        for size in rows_at_once(len(values) // _COLUMNS):
+            end = begin + size * _COLUMNS
+            self._db.execute(_INSERT[size], values[begin:end])
+            begin = end
 
     def _one(self, query: str) -> int | None:
         row = self._db.execute(query).fetchone()

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from clasp_relay.errors import StartError
 from clasp_relay.storage.folder import FILE_MODE
-from clasp_relay.storage.journal.journal_file import CACHED_STATEMENTS, JournalFile
+from clasp_relay.storage.journal.journal_file import JournalFile
+from clasp_relay.storage.journal.statements import CACHED_STATEMENTS
 
 APPLICATION_ID = 0x434C4A4C
 """«CLJL», in the header of every journal of ours."""
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """The number of the last ``schema/journal-N.sql``."""
 
 BUSY_TIMEOUT_S = 2.0
