@@ -221,6 +221,19 @@ class SharedFilesTests(SynchronousTestCase):
             [use.subject for use in now(self.one.usage([mine[0].subject, other.subject]))], [other.subject]
         )
 
+    def test_removal_that_the_cluster_does_not_answer_is_told(self) -> None:
+        """Whoever asked tries again; where only the object store is away, the next sweep removes the rest."""
+        file = self.world.send(self.one)
+        self.world.calls.before.add("remove")
+        self.assertRaises(Busy, now, self.two.remove(self.world.alice, file.id))
+        self.world.calls.before.clear()
+        self.objects.failing = {"remove"}
+        now(self.two.remove(self.world.alice, file.id))
+        self.assertEqual((list(self.objects.objects), self.records.missing([file.id])), ([file.id], [file.id]))
+        self.objects.failing = set()
+        now(self.one.sweep(acts=True))
+        self.assertEqual(self.objects.objects, {})
+
     def test_unread_file_goes(self) -> None:
         """A read at any relay gives it the whole time again; nobody waits until that is noted."""
         read, unread = self.world.send(self.one), self.world.send(self.one)

@@ -234,6 +234,15 @@ class ObjectStoreTests(SynchronousTestCase):
         self.put(b"x", store=self.store(1 << 33))
         self.assertEqual(self.config()["max_bytes"], 1 << 30)
 
+    def test_relays_make_the_bucket_at_once(self) -> None:
+        """However big each wants it to be: the first one's it is, and what they send is there."""
+        files = [(f"{number:032x}", self.store((64 + number) * MIB)) for number in range(4)]
+        waiting = [Deferred.fromCoroutine(store.put(each, 5, reading(b"hello"))) for each, store in files]
+        self.loop.until(partial(all_called, waiting))
+        for (file_id, _), each in zip(files, waiting, strict=True):
+            self.successResultOf(each)
+            self.assertEqual(self.get(file_id), b"hello")
+
     def test_no_room_at_all_is_said(self) -> None:
         """A bucket with next to nothing helps nobody."""
         self.patch(module, "LEAST_BYTES", 1 << 40)

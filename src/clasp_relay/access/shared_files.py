@@ -318,10 +318,12 @@ class SharedFiles(Files):
 
     async def _remove_all(self, files: Sequence[StoredFile]) -> int:
         removing = [Deferred.fromCoroutine(self._remove(file.id)) for file in files]
-        await DeferredList(removing, consumeErrors=True)
         count = 0
-        for each in removing:
-            count += await each
+        for is_done, result in await DeferredList(removing, consumeErrors=True):
+            if not is_done:
+                assert isinstance(result, Failure), "failed without a failure"
+                result.raiseException()
+            count += result is True
         return count
 
     async def _remove(self, file_id: str) -> bool:

@@ -30,6 +30,7 @@ LEAST_BYTES = 64 * 1024 * 1024
 """A bucket that would be smaller is not made."""
 
 NO_MESSAGE = 10037
+IN_USE = 10058
 NO_STREAM = 10059
 NO_REPLICAS = 10074
 NO_PEERS = 10005
@@ -192,6 +193,8 @@ class ObjectStore:
                 if config["max_bytes"] < self._max_bytes:
                     events.FILES_ROOM_SMALL.log(bytes=config["max_bytes"], wanted=self._max_bytes)
                 return
+            if code == IN_USE and verb == "CREATE":
+                return  # another relay was faster
             if code == NO_REPLICAS and config["num_replicas"] > 1:
                 config["num_replicas"] = 1
             elif _lacks_room(answer) and verb == "UPDATE":
