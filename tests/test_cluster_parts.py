@@ -145,11 +145,13 @@ class OptionTests(SynchronousTestCase):
             with self.subTest(more=more):
                 self.assertRaises(Contradiction, settings, **more)
 
-    def test_accounts_are_the_cluster_s_and_files_are_not(self) -> None:
-        """Who asks for files is told; otherwise there are none."""
-        accounts = settings(auth_port=7350)
-        self.assertFalse(accounts.takes_files)
-        self.assertRaises(Contradiction, accounts.check_together, {"files"})
+    def test_accounts_and_files_are_the_cluster_s(self) -> None:
+        """In open mode there are neither; what copies may take has a meaning in a cluster only."""
+        self.assertTrue(settings(auth_port=7350).takes_files)
+        self.assertFalse(settings(auth_port=7350, files="off").takes_files)
+        self.assertFalse(settings().takes_files)
+        settings(auth_port=7350, files_cache_bytes=1).check_together({"files", "files_cache_bytes"})
+        self.assertRaises(Contradiction, Settings().check_together, {"files_cache_bytes"})
 
     def test_options_of_a_cluster_need_one(self) -> None:
         """Alone they would do nothing."""

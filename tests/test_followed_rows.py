@@ -16,6 +16,7 @@ from twisted.trial.unittest import TestCase
 
 from clasp_relay import account_commands, admin_commands
 from clasp_relay.access.addresses import ClientAddresses
+from clasp_relay.access.files import Files
 from clasp_relay.access.permissions import TokenPermissions
 from clasp_relay.access.policy import Policy
 from clasp_relay.access.tokens import TokenTable, TokenUnknown
@@ -27,6 +28,7 @@ from clasp_relay.push.web_push import WebPush
 from clasp_relay.settings import Settings
 from clasp_relay.storage.push_subscriptions import Subscription
 from clasp_relay.storage.session_ids import GivenId
+from tests.access.test_shared_files import MemoryObjects
 from tests.cluster.account_world import Place, World
 from tests.core.world import World as CoreWorld
 from tests.http.memory_site import Answer
@@ -42,7 +44,7 @@ TURN_S = 0.02
 class Relay(Running, Place):
     """An auth server of a cluster, that is open and started."""
 
-    def __init__(self, world: World, name: str, folder: Path, **settings: Any) -> None:
+    def __init__(self, world: World, name: str, folder: Path, objects: MemoryObjects, **settings: Any) -> None:
         Place.__init__(self, world, name)
         self.folder = folder
         given: dict[str, Any] = {"data_dir": folder, "web_root": "none", "cluster": URLS} | settings
@@ -63,11 +65,18 @@ class Relay(Running, Place):
             Tells(lambda *call: self.calls.append(call)),
             push=WebPush(self.settings, REACTOR, relay, SEES_ALL, lambda *_: True),
             shared=self.accounts,
+            objects=objects,
         )
         self.site = self.server.open()
         self.server.startService()
         self._time = LoopingCall(self.core.clock.clock.advance, TURN_S)
         self._time.start(TURN_S)
+
+    @property
+    def files(self) -> Files:
+        """What users have sent."""
+        assert self.server.files is not None, "takes no files"
+        return self.server.files
 
     def is_valid(self, token: str) -> bool:
         """Tells whether a token lets somebody in here."""
@@ -97,13 +106,14 @@ class SharedTests(TestCase):
     async def start(self, **settings: Any) -> None:
         """Starts two relays as one."""
         self.world = World(REACTOR)
+        self.objects = MemoryObjects()
         self.one, self.two = self.relay("one", **settings), self.relay("two", **settings)
         self.world.decide(self.one)
         await self.until(lambda: self.two.accounts.is_ready and not self.one.accounts.has_base)
 
     def relay(self, name: str, **settings: Any) -> Relay:
         """Starts a relay on a folder of its own, until the end of the test."""
-        relay = Relay(self.world, name, Path(self.mktemp()).absolute(), **settings)
+        relay = Relay(self.world, name, Path(self.mktemp()).absolute(), self.objects, **settings)
         self.addCleanup(relay.stop)
         return self.world.begin(relay)
 
@@ -169,6 +179,49 @@ class SharedTests(TestCase):
         taken()
         self.assertEqual((await asked).status, 200)
         await self.ask(self.two, "/auth/me", bearer="cpsk_" + "0" * 32, status=401)
+
+    async def test_file_is_sent_read_and_removed_at_any(self) -> None:
+        """With a token that the relay does not know yet, too; copies of what is gone go at both."""
+        taken = self.two.take_log
+        self.two.take_log = lambda: None  # type: ignore[method-assign]
+        token = await self.register(self.one)
+        sending = ensureDeferred(self.two.ask("POST", "/files", {"picture": 1}, token))
+        await deferLater(REACTOR, 0.2)
+        self.assertNoResult(sending)
+        self.two.take_log = taken  # type: ignore[method-assign]
+        taken()
+        sent = await sending
+        self.assertEqual(sent.status, 201, sent.json)
+        path = f"/files/{sent.json['id']}"
+        files = [relay.files for relay in (self.one, self.two)]
+        for relay in (self.one, self.two, self.one):
+            self.assertEqual((await relay.ask("GET", path, bearer=token)).json, {"picture": 1})
+        await self.until(
+            lambda: [(each.stored, each.used_bytes, each.copies) for each in files] == [(1, 4096, (1, 4096))] * 2
+        )
+        self.assertEqual((await self.one.ask("DELETE", path, bearer=token)).status, 200)
+        for relay in (self.one, self.two):
+            self.assertEqual((await relay.ask("GET", path, bearer=token)).status, 404)
+        await self.until(lambda: [(each.stored, each.copies) for each in files] == [(0, (0, 0))] * 2)
+        self.assertEqual(self.objects.objects, {})
+        refused = await self.two.ask("POST", "/files", {"picture": 1}, "cpsk_" + "0" * 32)
+        self.assertEqual(refused.status, 401)
+
+    async def test_files_of_who_is_deleted_go(self) -> None:
+        """Whichever relay is asked; files of a guest are the user's who the guest becomes."""
+        guest = (await self.ask(self.one, "/auth/guest", {"user_id": "gus"})).json["token"]
+        await self.until(lambda: self.two.is_valid(guest))
+        for relay in (self.one, self.two):
+            self.assertEqual((await relay.ask("POST", "/files", {"picture": 1}, guest)).status, 201)
+        body = {"username": "Gus", "password": "password", "user_id": "gus"}
+        user = (await self.ask(self.two, "/auth/register", body, guest)).json["token"]
+        await self.until(lambda: self.one.is_valid(user))
+        for relay in (self.one, self.two):
+            used = await relay.files.usage(["gus"])
+            self.assertEqual([tuple(each) for each in used], [("gus", b"", 2, 8192)])
+            self.assertEqual(relay.files.used_by_guests_bytes, 0)
+        self.assertEqual(await self.two.files.remove_all_of("gus"), 2)
+        self.assertEqual(self.objects.objects, {})
 
     async def test_another_password_ends_all_tokens_but_one(self) -> None:
         """On both relays, console tokens included."""
@@ -305,10 +358,11 @@ class SharedTests(TestCase):
         self.command(self.one, "admin", "grant", "Ann")
         device = self.command(self.one, "token", "create", "--scopes", "read:/**")
         await self.until(lambda: self.two.is_valid(device))
+        sent = await self.one.ask("POST", "/files", {"picture": 1}, token)
         pieces: list[list[bytes]] = []
         self.one.accounts.capture(pieces.append, lambda: None)
         await self.until(lambda: bool(pieces))
-        newcomer = Relay(self.world, "three", Path(self.mktemp()).absolute())
+        newcomer = Relay(self.world, "three", Path(self.mktemp()).absolute(), self.objects)
         self.addCleanup(newcomer.stop)
         newcomer.followed = len(self.world.log)
         done: list[int] = []
@@ -316,6 +370,9 @@ class SharedTests(TestCase):
         await self.until(lambda: bool(done))
         self.world.begin(newcomer)
         self.assertTrue(newcomer.is_valid(token))
+        self.assertEqual(newcomer.files.stored, 1)
+        got = await newcomer.ask("GET", f"/files/{sent.json['id']}", bearer=token)
+        self.assertEqual(got.json, {"picture": 1})
         self.assertTrue(newcomer.is_valid(device))
         await self.until(lambda: newcomer.accounts.is_ready)
         self.assertTrue(await self.console(newcomer))
@@ -325,7 +382,7 @@ class SharedTests(TestCase):
         """From the log, as far as its file goes."""
         await self.two.stop()
         token = await self.register(self.one)
-        again = Relay(self.world, "two", self.two.folder)
+        again = Relay(self.world, "two", self.two.folder, self.objects)
         self.addCleanup(again.stop)
         again.followed = 0
         self.world.begin(again)

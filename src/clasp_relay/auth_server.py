@@ -24,7 +24,7 @@ from clasp_relay.access.console import PREFIX as CONSOLE_PREFIX
 from clasp_relay.access.console import Console
 from clasp_relay.access.devices import DeviceWatch
 from clasp_relay.access.file_quotas import GUEST_BYTES, FileLimits, FileQuotas
-from clasp_relay.access.files import Files
+from clasp_relay.access.files import Files, OwnFiles
 from clasp_relay.access.guests import GuestParams
 from clasp_relay.access.hooks import Hooks
 from clasp_relay.access.limits import AttemptLimiter, KnownAddresses, RateLimits
@@ -43,6 +43,7 @@ from clasp_relay.access.policy.language.question import given_id
 from clasp_relay.access.refusals import Busy, Later, Refusal
 from clasp_relay.access.secret_files import admin_record, read_or_make_admin_token, read_or_make_key, replace_key
 from clasp_relay.access.session_ids import KnownSessionIds
+from clasp_relay.access.shared_files import Objects, SharedFiles
 from clasp_relay.access.store_calls import MAX_WAITING_CALLS
 from clasp_relay.access.tickets import Tickets
 from clasp_relay.access.tokens import TokenRecord, TokenTable
@@ -73,6 +74,7 @@ from clasp_relay.net.websocket import ClaspFactory
 from clasp_relay.periodic import PeriodicService
 from clasp_relay.push.web_push import WebPush
 from clasp_relay.settings import Settings
+from clasp_relay.storage.file_cache import FileCache
 from clasp_relay.storage.files import FileStore
 from clasp_relay.storage.folder import prepare_folder
 from clasp_relay.storage.users import StoreBusy
@@ -190,6 +192,7 @@ class AuthServer(Service):
         push: tells browsers while no page is open; None where the relay does not.
         shared: the accounts as a cluster has them; None for a relay that is alone.
         clear: in a cluster, has the relay that decides end params (``Search``); None for a relay that is alone.
+        objects: the files that users of a cluster have sent; None for a relay that is alone, or takes none.
     """
 
     def __init__(
@@ -204,6 +207,7 @@ class AuthServer(Service):
         push: WebPush | None = None,
         shared: SharedAccounts | None = None,
         clear: Callable[[Sequence[str]], Deferred[None]] | None = None,
+        objects: Objects | None = None,
     ) -> None:
         tokens, _, policy = rights
         relay, factory = core
@@ -241,7 +245,7 @@ class AuthServer(Service):
         self._origins, self._addresses = clients
         self._store: SqliteUsers | None = None
         self.sql = ThreadWorkers(reactor, 1, MAX_WAITING_CALLS, "sql")
-        self._shared = shared
+        self._shared, self._objects = shared, objects
         tokens.is_following = shared is not None
         self._calls: Workers = shared or self.sql
         """Where users.db is called."""
@@ -383,7 +387,7 @@ class AuthServer(Service):
         passwords = Passwords(make_hasher(), self.hashing)
         accounts = self._accounts = self._make_accounts(store, passwords, audit)
         accounts.registered = self._registered
-        if settings.takes_files:
+        if settings.takes_files and (self._shared is None or self._objects is not None):
             self.files = self._open_files(store, accounts)
         devices = DeviceWatch(store.devices, self._calls, self._tokens)
         console = self._console = ConsoleParts(
@@ -426,6 +430,8 @@ class AuthServer(Service):
             root.putChild(b"files", NotFound())
         else:
             files = make_files_resource(self.files, origins=self._origins, addresses=self._addresses)
+            if self._shared is not None:
+                files.until_known = self._until_known
             root.putChild(b"files", files)
             site.open_body = files.open_body
         return site
@@ -436,10 +442,15 @@ class AuthServer(Service):
         if bearer is not None and bearer.startswith(CONSOLE_PREFIX) and not self.console.knows(bearer):
             waits = wait_until(self._relay.clock, lambda: self.console.knows(bearer))
             return AnsweredLater(waits, find, self._origins)
+        waiting = self._until_known(bearer)
+        return None if waiting is None else AnsweredLater(waiting, find, self._origins)
+
+    def _until_known(self, bearer: str | None) -> Deferred[None] | None:
+        """Returns what fires when all tokens are known that another relay may have issued; None if this one is."""
         if bearer is None or not bearer.startswith(TOKEN_PREFIX) or self._tokens.knows(bearer):
             return None
         assert self._shared is not None, "a relay that is alone knows all tokens"
-        return AnsweredLater(self._shared.catch_up_with_decider(), find, self._origins)
+        return self._shared.catch_up_with_decider()
 
     def _share(
         self,
@@ -469,6 +480,7 @@ class AuthServer(Service):
             self._known,
             limiter,
             self.push,
+            self.files if isinstance(self.files, SharedFiles) else None,
             key,
             take_key,
         )
@@ -477,23 +489,35 @@ class AuthServer(Service):
 
     def _open_files(self, store: SqliteUsers, accounts: Accounts) -> Files:
         settings = self._settings
-        self._file_store = FileStore(settings.files_folder, settings.files_database, settings.min_free_bytes)
         limits = FileLimits(
             file=settings.files_max_file, subject=settings.files_per_user, whole=settings.files_max_bytes
         )
-        files = Files(
-            store=self._file_store,
-            sql=self.sql,
-            disk=self._disk,
-            quotas=FileQuotas(limits),
-            recognise=accounts.recognise,
-            scopes_of=self._permissions.scopes_of,
-            is_user=self._tokens.is_user,
-            hash_of=self._hash_of,
-            days=settings.files_days,
-            now_s=time.time,
-            random_hex=secrets.token_hex,
-        )
+        common: dict[str, Any] = {
+            "disk": self._disk,
+            "quotas": FileQuotas(limits),
+            "recognise": accounts.recognise,
+            "scopes_of": self._permissions.scopes_of,
+            "is_user": self._tokens.is_user,
+            "hash_of": self._hashed,
+            "days": settings.files_days,
+            "now_s": time.time,
+            "random_hex": secrets.token_hex,
+        }
+        files: Files
+        if self._objects is None:
+            self._file_store = FileStore(settings.files_folder, settings.files_database, settings.min_free_bytes)
+            files = OwnFiles(store=self._file_store, sql=self.sql, **common)
+        else:
+            if settings.files_database.exists():
+                events.FILES_OF_BEFORE.log(path=str(settings.files_database))
+            files = SharedFiles(
+                records=store.files,
+                calls=self._calls,
+                cache=FileCache(settings.files_cache, settings.files_cache_bytes, settings.min_free_bytes),
+                objects=self._objects,
+                is_ready=lambda: self._relay.refuses is None,
+                **common,
+            )
         files.load(lambda subject: store.user(subject) is not None)
         return files
 
@@ -509,6 +533,8 @@ class AuthServer(Service):
         is_start, self._is_starting = self._is_starting, False
         self._session_ids.renew()
         acting = self._acting
+        if self.files is not None:
+            await self.files.sweep(acts=acting is not None)
         if acting is None:
             return
         if acting.guests is not None:

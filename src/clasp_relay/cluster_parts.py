@@ -12,7 +12,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from clasp_relay.access.console import Console, GivenToken
-from clasp_relay.access.refusals import Busy
+from clasp_relay.access.refusals import Busy, NoRoom
 from clasp_relay.access.tickets import Given, Tickets
 from clasp_relay.cluster.account_asking import NOT_DONE
 from clasp_relay.cluster.accounts import SharedAccounts
@@ -23,6 +23,7 @@ from clasp_relay.cluster.following import Following
 from clasp_relay.cluster.ledger import Ledger
 from clasp_relay.cluster.membership import NodeOptions, Position, Role, position_of
 from clasp_relay.cluster.node import Node
+from clasp_relay.cluster.objects import ObjectStore
 from clasp_relay.cluster.passes import share_passes
 from clasp_relay.cluster.past import Past
 from clasp_relay.core.handlers import HANDLERS
@@ -92,6 +93,18 @@ class ClusterParts:
                 self._publish,
                 lambda sentence: Busy(sentence, RETRY_AFTER_S),
                 self._lost,
+            )
+        self.objects: ObjectStore | None = None
+        """The files that users have sent; None where the relay takes none."""
+        if settings.takes_files:
+            self.objects = ObjectStore(
+                settings.cluster_name,
+                settings.files_bucket_bytes,
+                self._started_engine,
+                time.monotonic,
+                reactor.callLater,
+                lambda sentence: Busy(sentence, RETRY_AFTER_S),
+                NoRoom,
             )
         self._deciding_now: Deciding | None = None
         self._at_decider: list[AtDecider] = []
@@ -336,9 +349,12 @@ class ClusterParts:
     def _send(self, packet: Any) -> None:
         self._opened.send_packet(packet)
 
-    def _publish(self, name: str, payload: bytes) -> None:
+    def _started_engine(self) -> NatsEngine:
         assert self._engine is not None, "used before it was opened"
-        self._engine.publish(f"{self._settings.cluster_name}.{name}", payload)
+        return self._engine
+
+    def _publish(self, name: str, payload: bytes) -> None:
+        self._started_engine().publish(f"{self._settings.cluster_name}.{name}", payload)
 
     def _has_accounts(self, _change: Change) -> None:
         self._lost(

@@ -20,6 +20,7 @@ from clasp_relay.access.devices import DeviceWatch
 from clasp_relay.access.limits import MAX_KEYS, AttemptLimiter, KnownAddresses
 from clasp_relay.access.refusals import Busy
 from clasp_relay.access.session_ids import KnownSessionIds
+from clasp_relay.access.shared_files import SharedFiles
 from clasp_relay.access.store_calls import StoreCalls
 from clasp_relay.access.tokens import MAX_EXPIRED, TokenRecord, TokenTable
 from clasp_relay.access.workers import Workers
@@ -53,6 +54,7 @@ class FollowedRows:
         known: from which addresses users have signed in lately.
         limiter: counts attempts to sign in.
         push: tells browsers; None where the relay does not.
+        files: what users have sent to each other; None where the relay takes none.
         key: that client addresses are hashed with.
         take_key: takes another one; it may raise a StartError.
     """
@@ -69,6 +71,7 @@ class FollowedRows:
         known: KnownAddresses,
         limiter: AttemptLimiter,
         push: WebPush | None,
+        files: SharedFiles | None,
         key: bytes,
         take_key: Callable[[bytes], None],
     ) -> None:
@@ -84,6 +87,7 @@ class FollowedRows:
         self._known = known
         self._limiter = limiter
         self._push = push
+        self._files = files
         self._take_key = take_key
         self._is_taking_note = self._is_stale = False
         self._takers: Mapping[str, Callable[[Row], None]] = {
@@ -107,6 +111,9 @@ class FollowedRows:
         self._devices.written(sum(row.table == "device_tokens" and row.values is not None for row in rows))
         if any(row.table in DECIDED for row in rows):
             self._take_note()
+        files = [row for row in rows if row.table == "sent_files"]
+        if files and self._files is not None:
+            self._files.follow(str(row.key[0]) for row in files if row.values is None)
         addresses = [row for row in rows if row.table == "sign_in_addresses" and row.values is not None]
         if addresses:
             users = sorted({str(row.key[0]) for row in addresses})
@@ -232,6 +239,8 @@ class FollowedRows:
         await self._session_ids.reload()
         if self._push is not None:
             await self._push.reload()
+        if self._files is not None:
+            await self._files.reload()
         await self._console.take_note()
 
 

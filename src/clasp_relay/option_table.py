@@ -238,7 +238,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("token-ttl", "token_ttl_s", "lifetime of a token, in seconds; 0 for no expiry"),
     Option("registration", "registration", "who may register: open (everybody), invite (who has an invite), closed"),
     Option("guests", "guests", "whether guests may sign in: on, off"),
-    Option("files", "files", "whether users may send files to each other: on, off; a cluster has none"),
+    Option("files", "files", "whether users may send files to each other: on, off"),
     Option("files-max-file", "files_max_file", "maximum size of one file, in bytes"),
     Option(
         "files-per-user",
@@ -252,6 +252,11 @@ OPTIONS: tuple[Option, ...] = (
         "files-days",
         "files_days",
         "for how many days a file is kept after it was read for the last time; 0 for ever",
+    ),
+    Option(
+        "files-cache-bytes",
+        "files_cache_bytes",
+        "in a cluster, maximum size of a relay's copies of files that are in the object store, in bytes",
     ),
     Option("audit-days", "audit_days", "for how many days the audit log is kept; 0 for ever"),
     Option(

@@ -132,6 +132,7 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
         push,
         clear=None if cluster is None else cluster.clear,
         shared=None if cluster is None else cluster.accounts,
+        objects=None if cluster is None else cluster.objects,
     )
     relay.origin_of = auth.origin_of
     doors = (*make_doors(settings, reactor, relay, factory, log, auth.sign_in, claims), places)

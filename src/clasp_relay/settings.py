@@ -278,6 +278,9 @@ class Settings:
     files_days: Annotated[int, Whole(0, 36_500)] = 90
     """For how many days a file is kept after somebody read it for the last time; 0: for ever."""
 
+    files_cache_bytes: Annotated[int, Whole(1)] = 1024 * 1024 * 1024
+    """In a cluster, maximum size of the copies that a relay keeps of files in the object store, in bytes."""
+
     audit_days: Annotated[int, Whole(0)] = 365
     """For how many days the audit log is kept; 0: for ever."""
 
@@ -385,8 +388,18 @@ class Settings:
 
     @property
     def takes_files(self) -> bool:
-        """Whether users may send files to each other; in open mode nobody is a user, and a cluster keeps no files."""
-        return self.files == "on" and not self.is_open_mode and not self.cluster
+        """Whether users may send files to each other; in open mode nobody is a user."""
+        return self.files == "on" and not self.is_open_mode
+
+    @property
+    def files_cache(self) -> Path:
+        """Where copies of files are kept that are in the object store of a cluster."""
+        return self.data_dir / "files-cache"
+
+    @property
+    def files_bucket_bytes(self) -> int:
+        """How big the object store of a cluster may become: each file takes some hundred bytes more than its own."""
+        return self.files_max_bytes + self.files_max_bytes // 4 + 64 * 1024 * 1024
 
     @property
     def files_folder(self) -> Path:
@@ -446,15 +459,13 @@ class Settings:
                 if name in given:
                     raise Contradiction("{}: conflicts with {}; leave it out", name, asked)
         elif not self.cluster:
-            for name in ("cluster_name", "cluster_creds", "relay_name", "standby"):
+            for name in ("cluster_name", "cluster_creds", "relay_name", "standby", "files_cache_bytes"):
                 if name in given:
                     raise Contradiction("{}: has no effect without {}", name, asked)
             return
         if not self.writes_journal:
             name = "journal_memory" if self.journal_memory else "durability"
             raise Contradiction("{}: needs a journal; leave {} out, or set durability to power", asked, name)
-        if not self.is_open_mode and self.files == "on" and "files" in given:
-            raise Contradiction("{}: files that users send are not supported with it; set {} to off", asked, "files")
 
     def _check_endpoints(self, given: Collection[str]) -> None:
         """Checks that nothing is said twice about where to listen."""

@@ -31,7 +31,7 @@ __all__ = ["WorkerSet", "nats_program"]
 
 MAX_MEMORY_BYTES = 64 * 1024 * 1024
 MAX_FILE_BYTES = 2 * 1024 * 1024 * 1024
-"""What nats-server may keep in memory, and on disk."""
+"""What nats-server may keep in memory, and on disk; of files that users send more."""
 
 RESTART_S = 1.0
 """How long it waits before it starts again what has ended."""
@@ -170,8 +170,9 @@ class WorkerSet(Service):
 
     def _write_config(self, folder: Path, port: int, password: str) -> Path:
         folder.mkdir(mode=0o700, exist_ok=True)
+        disk_bytes = MAX_FILE_BYTES + (self._settings.files_bucket_bytes if self._settings.takes_files else 0)
         text = _CONFIG.format(
-            port=port, folder=folder.absolute(), memory=MAX_MEMORY_BYTES, disk=MAX_FILE_BYTES, password=password
+            port=port, folder=folder.absolute(), memory=MAX_MEMORY_BYTES, disk=disk_bytes, password=password
         )
         path = folder / "nats.conf"
         path.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access import files as module
 from clasp_relay.access.file_quotas import MIB, FileLimits, FileQuotas
-from clasp_relay.access.files import DAY_S, MAX_WAITING_BYTES, WRITE_BYTES, Files, Upload, UploadCut, refusal_of
+from clasp_relay.access.files import DAY_S, MAX_WAITING_BYTES, WRITE_BYTES, OwnFiles, Upload, UploadCut, refusal_of
 from clasp_relay.access.refusals import Busy, Forbidden, Limited, Missing, NoRoom, Unauthenticated
 from clasp_relay.access.secret_files import admin_record
 from clasp_relay.access.workers import Workers
@@ -35,7 +35,7 @@ class World:
         self.folder = folder / "files"
         folder.mkdir(exist_ok=True)
         self.store = FileStore(self.folder, folder / "files.db")
-        self.files = Files(
+        self.files = OwnFiles(
             store=self.store,
             sql=sql or InlineWorkers(),
             disk=disk or InlineWorkers(),

@@ -6,13 +6,16 @@ import os
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.protocol import connectionDone
 from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 
 from clasp_relay.access.addresses import ClientAddresses
 from clasp_relay.access.file_quotas import MIB
+from clasp_relay.access.refusals import Busy
 from clasp_relay.access.workers import Workers
 from clasp_relay.http.bounded import MAX_DRAINED_BYTES
 from clasp_relay.http.connections import BODY_TIMEOUT_S
@@ -36,6 +39,7 @@ class FilesSite:
     def __init__(self, folder: Path, disk: Workers | None = None, sql: Workers | None = None) -> None:
         self.world = World(folder, disk, sql)
         api = make_files_resource(self.world.files, origins=Origins(None), addresses=ClientAddresses(()))
+        self.api = api
         self.memory = MemorySite(Resource())
         self.memory.site.resource.putChild(b"files", api)
         self.memory.site.open_body = api.open_body
@@ -55,6 +59,64 @@ class FilesSite:
     def send(self, body: bytes = b"hello") -> str:
         """Sends a file; returns the path of it below /files."""
         return f"/{self.ask('POST', '', body).json['id']}"
+
+
+class LateTokenTests(SynchronousTestCase):
+    """Uploads whose token another relay may have issued just now."""
+
+    def setUp(self) -> None:
+        """Nothing is known of tokens yet."""
+        self.site = FilesSite(Path(self.mktemp()))
+        self.addCleanup(self.site.world.store.close)
+        self.waits: Deferred[None] = Deferred()
+        self.site.api.until_known = lambda _: self.waits
+
+    def begin(self, body: bytes, length: int, bearer: str) -> tuple[Any, StringTransport]:
+        """Sends the beginning of an upload."""
+        protocol, transport = self.site.memory.connect()
+        head = f"POST /files HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {bearer}\r\nContent-Length: {length}\r\n\r\n"
+        protocol.dataReceived(head.encode() + body)
+        self.site.memory.clock.advance(0)
+        return protocol, transport
+
+    def test_body_waits_until_the_token_is_known(self) -> None:
+        """Whether all of it has come by then, or not; meanwhile nothing more is read."""
+        for rest in (b"", b"world"):
+            with self.subTest(rest=rest):
+                self.waits = Deferred()
+                protocol, transport = self.begin(b"hello", 5 + len(rest), self.site.world.alice)
+                self.assertEqual(transport.value(), b"")
+                self.assertEqual(transport.producerState, "paused" if rest else "producing")
+                self.waits.callback(None)
+                self.site.memory.clock.advance(0)
+                if rest:
+                    protocol.dataReceived(rest)
+                    self.site.memory.clock.advance(0)
+                answer = parse_answer(transport.value())
+                self.assertEqual((answer.status, answer.json["size"]), (201, 5 + len(rest)))
+                path = f"/{answer.json['id']}"
+                self.assertEqual(self.site.ask("GET", path).body, b"hello" + rest)
+
+    def test_token_that_nobody_has_issued_is_refused(self) -> None:
+        """And so is one of which nobody can tell."""
+        for refuse, status in ((lambda: self.waits.callback(None), 401), (self.cut_off, 503)):
+            self.waits = Deferred()
+            _, transport = self.begin(b"hello", 5, "cpsk_nobody")
+            refuse()
+            self.site.memory.clock.advance(0)
+            self.assertEqual(parse_answer(transport.value()).status, status)
+        self.assertEqual(self.site.world.names, [])
+
+    def cut_off(self) -> None:
+        """The relay that decides does not answer."""
+        self.waits.errback(Busy("Try again.", 5))
+
+    def test_client_that_is_gone_leaves_nothing(self) -> None:
+        """Whether its token is known later or not."""
+        protocol, _ = self.begin(b"hel", 5, self.site.world.alice)
+        protocol.connectionLost(Failure(connectionDone))
+        self.waits.callback(None)
+        self.assertEqual((self.site.world.names, self.site.world.files.quotas.arriving), ([], 0))
 
 
 class FilesApiTests(SynchronousTestCase):

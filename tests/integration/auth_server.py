@@ -17,7 +17,7 @@ from clasp_relay.access.accounts import Accounts, load_tokens
 from clasp_relay.access.addresses import ClientAddresses, hasher_of_addresses
 from clasp_relay.access.console import Console
 from clasp_relay.access.file_quotas import MIB, FileLimits, FileQuotas
-from clasp_relay.access.files import Files
+from clasp_relay.access.files import OwnFiles
 from clasp_relay.access.hooks import Hooks
 from clasp_relay.access.limits import AttemptLimiter, KnownAddresses, RateLimits
 from clasp_relay.access.names import name_keys
@@ -112,7 +112,7 @@ class AuthServer:
         self.site = make_site(root, REACTOR)
         self.disk = ThreadWorkers(REACTOR, 2, 256, "files")
         self.file_store = FileStore(path.parent / "files", path.parent / "files.db")
-        files = Files(
+        files = OwnFiles(
             store=self.file_store,
             sql=self.sql,
             disk=self.disk,

@@ -24,7 +24,7 @@ _CONFIG = """\
 server_name: "{name}"
 listen: "{address}:{ports.clients}"
 http: "{address}:{ports.monitor}"
-jetstream {{ store_dir: "{folder}/store", max_memory_store: 67108864, max_file_store: 1073741824 }}
+jetstream {{ store_dir: "{folder}/store", max_memory_store: 67108864, max_file_store: 2147483648 }}
 {rest}
 """
 _QUORUM = """\

@@ -15,14 +15,19 @@ from clasp_relay.storage import users_rows as module
 from clasp_relay.storage.administration import AdminStore
 from clasp_relay.storage.audit import AuditEntry
 from clasp_relay.storage.devices import DeviceToken
+from clasp_relay.storage.files import StoredFile
 from clasp_relay.storage.hooks import Hook
 from clasp_relay.storage.push_subscriptions import Subscription
+from clasp_relay.storage.sent_files import Bounds
 from clasp_relay.storage.session_ids import GivenId
-from clasp_relay.storage.users import NameTaken, StoreBusy, StoreRefusal, TokenGone, UserChanged
+from clasp_relay.storage.users import Claim, NameTaken, StoreBusy, StoreRefusal, TokenGone, UserChanged
 from clasp_relay.storage.users_rows import TABLES, Position, Row, Told
 from clasp_relay.storage.users_sqlite import SqliteUsers
 from tests.storage.test_users_sqlite import ALICE, BOB, DAY_S, GINA, GUEST, NO_PROOF, NOW_S, keys_of, token, user
 
+FILE = StoredFile("0" * 32, "u1", b"", 5, 4096, NOW_S, NOW_S)
+BOUNDS = Bounds(0, 8192, 8192, 65_536, 32_768)
+ANY_GUEST = Claim(None, True, NOW_S)
 ENTRY = AuditEntry(NOW_S, "admin.test", actor="root")
 DEVICE = DeviceToken("d1", b"device", "clasp.device.d1", "lamp", ("read:/**",), NOW_S, None)
 SUBSCRIPTION = Subscription("https://push.example/1", "u1", b"key", b"auth", b"a", NOW_S)
@@ -31,6 +36,11 @@ CALLS: tuple[tuple[str, Callable[[SqliteUsers], object]], ...] = (
     ("a user", lambda s: s.add_user(user(), ALICE, token("a"), NO_PROOF)),
     ("another user", lambda s: s.add_user(user("u2", "Bob"), BOB, token("b", "u2"), NO_PROOF)),
     ("a guest", lambda s: s.add_guest_token(token("g", "g1", guest=True), GUEST, NO_PROOF)),
+    ("a guest's file", lambda s: s.files.add(FILE._replace(id="1" * 32, subject="g1", origin=b"home"), BOUNDS)),
+    ("a file", lambda s: s.files.add(FILE, BOUNDS)),
+    ("no room", lambda s: s.files.add(FILE._replace(id="2" * 32, charged=BOUNDS.whole), BOUNDS)),
+    ("its bytes", lambda s: s.files.store(FILE.id)),
+    ("a reader", lambda s: s.files.note_read(FILE.id, NOW_S + DAY_S)),
     ("a sign-in", lambda s: s.add_user_token(token("a2"), 0)),
     ("a refresh", lambda s: s.add_refreshed_token(token("a3")._replace(replaces=token("a").digest), token("a").digest)),
     ("its first use", lambda s: s.end_replaced(token("a3").digest, NOW_S + 60)),
@@ -65,6 +75,9 @@ CALLS: tuple[tuple[str, Callable[[SqliteUsers], object]], ...] = (
     ("an invite revoked", lambda s: s.revoke_invite(b"invite"[:4].hex())),
     ("deleted", lambda s: s.administration.delete("u3", ENTRY, erases_messages=True)),
     ("nothing left", lambda s: s.administration.deleted("u3", ENTRY)),
+    ("the guest is a user", lambda s: s.add_user(user("g1", "Gast"), keys_of("Gast"), token("h", "g1"), ANY_GUEST)),
+    ("a file removed", lambda s: s.files.remove(FILE.id)),
+    ("objects without a record", lambda s: s.files.confirm_missing([FILE.id, "1" * 32])),
     ("audit trimmed", lambda s: s.audit.trim(0, 3)),
     ("tokens purged", lambda s: s.purge(NOW_S + 300 * DAY_S, 1_000)),
 )
@@ -115,6 +128,10 @@ class Files:
         self.follow(attempt.rows, outside.told)
 
 
+_OWN = {"log_position", "log_calls", "changed_rows", "own_erasures", "sent_files_use", "sent_files_totals"}
+"""Tables that each file has for itself."""
+
+
 class _Case(SynchronousTestCase):
     """Makes stores."""
 
@@ -140,7 +157,7 @@ class RowsTests(_Case):
             for row in store.rows._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
             if not row[0].startswith("sqlite_")
         }
-        self.assertEqual(tables - {"log_position", "log_calls", "changed_rows", "own_erasures"}, set(TABLES))
+        self.assertEqual(tables - _OWN, set(TABLES))
         for name, table in TABLES.items():
             columns = store.rows._db.execute(f"PRAGMA table_info({name})").fetchall()
             with self.subTest(table=name):

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from clasp_relay.access.refusals import BadInput, Limited, NoRoom, TooLarge
+from clasp_relay.access.refusals import BadInput, Later, Limited, NoRoom, TooLarge
 
-__all__ = ["BLOCK_BYTES", "FileLimits", "FileOwner", "FileQuotas", "charge"]
+__all__ = ["BLOCK_BYTES", "FileLimits", "FileOwner", "FileQuotas", "charge", "no_room"]
 
 BLOCK_BYTES = 4096
 """A file takes whole blocks of the disk, at least one; a count of bytes alone would let millions of tiny files in."""
@@ -80,6 +80,36 @@ class FileLimits:
     def guest(self) -> int:
         """The bound of all files of one guest."""
         return min(GUEST_BYTES, self.subject or GUEST_BYTES)
+
+    @property
+    def guests(self) -> int:
+        """The bound of all files of all guests."""
+        return int(self.whole * GUESTS_SHARE)
+
+
+def no_room(lacking: str, limits: FileLimits) -> Later | NoRoom:
+    """Returns what a client is told whose file would exceed a bound.
+
+    Args:
+        lacking: ``subject`` or ``guest`` for the sender's own, ``guest_address``, ``whole`` or ``guests``.
+        limits: the bounds.
+    """
+    match lacking:
+        case "subject" | "guest":
+            share = limits.guest if lacking == "guest" else limits.subject
+            return Limited(
+                f"Your files would take more than {_amount(share)}. Delete some of them, or send a smaller one.",
+                _LATER_S,
+            )
+        case "guest_address":
+            return Limited(
+                f"The files of the guests at your address would take more than {_amount(GUEST_ADDRESS_BYTES)}. "
+                "Delete some of them, or register.",
+                _LATER_S,
+            )
+        case "whole":
+            return NoRoom("The relay has no room for more files. Send a smaller one, or ask its operator.")
+    return NoRoom("The relay has no room for more files of guests. Register, or send a smaller one.")
 
 
 def charge(size_bytes: int) -> int:
@@ -161,20 +191,13 @@ class FileQuotas:
         if self.arriving >= UPLOADS_AT_ONCE or is_full:
             raise Limited("Too many files are being sent at once. Try again when one of them has arrived.", _SOON_S)
         if share and self._by_subject[owner.subject] + charged > share:
-            raise Limited(
-                f"Your files would take more than {_amount(share)}. Delete some of them, or send a smaller one.",
-                _LATER_S,
-            )
+            raise no_room("guest" if owner.is_guest else "subject", limits)
         if owner.is_guest and self._by_origin[owner.origin] + charged > GUEST_ADDRESS_BYTES:
-            raise Limited(
-                f"The files of the guests at your address would take more than {_amount(GUEST_ADDRESS_BYTES)}. "
-                "Delete some of them, or register.",
-                _LATER_S,
-            )
+            raise no_room("guest_address", limits)
         if self.bytes + charged > limits.whole:
-            raise NoRoom("The relay has no room for more files. Send a smaller one, or ask its operator.")
-        if owner.is_guest and self.guest_bytes + charged > limits.whole * GUESTS_SHARE:
-            raise NoRoom("The relay has no room for more files of guests. Register, or send a smaller one.")
+            raise no_room("whole", limits)
+        if owner.is_guest and self.guest_bytes + charged > limits.guests:
+            raise no_room("guests", limits)
 
     def _count(self, owner: FileOwner, by: int) -> None:
         self.bytes += by

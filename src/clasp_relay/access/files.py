@@ -7,10 +7,11 @@ types travel there, too; the relay never learns them.
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, fail
 
@@ -21,9 +22,18 @@ from clasp_relay.access.tokens import TokenRecord
 from clasp_relay.access.workers import Workers
 from clasp_relay.errors import ClaspError, cause_text
 from clasp_relay.logs import events
-from clasp_relay.storage.files import DiskFull, FileReader, FileStore, FileUse, FileWriter, StoredFile
+from clasp_relay.storage.files import DiskFull, FileFolder, FileReader, FileStore, FileUse, FileWriter, StoredFile
 
-__all__ = ["FileCounts", "FileReading", "Files", "Upload", "UploadCut", "refusal_of"]
+__all__ = [
+    "FileCounts",
+    "FileReading",
+    "Files",
+    "OwnFiles",
+    "Records",
+    "Upload",
+    "UploadCut",
+    "refusal_of",
+]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -49,6 +59,22 @@ _NO_SUCH_FILE = "There is no such file. It may have been deleted, or nobody has 
 _DISK_FULL = "The relay's disk is full. Try again later, or tell its operator."
 
 
+class Records(Protocol):
+    """Where the records of files are, as far as it is read alike everywhere. Its methods block."""
+
+    def find(self, file_id: str, /) -> StoredFile | None:
+        """Returns the record of a file; None where there is none."""
+
+    def usage(self, subjects: Sequence[str], /) -> list[FileUse]:
+        """Returns what the files of some users take."""
+
+    def unread_since(self, before_s: int, limit: int, /) -> list[StoredFile]:
+        """Returns files that were read before a time for the last time, the longest unread first."""
+
+    def of_subject(self, subject: str, limit: int, /) -> list[StoredFile]:
+        """Returns files of one user, the oldest first."""
+
+
 class UploadCut(ClaspError):
     """The sender is gone before the file was whole."""
 
@@ -68,6 +94,8 @@ class FileCounts:
     """Files that were deleted, or that nobody had read for long."""
     received_bytes: int = 0
     sent_bytes: int = 0
+    fetched: int = 0
+    """Files that were copied from the object store of a cluster."""
 
 
 class Upload:
@@ -86,9 +114,10 @@ class Upload:
     ) -> None:
         self.room: Callable[[], None] = _nothing
         """Called when more may be written after ``write`` returned False."""
+        self.record = record
+        """What will be recorded of it."""
         self._files = files
         self._writer = writer
-        self._record = record
         self._owner = owner
         self._bearer = bearer
         self._waiting = bytearray()
@@ -103,7 +132,7 @@ class Upload:
     @property
     def length(self) -> int:
         """Its length in bytes."""
-        return self._record.size
+        return self.record.size
 
     def write(self, data: bytes) -> bool:
         """Takes bytes.
@@ -136,6 +165,12 @@ class Upload:
             self._fail(UploadCut("the sender is gone"))
             self._work()
 
+    def refuse(self, refusal: Refusal) -> None:
+        """Gives the file up, which is refused. Does nothing when all of it has come, or it has failed."""
+        if self._failure is None and not self._is_whole:
+            self._fail(refusal)
+            self._work()
+
     def _work(self) -> None:
         """Begins to write, or to end, unless that is done already."""
         if self._is_at_work or self._is_over:
@@ -158,17 +193,17 @@ class Upload:
                 self._is_at_work = False
                 return
             if self._failure is None:
-                await self._files.store(self._bearer, self._owner, self._writer, self._record)
+                await self._files.store(self._bearer, self._owner, self._writer, self.record)
         except Exception as error:
             # With its traceback, which holds this call, it would be a cycle.
             self._fail(error.with_traceback(None) if isinstance(error, Refusal) else error)
         if self._failure is not None:
-            await self._files.drop(self._owner, self._writer, self._record, self._failure)
+            await self._files.drop(self._owner, self._writer, self.record, self._failure)
         self._is_over = True
         if not self._is_whole:
             return
         if self._failure is None:
-            self._done.callback(self._record)
+            self._done.callback(self.record)
         else:
             self._done.errback(self._failure)
 
@@ -210,12 +245,12 @@ class FileReading:
             self._files.end_reading(self._lane)
 
 
-class Files:
+class Files(ABC):
     """The files of a relay. All methods are for the event loop's thread.
 
     Args:
-        store: where they are; called through ``sql`` and ``disk``.
-        sql: the one thread that records are read and written on.
+        records: tells which files there are; called through ``on_sql``.
+        folder: where their bytes arrive; called through ``disk``.
         disk: the threads that bytes are read and written on.
         quotas: how much they may take.
         recognise: returns a token's record, or raises ``Unauthenticated``.
@@ -230,8 +265,8 @@ class Files:
     def __init__(
         self,
         *,
-        store: FileStore,
-        sql: Workers,
+        records: Records,
+        folder: FileFolder,
         disk: Workers,
         quotas: FileQuotas,
         recognise: Callable[[str | None], TokenRecord],
@@ -248,8 +283,8 @@ class Files:
         """What has happened."""
         self.stored = 0
         """How many there are."""
-        self._store = store
-        self._sql = sql
+        self._records = records
+        self._folder = folder
         self._disk = disk
         self._recognise = recognise
         self._scopes_of = scopes_of
@@ -260,26 +295,65 @@ class Files:
         self._random_hex = random_hex
         self._reading: Counter[bytes] = Counter()
         """Files that are being read, by keyed hashes of client addresses."""
-        self._unnamed: dict[str, list[Deferred[None]]] = {}
-        """Files that have a record and no name on the disk yet, and who waits for that."""
 
+    @property
+    def used_bytes(self) -> int:
+        """What all files take, those that are arriving included."""
+        return self.quotas.bytes
+
+    @property
+    def used_by_guests_bytes(self) -> int:
+        """What the files of guests take."""
+        return self.quotas.guest_bytes
+
+    @property
+    def copies(self) -> tuple[int, int] | None:
+        """How many copies there are of what is in the object store of a cluster, and their bytes; None without one."""
+        return None
+
+    # Where they are
+
+    @abstractmethod
     def load(self, is_account: Callable[[str], bool]) -> None:
-        """Removes what a kill has left, and counts what is there; before the relay listens, on the caller's thread.
+        """Looks what is there; before the relay listens, on the caller's thread.
 
         Args:
             is_account: tells whether an id is a registered user's.
         """
-        swept = self._store.sweep()
-        if swept.parts or swept.records:
-            events.FILES_SWEPT.log(parts=swept.parts, records=swept.records)
-        if swept.strangers:
-            events.FILES_UNKNOWN.log(count=swept.strangers)
-        for subject in {each.subject for each in self._store.usage() if each.origin}:
-            if is_account(subject):
-                self._store.give_to_account(subject)
-        used = self._store.usage()
-        self.quotas.load((FileOwner(each.subject, each.origin), each.charged) for each in used)
-        self.stored = sum(each.files for each in used)
+
+    @abstractmethod
+    def on_sql(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        """Calls a method of the records."""
+
+    @abstractmethod
+    async def store(self, bearer: str | None, owner: FileOwner, writer: FileWriter, record: StoredFile) -> None:
+        """Stores a file whose bytes are written; for ``Upload``."""
+
+    @abstractmethod
+    async def registered(self, subject: str) -> None:
+        """Is told that a guest is a user now: the files are the user's, and count as those of users do."""
+
+    @abstractmethod
+    async def sweep(self, *, acts: bool) -> None:
+        """Removes what failures have left; to be called once an hour.
+
+        Args:
+            acts: whether this relay does so for all of a cluster.
+        """
+
+    @abstractmethod
+    async def _note_read(self, file: StoredFile) -> None:
+        """Notes that a file is looked at."""
+
+    @abstractmethod
+    async def _open(self, lane: FileOwner, file: StoredFile) -> FileReader | None:
+        """Opens a file; returns None where it is gone."""
+
+    @abstractmethod
+    async def _remove_all(self, files: Sequence[StoredFile]) -> int:
+        """Deletes files; returns how many were there."""
+
+    # What clients ask
 
     def begin(self, bearer: str | None, address: str, size_bytes: int) -> Upload:
         """Begins to take a file.
@@ -304,7 +378,7 @@ class Files:
         now_s = int(self._now_s())
         file_id = self._random_hex(16)
         record = StoredFile(file_id, owner.subject, owner.origin, size_bytes, charge(size_bytes), now_s, now_s)
-        return Upload(self, self._store.writer(file_id, size_bytes), record, owner, bearer)
+        return Upload(self, self._folder.writer(file_id, size_bytes), record, owner, bearer)
 
     async def find(self, bearer: str | None, file_id: str) -> StoredFile:
         """Returns the record of a file, and notes that it is looked at.
@@ -314,7 +388,7 @@ class Files:
         """
         self._recognise(bearer)
         file = await self._find(file_id)
-        await self.on_sql(self._store.note_read, file, int(self._now_s()))
+        await self._note_read(file)
         return file
 
     async def open(self, bearer: str | None, address: str, file: StoredFile) -> FileReading:
@@ -333,7 +407,7 @@ class Files:
             raise Limited("Too many files are being read at once. Try again when one of them has arrived.", _SOON_S)
         self._reading[lane.address] += 1
         try:
-            reader = await self.on_disk(lane, self._store.reader, file.id)
+            reader = await self._open(lane, file)
             if reader is None:
                 raise Missing(_NO_SUCH_FILE)
         except BaseException:
@@ -358,28 +432,18 @@ class Files:
         file = await self._find(file_id)
         if file.subject != token.subject and not Scopes.parse(self._scopes_of(token)).is_admin_everywhere:
             raise Forbidden("This file is somebody else's: only who sent it or an administrator may delete it.")
-        await self._remove(file)
+        await self._remove_all([file])
 
     async def remove_all_of(self, subject: str) -> int:
         """Deletes all files of a user; returns how many there were."""
         count = 0
-        while found := await self.on_sql(self._store.of_subject, subject, _ENDED_AT_ONCE):
-            for file in found:
-                count += await self._remove(file)
+        while found := await self.on_sql(self._records.of_subject, subject, _ENDED_AT_ONCE):
+            count += await self._remove_all(found)
         return count
-
-    async def registered(self, subject: str) -> None:
-        """Is told that a guest is a user now: the files are the user's, and count as those of users do."""
-        try:
-            used = await self.on_sql(self._store.give_to_account, subject)
-        except Busy:
-            return  # the next start does it
-        for use in used:
-            self.quotas.move(FileOwner(use.subject, use.origin), use.charged)
 
     async def usage(self, subjects: Sequence[str]) -> list[FileUse]:
         """Returns what the files of some users take."""
-        return await self.on_sql(self._store.usage, subjects)
+        return await self.on_sql(self._records.usage, subjects)
 
     async def end_old(self) -> None:
         """Deletes the files that nobody has read for long."""
@@ -387,9 +451,8 @@ class Files:
             return
         before_s = int(self._now_s()) - self._days * DAY_S
         count = 0
-        while found := await self.on_sql(self._store.unread_since, before_s, _ENDED_AT_ONCE):
-            for file in found:
-                count += await self._remove(file)
+        while found := await self.on_sql(self._records.unread_since, before_s, _ENDED_AT_ONCE):
+            count += await self._remove_all(found)
         if count:
             events.FILES_ENDED.log(count=count, days=self._days)
 
@@ -397,12 +460,80 @@ class Files:
         """Calls a function on one of the disk's threads."""
         return self._disk.run(lane.subject, _nothing, work, *args, **kwargs)
 
+    async def drop(self, owner: FileOwner, writer: FileWriter, record: StoredFile, why: Exception) -> None:
+        """Forgets a file that did not arrive; for ``Upload``."""
+        if isinstance(why, UploadCut):
+            self.counts.cut += 1
+        else:
+            self.counts.refused += 1
+        if isinstance(why, OSError | DiskFull):
+            events.FILE_NOT_STORED.log(cause=cause_text(why))
+        try:
+            await self.on_disk(owner, writer.discard)
+        except Exception as error:  # the next start removes it
+            events.FILE_NOT_STORED.log(cause=cause_text(error))
+        self.quotas.end(owner)
+        self.quotas.give_back(owner, record.size)
+
+    async def forget(self, record: StoredFile) -> None:
+        """Deletes a file whose sender is gone before it learned the id."""
+        await self._remove_all([record])
+
+    async def _find(self, file_id: str) -> StoredFile:
+        file = await self.on_sql(self._records.find, file_id) if _ID.fullmatch(file_id) else None
+        if file is None:
+            raise Missing(_NO_SUCH_FILE)
+        return file
+
+
+class OwnFiles(Files):
+    """The files of a relay that is alone: all of them are on its disk.
+
+    Args:
+        store: where they are; called through ``sql`` and ``disk``.
+        sql: the one thread that records are read and written on.
+        rest: see ``Files``.
+    """
+
+    def __init__(self, *, store: FileStore, sql: Workers, **rest: Any) -> None:
+        super().__init__(records=store, folder=store, **rest)
+        self._store = store
+        self._sql = sql
+        self._unnamed: dict[str, list[Deferred[None]]] = {}
+        """Files that have a record and no name on the disk yet, and who waits for that."""
+
+    def load(self, is_account: Callable[[str], bool]) -> None:
+        """Removes what a kill has left, and counts what is there; see ``Files``."""
+        swept = self._store.sweep()
+        if swept.parts or swept.records:
+            events.FILES_SWEPT.log(parts=swept.parts, records=swept.records)
+        if swept.strangers:
+            events.FILES_UNKNOWN.log(count=swept.strangers)
+        for subject in {each.subject for each in self._store.usage() if each.origin}:
+            if is_account(subject):
+                self._store.give_to_account(subject)
+        used = self._store.usage()
+        self.quotas.load((FileOwner(each.subject, each.origin), each.charged) for each in used)
+        self.stored = sum(each.files for each in used)
+
     def on_sql(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
-        """Calls a function on the thread of the records."""
+        """See ``Files``."""
         return self._sql.run("", _nothing, work, *args, **kwargs)
 
+    async def registered(self, subject: str) -> None:
+        """See ``Files``."""
+        try:
+            used = await self.on_sql(self._store.give_to_account, subject)
+        except Busy:
+            return  # the next start does it
+        for use in used:
+            self.quotas.move(FileOwner(use.subject, use.origin), use.charged)
+
+    async def sweep(self, *, acts: bool) -> None:
+        """Does nothing: only a start finds something that was left."""
+
     async def store(self, bearer: str | None, owner: FileOwner, writer: FileWriter, record: StoredFile) -> None:
-        """Has a file on the disk whose bytes are written; for ``Upload``."""
+        """Has a file on the disk whose bytes are written; see ``Files``."""
         self._recognise(bearer)  # the token may have ended meanwhile
         await self.on_disk(owner, writer.sync)
         # Again: all files of a user whose token has ended by now may be looked for already.
@@ -425,30 +556,17 @@ class Files:
             for done in waiting:
                 done.callback(None)
 
-    async def drop(self, owner: FileOwner, writer: FileWriter, record: StoredFile, why: Exception) -> None:
-        """Forgets a file that did not arrive; for ``Upload``."""
-        if isinstance(why, UploadCut):
-            self.counts.cut += 1
-        else:
-            self.counts.refused += 1
-        if isinstance(why, OSError | DiskFull):
-            events.FILE_NOT_STORED.log(cause=cause_text(why))
-        try:
-            await self.on_disk(owner, writer.discard)
-        except Exception as error:  # the next start removes it
-            events.FILE_NOT_STORED.log(cause=cause_text(error))
-        self.quotas.end(owner)
-        self.quotas.give_back(owner, record.size)
+    async def _note_read(self, file: StoredFile) -> None:
+        await self.on_sql(self._store.note_read, file, int(self._now_s()))
 
-    async def forget(self, record: StoredFile) -> None:
-        """Deletes a file whose sender is gone before it learned the id."""
-        await self._remove(record)
+    async def _open(self, lane: FileOwner, file: StoredFile) -> FileReader | None:
+        return await self.on_disk(lane, self._store.reader, file.id)
 
-    async def _find(self, file_id: str) -> StoredFile:
-        file = await self.on_sql(self._store.find, file_id) if _ID.fullmatch(file_id) else None
-        if file is None:
-            raise Missing(_NO_SUCH_FILE)
-        return file
+    async def _remove_all(self, files: Sequence[StoredFile]) -> int:
+        count = 0
+        for file in files:
+            count += await self._remove(file)
+        return count
 
     async def _remove(self, file: StoredFile) -> bool:
         if file.id in self._unnamed:

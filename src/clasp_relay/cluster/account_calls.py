@@ -23,6 +23,7 @@ from clasp_relay.storage.administration import AdminStore
 from clasp_relay.storage.audit import AuditStore
 from clasp_relay.storage.hooks import HookStore
 from clasp_relay.storage.push_subscriptions import PushStore
+from clasp_relay.storage.sent_files import SentFileStore
 from clasp_relay.storage.users import StoreBusy, StoreRefusal
 from clasp_relay.storage.users_rows import OtherAccounts, RowStore
 from clasp_relay.storage.users_sqlite import SqliteUsers
@@ -79,6 +80,7 @@ ASKED: Mapping[str, tuple[type[Any], tuple[str, ...]]] = {
     ),
     "audit": (AuditStore, ("trim",)),
     "push": (PushStore, ("add", "remove")),
+    "files": (SentFileStore, ("add", "store", "note_read", "remove", "confirm_missing")),
     "rows": (RowStore, ("put", "put_base")),
 }
 """The methods that are asked, by the part of the store that has them.
@@ -90,6 +92,7 @@ LOOK_UPS: Mapping[str, tuple[type[Any], tuple[str, ...]]] = {
     "users": (SqliteUsers, ("find_user", "user", "find_token", "check_invite")),
     "administration": (AdminStore, ("person", "reset_of")),
     "hooks": (HookStore, ("find",)),
+    "files": (SentFileStore, ("find",)),
 }
 """The methods that look for one thing: what is not found here may be on its way."""
 

@@ -13,7 +13,7 @@ import random
 import time
 from base64 import b64decode
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from threading import Thread
@@ -257,6 +257,37 @@ class NatsEngine:
             self._tell(partial(done, found))
 
         self._do_beside(bounds)
+
+    @property
+    def replicas(self) -> int:
+        """How many servers are to keep a stream."""
+        return 1 if self._client is None else _replicas(self._client)
+
+    def request(
+        self,
+        subject: str,
+        payload: bytes,
+        headers: Mapping[str, str] | None,
+        done: Callable[[dict[str, Any] | None], None],
+    ) -> None:
+        """Makes a request whose answer is JSON, and calls with it; with None where there is none.
+
+        Args:
+            subject: what is asked.
+            payload: the request's.
+            headers: likewise; None for none.
+            done: called with the answer.
+        """
+
+        async def request() -> None:
+            try:
+                answer = await self._request(subject, payload, headers)
+            except (NatsError, TimeoutError, OSError, ValueError):
+                self._tell(partial(done, None))
+                return
+            self._tell(partial(done, answer))
+
+        self._do_beside(request)
 
     def _do(self, call: Callable[[], Awaitable[None]]) -> None:
         """Has the thread do something, behind all that it was given before."""
@@ -512,7 +543,7 @@ class NatsEngine:
         Raises:
             _Unusable: it is of another kind, or there is no JetStream.
         """
-        replicas = min(3, max(1, len(client.servers)))
+        replicas = _replicas(client)
         rooms = list(MAX_LOG_BYTES)
         self._is_finding = True
         while True:
@@ -583,12 +614,13 @@ class NatsEngine:
     async def _api_answer(self, what: str, body: bytes = b"") -> dict[str, Any]:
         return await self._request(f"$JS.API.{what}", body)
 
-    async def _request(self, subject: str, body: bytes) -> dict[str, Any]:
+    async def _request(self, subject: str, body: bytes, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
         client = self._client
         if client is None or not client.is_connected:
             raise ValueError("no connection")
         try:
-            answer = await client.request(subject, body, timeout=ANSWER_S)
+            sent = None if headers is None else {**headers}
+            answer = await client.request(subject, body, timeout=ANSWER_S, headers=sent)
         except (NatsError, TimeoutError):
             self._note_answer(is_there=False)
             raise
@@ -607,6 +639,10 @@ async def _flush(client: Client) -> None:
         except (NatsError, TimeoutError, OSError):
             """What was sent is sent again with the next connection."""
         await asyncio.sleep(RETRY_S)
+
+
+def _replicas(client: Client) -> int:
+    return min(3, max(1, len(client.servers)))
 
 
 def _appended(answer: dict[str, Any]) -> Appended:

@@ -122,6 +122,69 @@ class ArrivingBody:
         self.upload.abort()
 
 
+class LateBody:
+    """The body of an upload whose token is not known yet; of that nothing is read before it is known or refused.
+
+    Args:
+        waits: fires when the token is known, if it ever is; fails with a ``Refusal``.
+        begin: returns what takes the body then.
+        length: how long it is.
+    """
+
+    def __init__(self, waits: Deferred[None], begin: Callable[[], ArrivingBody | RefusedBody], length: int) -> None:
+        self.patience_s = BODY_TIMEOUT_S + min(length, PACE_BYTES) / LEAST_BYTES_A_SECOND
+        self.max_bytes = length
+        self._begin = begin
+        self._room: Callable[[], None] = _nothing
+        self._kept = b""
+        """The first piece: the connection is held from then on."""
+        self._body: ArrivingBody | RefusedBody | None = None
+        self._is_gone = False
+        self._found: Deferred[ArrivingBody | RefusedBody] = Deferred()
+        waits.addCallbacks(self._known, self._refuse).addErrback(events.FILES_FAULT.failure)
+
+    @property
+    def found(self) -> Deferred[ArrivingBody | RefusedBody]:
+        """What has taken the body; to be waited for once."""
+        return self._found
+
+    def when_room(self, call: Callable[[], None]) -> None:
+        """See ``Body``."""
+        self._room = call
+        if self._body is not None:
+            self._body.when_room(call)
+
+    def write(self, data: bytes) -> bool:
+        """See ``Body``."""
+        if self._body is not None:
+            return self._body.write(data)
+        self._kept += data
+        return False
+
+    def abort(self) -> None:
+        """See ``Body``."""
+        self._is_gone = True
+        if self._body is not None:
+            self._body.abort()
+
+    def _known(self, _: None) -> None:
+        self._take(RefusedBody(Missing(NOT_FOUND), self.max_bytes) if self._is_gone else self._begin())
+
+    def _refuse(self, failure: Failure) -> None:
+        failure.trap(Refusal)
+        refusal = failure.value
+        assert isinstance(refusal, Refusal), "trapped something else"
+        self._take(RefusedBody(refusal, self.max_bytes))
+
+    def _take(self, body: ArrivingBody | RefusedBody) -> None:
+        self._body = body
+        body.when_room(self._room)
+        kept, self._kept = self._kept, b""
+        if not kept or body.write(kept):
+            self._room()
+        self._found.callback(body)
+
+
 @implementer(IPushProducer)
 class _Sending:
     """Sends a part of a file, at the pace of the client and of the disk.
@@ -210,11 +273,21 @@ class FilesApi(Resource):
         self._files = files
         self._origins = origins
         self._addresses = addresses
+        self.until_known: Callable[[str | None], Deferred[None] | None] = _known
+        """Returns what fires when a token may be known that is not known yet; None where there is nothing to wait for.
+
+        In a cluster another relay may have issued it just now."""
 
     def open_body(self, request: BoundedRequest, method: bytes, path: bytes, length: int | None) -> Body | None:
         """Takes the body of an upload; see ``bounded.OpenBody``."""
         if method != b"POST" or path.partition(b"?")[0] != b"/files":
             return None
+        waits = None if length is None else self.until_known(bearer_of(request))
+        if waits is None or length is None:
+            return self._begin(request, length)
+        return LateBody(waits, lambda: self._begin(request, length), length)
+
+    def _begin(self, request: BoundedRequest, length: int | None) -> ArrivingBody | RefusedBody:
         try:
             if length is None:
                 raise _LengthMissing(_NO_LENGTH)
@@ -244,13 +317,15 @@ class FilesApi(Resource):
         return answer_method(request, method, ("DELETE", "GET", "HEAD"))
 
     async def _post(self, request: Any) -> bytes | None:
+        gone: list[Failure] = []
+        request.notifyFinish().addErrback(gone.append)
         body = request.body
+        if isinstance(body, LateBody):
+            body = await body.found
         if isinstance(body, RefusedBody):
             raise body.error
         if not isinstance(body, ArrivingBody):
             raise Missing(NOT_FOUND)  # the path is /files in another spelling, so the site gave the body to nobody
-        gone: list[Failure] = []
-        request.notifyFinish().addErrback(gone.append)
         record = await body.upload.finish()
         if gone:
             await self._files.forget(record)
@@ -310,6 +385,14 @@ def make_files_resource(files: Files, *, origins: Origins, addresses: ClientAddr
         addresses: tells the clients' addresses.
     """
     return FilesApi(files, origins, addresses)
+
+
+def _nothing() -> None:
+    """Nobody waits."""
+
+
+def _known(_bearer: str | None) -> None:
+    """A relay that is alone knows all tokens."""
 
 
 def _run(request: Any, work: Coroutine[Any, Any, bytes | None]) -> int:

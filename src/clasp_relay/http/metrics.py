@@ -325,8 +325,8 @@ def _files(files: Files) -> Iterator[Metric]:
     """Yields what users sent to each other."""
     counts = files.counts
     yield _gauge("clasp_files", "Files.", files.stored)
-    yield _gauge("clasp_files_bytes", "What files take, those that are arriving included.", files.quotas.bytes)
-    yield _gauge("clasp_files_guest_bytes", "What the files of guests take of it.", files.quotas.guest_bytes)
+    yield _gauge("clasp_files_bytes", "What files take, those that are arriving included.", files.used_bytes)
+    yield _gauge("clasp_files_guest_bytes", "What the files of guests take of it.", files.used_by_guests_bytes)
     yield _gauge("clasp_files_arriving", "Files that are arriving.", files.quotas.arriving)
     outcomes = {"stored": counts.stored, "cut": counts.cut, "refused": counts.refused}
     yield _counts("clasp_file_uploads", "Uploads, by outcome.", ("outcome",), outcomes.items())
@@ -334,6 +334,11 @@ def _files(files: Files) -> Iterator[Metric]:
     yield _counter("clasp_files_removed", "Files that were deleted, or unread for long.", counts.removed)
     yield _counter("clasp_file_received_bytes", "Bytes of files received.", counts.received_bytes)
     yield _counter("clasp_file_sent_bytes", "Bytes of files sent.", counts.sent_bytes)
+    if files.copies is not None:
+        count, size_bytes = files.copies
+        yield _gauge("clasp_file_copies", "Copies of files that are in the object store of the cluster.", count)
+        yield _gauge("clasp_file_copies_bytes", "What these copies take.", size_bytes)
+        yield _counter("clasp_file_fetches", "Files that were copied from the object store.", counts.fetched)
 
 
 def _lag(lag: LoopLag) -> Metric:

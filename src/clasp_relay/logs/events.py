@@ -210,6 +210,46 @@ FILES_UNKNOWN = Event(
 )
 FILES_ENDED = Event("files.ended", "info", "storage", "{count} files deleted that nobody had read for {days} days")
 FILE_NOT_STORED = Event("file.not_stored", "error", "storage", "a file could not be written to the disk: {cause}")
+FILE_NOT_KEPT = Event(
+    "file.not_kept", "warn", "storage", "a file is in the cluster's object store, and has no copy here: {cause}"
+)
+FILE_LOST = Event(
+    "file.lost",
+    "error",
+    "storage",
+    "file {file} is not in the cluster's object store, or damaged there: it cannot be read; put back a backup of"
+    " nats-server's store_dir, or have it sent again",
+)
+FILES_REMOVED = Event(
+    "files.removed",
+    "info",
+    "storage",
+    "after relays that did not stop in order: {records} records of half-sent files and {objects} objects without a"
+    " record removed",
+)
+FILES_RESTORED = Event(
+    "files.restored",
+    "warn",
+    "storage",
+    "the cluster's object store had lost files: {count} of them were put back from this relay's copies",
+)
+FILES_OF_BEFORE = Event(
+    "files.of_before",
+    "warn",
+    "storage",
+    "{path} is of this relay alone: what users sent before it was in a cluster is not read there, and stays",
+)
+FILES_ROOM_SMALL = Event(
+    "files.room_small",
+    "warn",
+    "cluster",
+    "the cluster's object store takes {bytes} bytes of files, and --files-max-bytes needs {wanted}: give nats-server a"
+    " larger max_file_store, or say less",
+)
+FILES_NO_ROOM = Event(
+    "files.no_room", "error", "cluster", "nats-server has no room for files: {cause}; give it a larger max_file_store"
+)
+FILES_REFUSED = Event("files.refused", "error", "cluster", "the cluster's object store refuses: {cause}")
 FILES_FAULT = Event("files.fault", "error", "http", "a fault of the relay while it took or sent a file")
 
 # Sessions and their messages.

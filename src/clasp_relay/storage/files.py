@@ -23,7 +23,17 @@ from typing import NamedTuple
 from clasp_relay.errors import ClaspError, StartError
 from clasp_relay.storage.folder import FILE_MODE, prepare_folder
 
-__all__ = ["DiskFull", "FileReader", "FileStore", "FileUse", "FileWriter", "StoredFile", "Swept"]
+__all__ = [
+    "READ_STEP_S",
+    "DiskFull",
+    "FileFolder",
+    "FileReader",
+    "FileStore",
+    "FileUse",
+    "FileWriter",
+    "StoredFile",
+    "Swept",
+]
 
 SCHEMA_VERSION = 1
 
@@ -121,6 +131,14 @@ class FileWriter:
         finally:
             self._close()
 
+    def reader(self) -> FileReader:
+        """Opens what has arrived to read.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        return FileReader(self._part)
+
     def publish(self) -> None:
         """Gives the file its name."""
         os.rename(self._part, self._path)
@@ -160,6 +178,10 @@ class FileReader:
         """Returns bytes from a position on; fewer at the end."""
         return os.pread(self._descriptor, count, start)
 
+    def touch(self) -> None:
+        """Has the file's time of modification be now."""
+        os.utime(self._descriptor)
+
     def close(self) -> bool:
         """Closes it; it must not be read again. Returns whether it was open: the number may be another file's now."""
         descriptor, self._descriptor = self._descriptor, -1
@@ -168,7 +190,52 @@ class FileReader:
         return descriptor >= 0
 
 
-class FileStore:
+class FileFolder:
+    """A folder with files, each under its id. Its methods block, and any thread may call them.
+
+    Args:
+        folder: where it is; it is made when it is missing.
+        min_free_bytes: room that is left on the disk for the rest of the relay.
+
+    Raises:
+        StartError: it cannot be used.
+    """
+
+    def __init__(self, folder: Path, min_free_bytes: int = 0) -> None:
+        self._folder = folder
+        self._min_free_bytes = min_free_bytes
+        prepare_folder("--data-dir", folder)
+        folder.chmod(_FOLDER_MODE)
+        _give_to_owner(folder)
+
+    def writer(self, file_id: str, size_bytes: int) -> FileWriter:
+        """Returns what writes a new file of some length."""
+        return FileWriter(self._folder, file_id, self._min_free_bytes + size_bytes)
+
+    def reader(self, file_id: str) -> FileReader | None:
+        """Opens a file to read; None where it is not there."""
+        try:
+            return FileReader(self._folder / file_id)
+        except FileNotFoundError:
+            return None
+
+    def unlink(self, file_id: str) -> None:
+        """Removes a file; does nothing where it is not there."""
+        (self._folder / file_id).unlink(missing_ok=True)
+
+    def remove_parts(self) -> int:
+        """Removes the half-written files that a relay which was killed has left; returns how many there were."""
+        parts = [name for name in _names(self._folder) if name.endswith(_PART) and _ID.fullmatch(name[: -len(_PART)])]
+        for name in parts:
+            (self._folder / name).unlink()
+        return len(parts)
+
+    def ids(self) -> set[str]:
+        """Returns the ids of all files that are whole."""
+        return {name for name in _names(self._folder) if _ID.fullmatch(name)}
+
+
+class FileStore(FileFolder):
     """The files of a relay. Records are read and written by one thread at a time, and so are not the bytes.
 
     Args:
@@ -181,11 +248,7 @@ class FileStore:
     """
 
     def __init__(self, folder: Path, database: Path, min_free_bytes: int = 0) -> None:
-        self._folder = folder
-        self._min_free_bytes = min_free_bytes
-        prepare_folder("--data-dir", folder)
-        folder.chmod(_FOLDER_MODE)
-        _give_to_owner(folder)
+        super().__init__(folder, min_free_bytes)
         self._db = _open(database)
 
     def close(self) -> None:
@@ -194,14 +257,7 @@ class FileStore:
 
     def sweep(self) -> Swept:
         """Removes what a relay that was killed has left, before any file arrives."""
-        found: set[str] = set()
-        parts = 0
-        for name in _names(self._folder):
-            if _ID.fullmatch(name):
-                found.add(name)
-            elif name.endswith(_PART) and _ID.fullmatch(name.removesuffix(_PART)):
-                (self._folder / name).unlink()
-                parts += 1
+        parts, found = self.remove_parts(), self.ids()
         recorded = {row[0] for row in self._db.execute("SELECT id FROM files")}
         lost = [(file_id,) for file_id in recorded - found]
         self._db.execute("BEGIN IMMEDIATE")
@@ -218,10 +274,6 @@ class FileStore:
         wanted = "" if subjects is None else f" WHERE subject IN ({', '.join('?' * len(subjects))})"
         query = f"SELECT subject, origin, COUNT(*), SUM(charged) FROM files{wanted} GROUP BY subject, origin"  # noqa: S608 - question marks
         return [FileUse(*row) for row in self._db.execute(query, subjects or ())]
-
-    def writer(self, file_id: str, size_bytes: int) -> FileWriter:
-        """Returns what writes a new file of some length."""
-        return FileWriter(self._folder, file_id, self._min_free_bytes + size_bytes)
 
     def add(self, file: StoredFile) -> None:
         """Commits the record of a file.
@@ -246,16 +298,9 @@ class FileStore:
         if now_s - file.read_s >= READ_STEP_S:
             self._db.execute("UPDATE files SET read_at = ? WHERE id = ?", (now_s, file.id))
 
-    def reader(self, file_id: str) -> FileReader | None:
-        """Opens a file to read; None where it is not there."""
-        try:
-            return FileReader(self._folder / file_id)
-        except FileNotFoundError:
-            return None
-
     def remove(self, file_id: str) -> StoredFile | None:
         """Removes a file and its record; returns the record, None where there was none."""
-        (self._folder / file_id).unlink(missing_ok=True)
+        self.unlink(file_id)
         file = self.find(file_id)
         self._db.execute("DELETE FROM files WHERE id = ?", (file_id,))
         return file

@@ -20,7 +20,7 @@ from clasp_relay.storage.users import NameKeys, StoreBusy
 
 __all__ = ["SCHEMA_VERSION", "UsersConnection", "held", "open_users_file", "open_users_in_memory", "transaction"]
 
-SCHEMA_VERSION = 11
+SCHEMA_VERSION = 12
 """The number of the last ``schema/users-N.sql``."""
 
 _PRIVATE = 0o600

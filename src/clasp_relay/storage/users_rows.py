@@ -93,6 +93,7 @@ TABLES = {
     "password_resets": Table(("user_id",), ("digest", "expires_at")),
     "choices": Table(("name",), ("value",)),
     "deletions": Table(("subject",), ("erases_messages", "asked_at")),
+    "sent_files": Table(("id",), ("subject", "origin", "size", "charged", "created_at", "read_at", "is_stored")),
     BOUNDS: Table(("id",), ("first_seq",)),
     AUDIT: Table(("seq",), ("at", "action", "outcome", "actor", "actor_name", "target", "address", "detail")),
 }

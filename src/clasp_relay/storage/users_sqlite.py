@@ -15,6 +15,7 @@ from clasp_relay.storage.audit import AuditStore
 from clasp_relay.storage.devices import DeviceStore
 from clasp_relay.storage.hooks import HookStore
 from clasp_relay.storage.push_subscriptions import PushStore
+from clasp_relay.storage.sent_files import SentFileStore
 from clasp_relay.storage.session_ids import SessionIdStore
 from clasp_relay.storage.users import (
     ADDRESS_KEPT_S,
@@ -81,6 +82,8 @@ class SqliteUsers:
         self.administration = AdminStore(self._db, self.audit)
         """What administrators decide."""
         self.push = PushStore(self._db)
+        self.files = SentFileStore(self._db)
+        """Which files users of a cluster have sent."""
         self.rows = RowStore(self._db)
         """All of it as rows, for a relay of a cluster."""
         self._db.execute("PRAGMA temp_store = MEMORY")

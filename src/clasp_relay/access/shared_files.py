@@ -1,0 +1,428 @@
+"""The files that users of a cluster send to each other: any relay takes and gives them.
+
+Their records are rows of ``users.db``, which the relay that decides changes for all. Their bytes are in the cluster's
+object store, and each relay keeps copies of some. A file arrives on the disk of the relay that its sender is connected
+to. When it is whole, its record is added, which takes its room; the bytes go to the object store; the record says that
+they are there; and only then the sender is answered. So what was answered survives the loss of the relay, and what was
+not leaves bytes without a record, or a record that is never stored: ``SharedFiles.sweep`` removes both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence, Set
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
+from twisted.python.failure import Failure
+
+from clasp_relay.access.file_quotas import GUEST_ADDRESS_BYTES, FileOwner, no_room
+from clasp_relay.access.files import Files, Upload
+from clasp_relay.access.refusals import Busy, NoRoom, Refusal, Unauthenticated
+from clasp_relay.access.store_calls import StoreCalls
+from clasp_relay.access.workers import Workers
+from clasp_relay.errors import cause_text
+from clasp_relay.logs import events
+from clasp_relay.storage.file_cache import FileCache
+from clasp_relay.storage.files import READ_STEP_S, FileReader, FileWriter, StoredFile
+from clasp_relay.storage.sent_files import GONE, Bounds, SentFileStore, Totals
+
+__all__ = ["Objects", "SharedFiles"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+TRANSFERS_AT_ONCE = 4
+"""Files that go to the object store at once, and as many that come from there: each has a piece of 128 KiB on its way,
+and what the relay has to say to others stands behind those."""
+
+TRIES = 3
+"""How often a copy is opened that others have displaced before anybody could."""
+
+CHECKED_AT_ONCE = 500
+"""Ids that are looked up in one call."""
+
+NOT_CONNECTED = "The relay has no connection to its cluster at the moment. Try again in a few seconds."
+_SENDER_GONE = "This account was deleted or disabled."
+_REMOVED = "The file was removed while it arrived. Send it again."
+_TOO_MANY = "Too many files are being read at once. Try again in a few seconds."
+_RETRY_AFTER_S = 5
+
+
+class Objects(Protocol):
+    """The object store. Its methods fail with ``Busy`` where the engine does not answer."""
+
+    def put(self, file_id: str, size_bytes: int, read: Callable[[int, int], Awaitable[bytes]], /) -> Awaitable[None]:
+        """Stores an object, all of it; what was stored of it is not removed where it fails.
+
+        Args:
+            file_id: its name.
+            size_bytes: how long it is.
+            read: returns bytes from a position on.
+
+        Raises:
+            Busy: the engine does not answer.
+            NoRoom: it has no room.
+        """
+
+    def get(self, file_id: str, write: Callable[[bytes], Awaitable[None]], /) -> Awaitable[bool]:
+        """Gives the bytes of an object in order.
+
+        Returns:
+            whether all came, and are those that were stored.
+
+        Raises:
+            Busy: the engine does not answer.
+        """
+
+    def remove(self, file_id: str, /) -> Awaitable[None]:
+        """Removes an object, or what there is of it.
+
+        Raises:
+            Busy: the engine does not answer.
+        """
+
+    def names(self) -> Awaitable[set[str]]:
+        """Returns the names of all objects of which there is anything.
+
+        Raises:
+            Busy: the engine does not answer.
+        """
+
+
+class SharedFiles(Files):
+    """See the module.
+
+    Args:
+        records: the rows of ``users.db``.
+        calls: calls what changes them at the relay that decides, and the rest here.
+        cache: this relay's copies; called through ``disk``.
+        objects: the object store.
+        is_ready: tells whether this relay knows all that it has to, so that it may serve clients.
+        rest: see ``Files``.
+    """
+
+    def __init__(
+        self,
+        *,
+        records: SentFileStore,
+        calls: Workers,
+        cache: FileCache,
+        objects: Objects,
+        is_ready: Callable[[], bool],
+        **rest: Any,
+    ) -> None:
+        super().__init__(records=records, folder=cache, **rest)
+        self._cache = cache
+        self._rows = records
+        self._calls = StoreCalls(calls)
+        self._objects = objects
+        self._is_ready = is_ready
+        limits = self.quotas.limits
+        self._bounds = Bounds(limits.subject, limits.guest, GUEST_ADDRESS_BYTES, limits.whole, limits.guests)
+        self._totals = Totals(0, 0, 0)
+        self._to_store = DeferredSemaphore(TRANSFERS_AT_ONCE)
+        self._from_store = DeferredSemaphore(TRANSFERS_AT_ONCE)
+        self._fetching: dict[str, list[Deferred[bool]]] = {}
+        """Who waits for which file to come from the object store; told whether the store has answered."""
+        self._unstored: set[str] = set()
+        """Records that an upload which failed has left, since the cluster did not answer."""
+        self._arrived_before: frozenset[str] = frozenset()
+        """What was not stored yet at the last sweep."""
+        self._is_counting = self._is_stale = False
+
+    @property
+    def used_bytes(self) -> int:
+        """See ``Files``; what arrives here counts, and at other relays once it is whole."""
+        return self._totals.charged + self.quotas.bytes
+
+    @property
+    def used_by_guests_bytes(self) -> int:
+        """See ``Files``."""
+        return self._totals.guests_charged + self.quotas.guest_bytes
+
+    @property
+    def copies(self) -> tuple[int, int] | None:
+        """See ``Files``."""
+        return self._cache.count, self._cache.bytes
+
+    def load(self, is_account: Callable[[str], bool]) -> None:  # noqa: ARG002 - rows of guests follow their accounts
+        """Removes what a kill has left of copies, and counts what there is; see ``Files``."""
+        kept = self._cache.load()
+        self._cache.forget(self._rows.missing(kept))
+        self._count(self._rows.totals())
+
+    def on_sql(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        """See ``Files``."""
+        return Deferred.fromCoroutine(self._calls.run(work, *args, **kwargs))
+
+    # Uploads
+
+    def begin(self, bearer: str | None, address: str, size_bytes: int) -> Upload:
+        """See ``Files``; whether there is room is looked up while the file arrives, and decided when it is whole."""
+        if not self._is_ready():
+            self.counts.refused += 1
+            raise Busy(NOT_CONNECTED, _RETRY_AFTER_S)
+        upload = super().begin(bearer, address, size_bytes)
+        Deferred.fromCoroutine(self._look_for_room(upload)).addErrback(_tell)
+        return upload
+
+    async def _look_for_room(self, upload: Upload) -> None:
+        lacking = await self.on_sql(self._rows.lacks, upload.record, self._bounds)
+        if lacking:
+            upload.refuse(no_room(lacking, self.quotas.limits))
+
+    async def store(self, bearer: str | None, owner: FileOwner, writer: FileWriter, record: StoredFile) -> None:
+        """Has a file in the object store whose bytes are written here; see ``Files``."""
+        self._recognise(bearer)  # the token may have ended meanwhile
+        await self._to_store.acquire()
+        try:
+            if self._unstored:
+                self._remove_later()
+            await self._add(record)
+            try:
+                await self._put(owner, await self.on_disk(owner, writer.reader), record)
+                self._recognise(bearer)
+                if not await self.on_sql(self._rows.store, record.id):
+                    raise Busy(_REMOVED, _RETRY_AFTER_S)
+            except BaseException:
+                self._undo(record.id)
+                raise
+        finally:
+            self._to_store.release()
+        self.counts.stored += 1
+        self.quotas.end(owner)
+        self.quotas.give_back(owner, record.size)  # the rows count it from now on
+        await self._keep(owner, writer, record)
+
+    async def _add(self, record: StoredFile) -> None:
+        try:
+            lacking = await self.on_sql(self._rows.add, record, self._bounds)
+        except Busy:
+            self._undo(record.id)  # it may be done all the same
+            raise
+        if lacking == GONE:
+            raise Unauthenticated(_SENDER_GONE)
+        if lacking:
+            raise no_room(lacking, self.quotas.limits)
+
+    async def _put(self, owner: FileOwner, reader: FileReader, record: StoredFile) -> None:
+        try:
+            await self._objects.put(
+                record.id, record.size, lambda start, count: self.on_disk(owner, reader.read, start, count)
+            )
+        finally:
+            reader.close()
+
+    def _undo(self, file_id: str) -> None:
+        """Removes what there is of a file that is not stored; where that fails, the next upload or sweep tries again.
+
+        Its sender does not wait for it.
+        """
+        self._unstored.add(file_id)
+        self._remove_later()
+
+    def _remove_later(self) -> None:
+        Deferred.fromCoroutine(self._remove_unstored()).addErrback(_tell)
+
+    async def _remove_unstored(self) -> None:
+        for file_id in list(self._unstored):
+            await self.on_sql(self._rows.remove, file_id)
+            await self._objects.remove(file_id)
+            self._unstored.discard(file_id)
+
+    async def _keep(self, owner: FileOwner, writer: FileWriter, record: StoredFile) -> None:
+        """Keeps what was written here as this relay's copy."""
+        try:
+            await self.on_disk(owner, self._cache.keep, writer, record.id, record.size)
+            await self._forget_if_removed(owner, record.id)
+        except Exception as error:  # it is in the object store
+            events.FILE_NOT_KEPT.log(cause=cause_text(error))
+
+    # Downloads
+
+    async def find(self, bearer: str | None, file_id: str) -> StoredFile:
+        """See ``Files``."""
+        if not self._is_ready():
+            raise Busy(NOT_CONNECTED, _RETRY_AFTER_S)
+        return await super().find(bearer, file_id)
+
+    async def _note_read(self, file: StoredFile) -> None:
+        now_s = int(self._now_s())
+        if now_s - file.read_s >= READ_STEP_S:
+            # Nobody waits for it: while no relay decides, files are read all the same.
+            self.on_sql(self._rows.note_read, file.id, now_s).addErrback(_tell)
+
+    async def _open(self, lane: FileOwner, file: StoredFile) -> FileReader | None:
+        for _ in range(TRIES):
+            reader = await self.on_disk(lane, self._cache.reader, file.id)
+            if reader is not None:
+                return reader
+            if not await self._fetch(lane, file):
+                return None
+        raise Busy(_TOO_MANY, _RETRY_AFTER_S)
+
+    async def _fetch(self, lane: FileOwner, file: StoredFile) -> bool:
+        """Copies a file from the object store, once for all who ask meanwhile; returns False where it is gone."""
+        waiting = self._fetching.get(file.id)
+        if waiting is not None:
+            done: Deferred[bool] = Deferred()
+            waiting.append(done)
+            if not await done:
+                raise Busy(NOT_CONNECTED, _RETRY_AFTER_S)
+            return True
+        waiting = self._fetching[file.id] = []
+        has_answered = False
+        try:
+            await self._from_store.acquire()
+            try:
+                is_there = await self._copy(lane, file)
+            finally:
+                self._from_store.release()
+            has_answered = True
+        finally:
+            del self._fetching[file.id]
+            for each in waiting:
+                each.callback(has_answered)
+        return is_there
+
+    async def _copy(self, lane: FileOwner, file: StoredFile) -> bool:
+        writer = self._cache.writer(file.id, file.size)
+        is_kept = False
+        try:
+            is_whole = await self._objects.get(file.id, lambda data: self.on_disk(lane, writer.write, data))
+            if is_whole:
+                await self.on_disk(lane, self._cache.keep, writer, file.id, file.size)
+                is_kept = True
+                self.counts.fetched += 1
+        finally:
+            if not is_kept:
+                await self.on_disk(lane, writer.discard)
+        if await self._forget_if_removed(lane, file.id):
+            return False
+        if not is_whole:
+            events.FILE_LOST.log(file=file.id)
+        return is_whole
+
+    async def _forget_if_removed(self, lane: FileOwner, file_id: str) -> bool:
+        """Removes a copy that came behind the removal of its file; returns whether it did."""
+        is_removed = bool(await self.on_sql(self._rows.missing, [file_id]))
+        if is_removed:
+            await self.on_disk(lane, self._cache.forget, [file_id])
+        return is_removed
+
+    # Removal
+
+    async def forget(self, record: StoredFile) -> None:
+        """See ``Files``."""
+        self._undo(record.id)
+
+    async def _remove_all(self, files: Sequence[StoredFile]) -> int:
+        removing = [Deferred.fromCoroutine(self._remove(file.id)) for file in files]
+        count = 0
+        for is_done, result in await DeferredList(removing, consumeErrors=True):
+            if not is_done:
+                assert isinstance(result, Failure), "failed without a failure"
+                result.raiseException()
+            count += result is True
+        return count
+
+    async def _remove(self, file_id: str) -> bool:
+        is_removed = await self.on_sql(self._rows.remove, file_id)
+        if is_removed:
+            self.counts.removed += 1
+            try:
+                await self._objects.remove(file_id)
+            except Busy:
+                """The next sweep removes it."""
+        return is_removed
+
+    async def registered(self, subject: str) -> None:
+        """Does nothing: the rows of a guest's files change with the account."""
+
+    async def sweep(self, *, acts: bool) -> None:
+        """See ``Files``."""
+        if self._unstored:
+            self._remove_later()
+        try:
+            names = await self._objects.names()
+            await self._restore(names)
+            if acts:
+                await self._sweep(names)
+        except (Busy, NoRoom):
+            """The next one does it."""
+
+    async def _restore(self, names: Set[str]) -> None:
+        """Puts back what the object store has lost, as far as there are copies here."""
+        count = 0
+        for file_id in set(self._cache.kept()) - names:
+            file = await self.on_sql(self._rows.find, file_id)
+            reader = None if file is None else await self._disk.run("", _nothing, self._cache.reader, file_id)
+            if file is not None and reader is not None:
+                await self._put(FileOwner(""), reader, file)
+                count += 1
+        if count:
+            events.FILES_RESTORED.log(count=count)
+
+    async def _sweep(self, found: Iterable[str]) -> None:
+        """Removes what relays have left that ended while files arrived; is told the names of all objects."""
+        arriving = frozenset(await self.on_sql(self._rows.arriving))
+        # An upload takes minutes at most: what was not stored an hour ago, and is not now, never will be.
+        late = sorted(arriving & self._arrived_before)
+        self._arrived_before = arriving
+        for file_id in late:
+            await self._remove(file_id)
+        # A record is there before any byte, so what has none at this moment, which is behind that of the names, has
+        # been removed. The log says so: a relay that no longer decides may not know of a record.
+        names = sorted(found)
+        orphans: list[str] = []
+        for begin in range(0, len(names), CHECKED_AT_ONCE):
+            missing = await self.on_sql(self._rows.missing, names[begin : begin + CHECKED_AT_ONCE])
+            if missing:
+                orphans += await self.on_sql(self._rows.confirm_missing, missing)
+        for file_id in orphans:
+            await self._objects.remove(file_id)
+        if late or orphans:
+            events.FILES_REMOVED.log(records=len(late), objects=len(orphans))
+
+    # What the log says
+
+    def follow(self, gone: Iterable[str]) -> None:
+        """Is told that rows have changed in the file, and which files are gone."""
+        file_ids = list(gone)
+        if file_ids:
+            self._disk.run("", _nothing, self._cache.forget, file_ids).addErrback(_tell)
+        self._recount()
+
+    async def reload(self) -> None:
+        """Is told that all rows were replaced."""
+        gone = await self.on_sql(self._rows.missing, self._cache.kept())
+        await self._disk.run("", _nothing, self._cache.forget, gone)
+        self._count(await self.on_sql(self._rows.totals))
+
+    def _recount(self) -> None:
+        """Reads the totals again, once for all that changes meanwhile."""
+        self._is_stale = True
+        if not self._is_counting:
+            self._is_counting = True
+            Deferred.fromCoroutine(self._count_again()).addErrback(_tell)
+
+    async def _count_again(self) -> None:
+        try:
+            while self._is_stale:
+                self._is_stale = False
+                self._count(await self.on_sql(self._rows.totals))
+        finally:
+            self._is_counting = False
+
+    def _count(self, totals: Totals) -> None:
+        self._totals, self.stored = totals, totals.files
+
+
+def _tell(failure: Failure) -> None:
+    """Logs a fault; what was refused is done with the next change or sweep."""
+    if failure.check(Refusal) is None:
+        events.FILES_FAULT.failure(failure)
+
+
+def _nothing() -> None:
+    """Admits."""

@@ -1,0 +1,298 @@
+"""The object store of a cluster: the bytes of files, in a bucket of JetStream of the cluster's name.
+
+An object is as every client of NATS has it (ADR-20): pieces of 128 KiB under one subject, and behind them a message
+that says how many there are and what their digest is. One piece of an object is on its way at a time, so that what
+relays have to tell each other does not wait behind files, and no file is in memory.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode, urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Awaitable, Callable, Mapping
+from hashlib import sha256
+from typing import Any, NoReturn, Protocol
+
+from twisted.internet.defer import Deferred
+
+from clasp_relay.logs import events
+
+__all__ = ["ObjectStore", "Requests"]
+
+PIECE_BYTES = 128 * 1024
+
+WAITS_S = 5.0
+"""For how long a request is made again that the engine does not answer."""
+
+AGAIN_S = 0.2
+
+LEAST_BYTES = 64 * 1024 * 1024
+"""A bucket that would be smaller is not made."""
+
+NO_MESSAGE = 10037
+IN_USE = 10058
+NO_STREAM = 10059
+NO_REPLICAS = 10074
+NO_PEERS = 10005
+NO_ROOM = (10002, 10023, 10047, 10077, 10122)
+"""The server, the account or the bucket has no room for more."""
+
+AWAY = "The relay has no connection to its cluster at the moment. Try again in a few seconds."
+FULL = "The cluster has no room for more files. Try again later, or tell its operator."
+
+
+class Requests(Protocol):
+    """What is asked of the engine; ``engine.NatsEngine``."""
+
+    @property
+    def replicas(self) -> int:
+        """How many servers are to keep a stream."""
+
+    def request(
+        self,
+        subject: str,
+        payload: bytes,
+        headers: Mapping[str, str] | None,
+        done: Callable[[dict[str, Any] | None], None],
+    ) -> None:
+        """Makes a request, and calls with the answer; with None where there is none."""
+
+
+class ObjectStore:
+    """See the module. Implements ``access.shared_files.Objects``.
+
+    Args:
+        name: the cluster's.
+        max_bytes: how big the bucket may become.
+        engine: the engine.
+        monotonic_s: seconds.
+        call_later: the event loop's.
+        busy: makes what a call fails with where the engine does not answer, from a sentence.
+        full: likewise where it has no room.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        max_bytes: int,
+        engine: Callable[[], Requests],
+        monotonic_s: Callable[[], float],
+        call_later: Callable[[float, Callable[[], None]], object],
+        busy: Callable[[str], Exception],
+        full: Callable[[str], Exception],
+    ) -> None:
+        self._bucket = name
+        self._stream = f"OBJ_{name}"
+        self._max_bytes = max_bytes
+        self._engine = engine
+        self._monotonic_s = monotonic_s
+        self._call_later = call_later
+        self._busy = busy
+        self._full = full
+        self._has_bucket = False
+
+    # As ``Objects`` says
+
+    async def put(self, file_id: str, size_bytes: int, read: Callable[[int, int], Awaitable[bytes]]) -> None:
+        """Stores an object, all of it."""
+        await self._find_bucket()
+        digest = sha256()
+        count = first_seq = 0
+        for start in range(0, size_bytes, PIECE_BYTES):
+            data = await read(start, min(PIECE_BYTES, size_bytes - start))
+            if len(data) != min(PIECE_BYTES, size_bytes - start):
+                raise OSError(f"{file_id} is shorter than its record says")
+            digest.update(data)
+            # By this id JetStream knows a piece again that is sent twice, since the answer was late.
+            seq = await self._append(self._pieces(file_id), data, {"Nats-Msg-Id": f"{file_id}.{count}"})
+            first_seq = first_seq or seq
+            count += 1
+        about = {
+            "name": file_id,
+            "bucket": self._bucket,
+            "nuid": file_id,
+            "size": size_bytes,
+            "chunks": count,
+            "digest": f"SHA-256={urlsafe_b64encode(digest.digest()).decode()}",
+            "options": {"max_chunk_size": PIECE_BYTES},
+            "metadata": {"first_seq": str(first_seq)},
+        }
+        await self._append(self._about(file_id), json.dumps(about).encode(), {"Nats-Rollup": "sub"})
+
+    async def get(self, file_id: str, write: Callable[[bytes], Awaitable[None]]) -> bool:
+        """Gives the bytes of an object in order; returns whether all came, and are those that were stored."""
+        found = await self._message({"last_by_subj": self._about(file_id)})
+        if found is None:
+            return False
+        try:
+            about = json.loads(found[1])
+            left_bytes, expected = int(about["size"]), str(about["digest"])
+            seq = int(about["metadata"]["first_seq"])
+        except (ValueError, KeyError, TypeError):
+            return False
+        digest = sha256()
+        while left_bytes > 0:
+            piece = await self._message({"seq": seq, "next_by_subj": self._pieces(file_id)})
+            if piece is None or len(piece[1]) > left_bytes:
+                return False
+            seq = piece[0] + 1
+            left_bytes -= len(piece[1])
+            digest.update(piece[1])
+            await write(piece[1])
+        return expected == f"SHA-256={urlsafe_b64encode(digest.digest()).decode()}"
+
+    async def remove(self, file_id: str) -> None:
+        """Removes an object, or what there is of it; first what says that it is there."""
+        for subject in (self._about(file_id), self._pieces(file_id)):
+            answer = await self._ask(f"$JS.API.STREAM.PURGE.{self._stream}", json.dumps({"filter": subject}).encode())
+            if _code(answer) not in (None, NO_STREAM):
+                self._fail(answer)
+
+    async def names(self) -> set[str]:
+        """Returns the names of all objects of which there is anything."""
+        names: set[str] = set()
+        offset, total = 0, 1
+        while offset < total:
+            body = json.dumps({"subjects_filter": f"$O.{self._bucket}.>", "offset": offset}).encode()
+            answer = await self._ask(f"$JS.API.STREAM.INFO.{self._stream}", body)
+            if _code(answer) == NO_STREAM:
+                return set()
+            if _code(answer) is not None:
+                self._fail(answer)
+            subjects = answer["state"].get("subjects") or {}
+            names.update(filter(None, map(_name_of, subjects)))
+            offset += len(subjects) or total
+            total = int(answer.get("total", 0))
+        return names
+
+    # The bucket
+
+    async def _find_bucket(self) -> None:
+        """Makes the bucket where it is missing, as big as the servers have room for, and bigger where it is too small.
+
+        Raises:
+            Exception: what ``busy`` or ``full`` makes.
+        """
+        if self._has_bucket:
+            return
+        answer = await self._ask(f"$JS.API.STREAM.INFO.{self._stream}", b"")
+        if _code(answer) == NO_STREAM:
+            await self._make_bucket("CREATE", self._config(), 0)
+        elif _code(answer) is not None:
+            self._fail(answer)
+        elif 0 < int(answer["config"].get("max_bytes", -1)) < self._max_bytes:
+            before_bytes = answer["config"]["max_bytes"]
+            await self._make_bucket("UPDATE", answer["config"] | {"max_bytes": self._max_bytes}, before_bytes)
+        self._has_bucket = True
+
+    async def _make_bucket(self, verb: str, config: dict[str, Any], before_bytes: int) -> None:
+        while True:
+            answer = await self._ask(f"$JS.API.STREAM.{verb}.{self._stream}", json.dumps(config).encode())
+            code = _code(answer)
+            if code is None:
+                if config["max_bytes"] < self._max_bytes:
+                    events.FILES_ROOM_SMALL.log(bytes=config["max_bytes"], wanted=self._max_bytes)
+                return
+            if code == IN_USE and verb == "CREATE":
+                return  # another relay was faster
+            if code == NO_REPLICAS and config["num_replicas"] > 1:
+                config["num_replicas"] = 1
+            elif _lacks_room(answer) and verb == "UPDATE":
+                events.FILES_ROOM_SMALL.log(bytes=before_bytes, wanted=self._max_bytes)
+                return
+            elif _lacks_room(answer) and config["max_bytes"] // 2 >= LEAST_BYTES:
+                config["max_bytes"] //= 2
+            else:
+                self._fail(answer)
+
+    def _config(self) -> dict[str, Any]:
+        return {
+            "name": self._stream,
+            "description": "files that users of a cluster of clasp-relay have sent",
+            "subjects": [f"$O.{self._bucket}.C.>", f"$O.{self._bucket}.M.>"],
+            "retention": "limits",
+            "storage": "file",
+            # What is full refuses: nothing that was acknowledged goes. The log of the cluster has its own room.
+            "discard": "new",
+            "max_bytes": self._max_bytes,
+            "max_msgs": -1,
+            "max_consumers": -1,
+            "num_replicas": self._engine().replicas,
+            "allow_rollup_hdrs": True,
+            "allow_direct": True,
+        }
+
+    def _pieces(self, file_id: str) -> str:
+        return f"$O.{self._bucket}.C.{file_id}"
+
+    def _about(self, file_id: str) -> str:
+        return f"$O.{self._bucket}.M.{urlsafe_b64encode(file_id.encode()).decode()}"
+
+    # Requests
+
+    async def _append(self, subject: str, data: bytes, headers: Mapping[str, str]) -> int:
+        answer = await self._ask(subject, data, headers)
+        if _code(answer) is not None:
+            self._fail(answer)
+        return int(answer["seq"])
+
+    async def _message(self, which: dict[str, object]) -> tuple[int, bytes] | None:
+        """Returns number and bytes of a message, asked of the server that has all; None where there is none."""
+        answer = await self._ask(f"$JS.API.STREAM.MSG.GET.{self._stream}", json.dumps(which).encode())
+        if _code(answer) in (NO_MESSAGE, NO_STREAM):
+            return None
+        if _code(answer) is not None:
+            self._fail(answer)
+        message = answer["message"]
+        return int(message["seq"]), b64decode(message.get("data", ""))
+
+    async def _ask(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Makes a request until it is answered, or for a few seconds.
+
+        Raises:
+            Exception: what ``busy`` makes: it is not answered.
+        """
+        end_s = self._monotonic_s() + WAITS_S
+        while True:
+            done: Deferred[dict[str, Any] | None] = Deferred()
+            self._engine().request(subject, payload, headers, done.callback)
+            answer = await done
+            if answer is not None:
+                return answer
+            if self._monotonic_s() >= end_s:
+                self._has_bucket = False  # somebody may have removed it
+                raise self._busy(AWAY)
+            pause: Deferred[None] = Deferred()
+            self._call_later(AGAIN_S, lambda pause=pause: pause.callback(None))  # type: ignore[misc]
+            await pause
+
+    def _fail(self, answer: Mapping[str, Any]) -> NoReturn:
+        self._has_bucket = False
+        text = str(answer["error"].get("description", answer["error"]))
+        if _lacks_room(answer):
+            events.FILES_NO_ROOM.log(cause=text)
+            raise self._full(FULL)
+        events.FILES_REFUSED.log(cause=text)
+        raise self._busy(AWAY)
+
+
+def _code(answer: Mapping[str, Any]) -> int | None:
+    """Returns the code of an error; None where there is none."""
+    error = answer.get("error")
+    return None if error is None else int(error.get("err_code", error.get("code", 0)))
+
+
+def _lacks_room(answer: Mapping[str, Any]) -> bool:
+    code = _code(answer)
+    return code in NO_ROOM or (code == NO_PEERS and "storage" in str(answer["error"].get("description")))
+
+
+def _name_of(subject: str) -> str | None:
+    """Returns the name of the object that a message is of; None where it is of none."""
+    _, _, kind, token = subject.split(".", 3)
+    if kind == "C":
+        return token
+    try:
+        return urlsafe_b64decode(token).decode()
+    except ValueError:
+        return None

@@ -1,0 +1,162 @@
+"""The records of files that users of a cluster send to each other: rows of ``users.db``, which all relays have alike.
+
+A file is added before any of its bytes are in the object store, and stored when all of them are. So an object that has
+no record is never needed again, and what was added and never stored is of a relay that has ended meanwhile.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from clasp_relay.storage.files import READ_STEP_S, FileUse, StoredFile
+
+__all__ = ["GONE", "Bounds", "SentFileStore", "Totals"]
+
+GONE = "gone"
+"""What ``SentFileStore.add`` lacks where the owner was deleted or disabled."""
+
+_FILE = "SELECT id, subject, origin, size, charged, created_at, read_at FROM sent_files"
+_BARRED = "SELECT 1 FROM retired_ids WHERE id = ?1 UNION ALL SELECT 1 FROM disabled_subjects WHERE subject = ?1"
+
+
+class Bounds(NamedTuple):
+    """What files may take, in bytes."""
+
+    subject: int
+    """Those of one user; 0 for no limit."""
+    guest: int
+    """Those of one guest."""
+    guest_address: int
+    """Those of all guests of one client address."""
+    whole: int
+    """All."""
+    guests: int
+    """Those of all guests."""
+
+
+class Totals(NamedTuple):
+    """What all files take; those count, too, that are not stored yet."""
+
+    files: int
+    charged: int
+    guests_charged: int
+
+
+class SentFileStore:
+    """The records of sent files in a ``users.db``. Its methods block.
+
+    Args:
+        db: the connection, in autocommit mode.
+    """
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    # Changes; a relay asks them of the one that decides
+
+    def add(self, file: StoredFile, bounds: Bounds) -> str:
+        """Adds a file of which no byte is in the object store yet, if there is room for it.
+
+        Args:
+            file: its record.
+            bounds: what files may take.
+
+        Returns:
+            the name of the field of ``bounds`` that it would exceed, or ``GONE``; nothing where it was added.
+        """
+        if self._any(_BARRED, file.subject):
+            return GONE
+        if file.origin and self._any("SELECT 1 FROM users WHERE id = ?", file.subject):
+            file = file._replace(origin=b"")
+        lacking = self.lacks(file, bounds)
+        if not lacking:
+            self._db.execute("INSERT INTO sent_files VALUES (?, ?, ?, ?, ?, ?, ?, 0)", file)
+        return lacking
+
+    def store(self, file_id: str) -> bool:
+        """Notes that all bytes of a file are in the object store.
+
+        Returns:
+            whether it is stored now: it may have been removed meanwhile, or its owner was deleted or disabled.
+        """
+        row = self._db.execute("SELECT subject FROM sent_files WHERE id = ?", (file_id,)).fetchone()
+        if row is None or self._any(_BARRED, row[0]):
+            return False
+        self._db.execute("UPDATE sent_files SET is_stored = 1 WHERE id = ?", (file_id,))
+        return True
+
+    def note_read(self, file_id: str, now_s: int) -> None:
+        """Notes that a file was read, if that was not noted within the hour."""
+        self._db.execute(
+            "UPDATE sent_files SET read_at = ?1 WHERE id = ?2 AND read_at <= ?1 - ?3", (now_s, file_id, READ_STEP_S)
+        )
+
+    def remove(self, file_id: str) -> bool:
+        """Removes the record of a file; returns whether there was one."""
+        return self._db.execute("DELETE FROM sent_files WHERE id = ?", (file_id,)).rowcount == 1
+
+    def confirm_missing(self, file_ids: Sequence[str]) -> list[str]:
+        """As ``missing``: what the relay that decides says holds for ever."""
+        return self.missing(file_ids)
+
+    # Questions; each relay asks its own file
+
+    def lacks(self, file: StoredFile, bounds: Bounds) -> str:
+        """Returns the name of the field of ``bounds`` that one more file would exceed; nothing where there is room."""
+        subject, origin, charged = file.subject, file.origin, file.charged
+        totals = self.totals()
+        used = self._sum("SELECT SUM(charged) FROM sent_files_use WHERE subject = ?", subject)
+        share = "guest" if origin else "subject"
+        most = bounds.guest if origin else bounds.subject
+        if most and used + charged > most:
+            return share
+        if origin:
+            used = self._sum("SELECT SUM(charged) FROM sent_files_use WHERE origin = ?", origin)
+            if used + charged > bounds.guest_address:
+                return "guest_address"
+        if totals.charged + charged > bounds.whole:
+            return "whole"
+        return "guests" if origin and totals.guests_charged + charged > bounds.guests else ""
+
+    def find(self, file_id: str) -> StoredFile | None:
+        """Returns the record of a file that is stored; None where there is none."""
+        row = self._db.execute(f"{_FILE} WHERE id = ? AND is_stored", (file_id,)).fetchone()
+        return None if row is None else StoredFile(*row)
+
+    def missing(self, file_ids: Sequence[str]) -> list[str]:
+        """Returns which of some files have no record, stored or not."""
+        return [each for each in file_ids if not self._any("SELECT 1 FROM sent_files WHERE id = ?", each)]
+
+    def usage(self, subjects: Sequence[str]) -> list[FileUse]:
+        """Returns what the files of some users take."""
+        places = ", ".join("?" * len(subjects))
+        query = f"SELECT subject, origin, files, charged FROM sent_files_use WHERE subject IN ({places})"  # noqa: S608 - question marks
+        return [FileUse(*row) for row in self._db.execute(query, subjects)]
+
+    def totals(self) -> Totals:
+        """Returns what all files take."""
+        (own, guests) = self._db.execute("SELECT files, charged FROM sent_files_totals ORDER BY is_guests").fetchall()
+        return Totals(own[0] + guests[0], own[1] + guests[1], guests[1])
+
+    def unread_since(self, before_s: int, limit: int) -> list[StoredFile]:
+        """Returns files that were read before a time for the last time, the longest unread first."""
+        query = f"{_FILE} WHERE read_at < ? ORDER BY read_at, id LIMIT ?"
+        return [StoredFile(*row) for row in self._db.execute(query, (before_s, limit))]
+
+    def of_subject(self, subject: str, limit: int) -> list[StoredFile]:
+        """Returns files of one user, stored or not, the oldest first."""
+        query = f"{_FILE} WHERE subject = ? ORDER BY created_at, id LIMIT ?"
+        return [StoredFile(*row) for row in self._db.execute(query, (subject, limit))]
+
+    def arriving(self) -> list[str]:
+        """Returns the files that are not stored yet."""
+        return [row[0] for row in self._db.execute("SELECT id FROM sent_files WHERE NOT is_stored ORDER BY id")]
+
+    def _sum(self, query: str, value: object) -> int:
+        (found,) = self._db.execute(query, (value,)).fetchone()
+        return found or 0
+
+    def _any(self, query: str, value: object) -> bool:
+        return self._db.execute(query, (value,)).fetchone() is not None
