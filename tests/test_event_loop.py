@@ -8,6 +8,7 @@ from twisted.internet.task import Clock
 from twisted.internet.tcp import Connection
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay import event_loop
 from clasp_relay.event_loop import (
     BOUNDS_S,
     INTERVAL_S,
@@ -84,7 +85,8 @@ class CollectingTests(SynchronousTestCase):
         self.assertGreater(gc.get_freeze_count(), len(kept) - 2 * new)
 
     def test_garbage_that_grew_old_is_found_when_nobody_is_connected(self) -> None:
-        """Then nobody waits for it."""
+        """Then nobody waits for it, however long it takes."""
+        self.patch(event_loop, "MAX_WHOLE_S", 0.0)
         node = make_cycle()
         there = weakref.ref(node)
         gc.freeze()
@@ -95,6 +97,16 @@ class CollectingTests(SynchronousTestCase):
             self.reactor.advance(WHOLE_INTERVAL_S)
             self.assertIsNotNone(there())
             open_ones.remove(connection)
+        self.reactor.advance(WHOLE_INTERVAL_S)
+        self.assertIsNone(there())
+        self.assertGreater(gc.get_freeze_count(), 1_000)
+
+    def test_garbage_that_grew_old_is_found_where_that_is_short(self) -> None:
+        """Also while somebody is connected."""
+        self.patch(event_loop, "MAX_WHOLE_S", 60.0)
+        self.reactor.readers.append(Connection.__new__(Connection))
+        there = weakref.ref(make_cycle())
+        gc.freeze()
         self.reactor.advance(WHOLE_INTERVAL_S)
         self.assertIsNone(there())
         self.assertGreater(gc.get_freeze_count(), 1_000)

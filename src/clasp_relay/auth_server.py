@@ -18,7 +18,7 @@ from twisted.web.iweb import IRequest
 from twisted.web.resource import Resource
 
 from clasp_relay.access.accounts import WRONG_PASSWORD, Accounts, Admission, Tell, load_tokens
-from clasp_relay.access.addresses import ClientAddresses, hasher_of_addresses
+from clasp_relay.access.addresses import ClientAddresses, address_group, hasher_of_addresses
 from clasp_relay.access.audit import Audit
 from clasp_relay.access.console import PREFIX as CONSOLE_PREFIX
 from clasp_relay.access.console import Console
@@ -44,12 +44,12 @@ from clasp_relay.access.refusals import Busy, Later, Refusal
 from clasp_relay.access.secret_files import admin_record, read_or_make_admin_token, read_or_make_key, replace_key
 from clasp_relay.access.session_ids import KnownSessionIds
 from clasp_relay.access.shared_files import Objects, SharedFiles
-from clasp_relay.access.store_calls import MAX_WAITING_CALLS
+from clasp_relay.access.store_calls import MAX_WAITING_CALLS, MAX_WAITING_CALLS_PER_ADDRESS
 from clasp_relay.access.tickets import Tickets
 from clasp_relay.access.tokens import TokenRecord, TokenTable
 from clasp_relay.access.turn import Turn
 from clasp_relay.access.wills import Wills
-from clasp_relay.access.workers import ThreadWorkers, Workers
+from clasp_relay.access.workers import ThreadWorkers, Workers, in_lane
 from clasp_relay.console_parts import ConsoleParts
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.session.identity import TOKEN_PREFIX, Identity
@@ -244,7 +244,9 @@ class AuthServer(Service):
         self._tokens, self._permissions, self._policy = rights
         self._origins, self._addresses = clients
         self._store: SqliteUsers | None = None
-        self.sql = ThreadWorkers(reactor, 1, MAX_WAITING_CALLS, "sql")
+        self.sql = ThreadWorkers(
+            reactor, 1, MAX_WAITING_CALLS, "sql", max_waiting_in_lane=MAX_WAITING_CALLS_PER_ADDRESS
+        )
         self._shared, self._objects = shared, objects
         tokens.is_following = shared is not None
         self._calls: Workers = shared or self.sql
@@ -340,7 +342,8 @@ class AuthServer(Service):
             code = ErrorCode.OVERLOADED if isinstance(refusal, Later) else ErrorCode.UNAUTHENTICATED
             raise Disconnect(CloseCode.POLICY_VIOLATION, refusal.sentence, code)
 
-        return self._accounts.sign_in(username, password, address).addCallbacks(identify, refuse)
+        with in_lane(address_group(address)):
+            return self._accounts.sign_in(username, password, address).addCallbacks(identify, refuse)
 
     def _hashed(self, address: str) -> bytes:
         """Returns the keyed hash of a client address."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import time
 from bisect import bisect_left
 from collections.abc import Callable
@@ -26,7 +27,11 @@ THRESHOLDS = (700, 3, 1)
 generation 2 every 2 collections of generation 1: one looks at about 6,000 objects, which takes it a millisecond."""
 
 WHOLE_INTERVAL_S = 600
-"""Interval between two looks whether nobody is connected; then everything is looked at, which takes 15 ms and more."""
+"""Interval between two looks whether everything can be looked at."""
+
+MAX_WHOLE_S = 0.008
+"""How long that may take while somebody is connected, by what it took the last time: about 100,000 objects. Where there
+are more of them it is done only while nobody is."""
 
 
 def keep_collections_short(reactor: Any) -> None:
@@ -36,16 +41,18 @@ def keep_collections_short(reactor: Any) -> None:
     param: of 200,000 params that takes 26 ms (``docs/performance.md``). Here no collection looks at more than
     some thousand objects: what has survived one of generation 2 is frozen, as is what is loaded now.
 
-    A cycle of frozen objects is not found until nobody is connected. So whatever lives long must leave none:
-    ``tests/integration/test_memory.py`` looks at connections of every kind.
+    A cycle of frozen objects is not found until everything is looked at: every ten minutes, where that is short or
+    nobody is connected. So whatever lives long must leave none: ``tests/integration/test_memory.py`` looks at
+    connections of every kind.
 
     Args:
         reactor: tells the time, and who is connected.
     """
     gc.callbacks.append(freeze_survivors)
-    _collect_all()
+    whole = _WholeCollections(reactor)
+    whole.collect()
     gc.set_threshold(*THRESHOLDS)
-    looking = LoopingCall(_collect_all_if_alone, reactor)
+    looking = LoopingCall(whole.look)
     looking.clock = reactor
     looking.start(WHOLE_INTERVAL_S, now=False)
 
@@ -56,16 +63,37 @@ def freeze_survivors(phase: str, info: dict[str, int]) -> None:
         gc.freeze()
 
 
-def _collect_all() -> None:
-    gc.unfreeze()
-    gc.collect()  # ``freeze_survivors`` freezes what is left
-    # Python waits until a quarter is new of what the last full collection has left: of nothing, from now on.
-    gc.collect()
+class _WholeCollections:
+    """Garbage collections that look at everything, frozen objects too.
 
+    Args:
+        reactor: tells who is connected.
+    """
 
-def _collect_all_if_alone(reactor: Any) -> None:
-    if not any(isinstance(each, Connection) for each in (*reactor.getReaders(), *reactor.getWriters())):
-        _collect_all()
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._per_object_s = math.inf
+        """How long one took for each object that was left, at best."""
+
+    def collect(self) -> None:
+        """Looks at everything."""
+        began_s = time.thread_time()
+        gc.unfreeze()
+        gc.collect()  # ``freeze_survivors`` freezes what is left
+        took_s = time.thread_time() - began_s
+        self._per_object_s = min(self._per_object_s, took_s / max(1, gc.get_freeze_count()))
+        # Python waits until a quarter is new of what the last full collection has left: of nothing, from now on.
+        gc.collect()
+
+    def look(self) -> None:
+        """Looks at everything, where that is short or nobody is connected."""
+        if self._per_object_s * gc.get_freeze_count() <= MAX_WHOLE_S or not self._is_anybody_connected:
+            self.collect()
+
+    @property
+    def _is_anybody_connected(self) -> bool:
+        reactor = self._reactor
+        return any(isinstance(each, Connection) for each in (*reactor.getReaders(), *reactor.getWriters()))
 
 
 class LoopLag(Service):

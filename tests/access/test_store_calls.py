@@ -1,6 +1,6 @@
 """Calls of the store."""
 
-from typing import cast
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.refusals import Busy, Forbidden, Missing, Refusal, Taken, Unauthenticated
 from clasp_relay.access.store_calls import StoreCalls
+from clasp_relay.access.workers import in_lane
 from clasp_relay.storage.users import (
     Disabled,
     IdentityTaken,
@@ -48,6 +49,30 @@ class StoreCallsTests(SynchronousTestCase):
     def test_call_gives_what_the_method_returns(self) -> None:
         """With its arguments."""
         self.assertEqual(self.successResultOf(Deferred.fromCoroutine(self.calls.run(int, "11", base=2))), 3)
+
+    def test_calls_are_made_for_a_client_address(self) -> None:
+        """The one for which their coroutine began, also where others begin meanwhile."""
+        lanes: list[str] = []
+        gate: Deferred[None] = Deferred()
+
+        class Noting(InlineWorkers):
+            def run(self, lane: str, *args: Any, **kwargs: Any) -> Any:
+                lanes.append(lane)
+                return super().run(lane, *args, **kwargs)
+
+        calls = StoreCalls(Noting(), self.clock.seconds)
+
+        async def twice() -> None:
+            await calls.run(int)
+            await gate
+            await calls.run(int)
+
+        for lane in ("192.0.2.1", "192.0.2.2"):
+            with in_lane(lane):
+                Deferred.fromCoroutine(twice())
+        Deferred.fromCoroutine(twice())
+        gate.callback(None)
+        self.assertEqual(lanes, ["192.0.2.1", "192.0.2.2", ""] * 2)
 
     def test_every_refusal_of_the_store_has_words(self) -> None:
         """Clients depend on one of them: «identity» stands where the id is taken, and nowhere else."""

@@ -113,6 +113,17 @@ class ThreadWorkersTests(TestCase):
             await result
         self.assertEqual(sorted(self.done), ["0", "1", "2", "3"])
 
+    async def test_what_is_for_no_client_address_has_all_of_the_queue(self) -> None:
+        """It is the relay's own."""
+        workers = ThreadWorkers(REACTOR, 1, 10, "test", max_waiting_in_lane=2)
+        workers.start()
+        self.addCleanup(workers.stop)
+        results = [workers.run("", always, self.wait_at_gate, str(number)) for number in range(11)]
+        self.failureResultOf(workers.run("", always, self.wait_at_gate, "too many"), Busy)
+        self.gate.set()
+        for result in results:
+            await result
+
     async def test_stop_ends_what_has_not_begun(self) -> None:
         """What has begun is finished; nothing new begins."""
         results = self.fill()

@@ -25,6 +25,7 @@ from clasp_relay.doors.stream import StreamFactory
 from clasp_relay.errors import CloseCode, StartError
 from clasp_relay.net.admission import NetLimits
 from clasp_relay.net.listening import TcpPlace
+from clasp_relay.net.reading import SLICE_S
 from clasp_relay.wire.codec import decode
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.frame import decode_frame
@@ -376,6 +377,42 @@ class OscSourcesTests(SynchronousTestCase):
         hall.site.say(browser, Set("/osc/b", encode_value(1)))
         self.assertEqual((len(hall.got(DESK)), hall.counts.clients), (1, 2))
 
+    def test_address_that_sends_from_many_ports_takes_no_other_place(self) -> None:
+        """Only those of its own sources."""
+        hall = Hall()
+        self.patch(osc, "MAX_SOURCES", 5)
+        hall.send(message("/a", 1))
+        hall.send(message("/a", 1), peer=DESK)
+        for port in range(20):
+            hall.send(message("/a", 1), peer=("192.168.0.66", port + 1))
+        hall.got()
+        hall.got(DESK)
+        hall.site.say(hall.site.clasp(), Set("/osc/b", encode_value(1)))
+        self.assertEqual((len(hall.got()), len(hall.got(DESK)), hall.counts.clients), (1, 1, 5))
+        hall.site.turn(2 * IDLE_S)
+        self.assertEqual((hall.counts.clients, hall.port._sources_at), (0, {}))
+
+    def test_flood_is_taken_in_slices(self) -> None:
+        """However short its packets are, empty ones too: other sockets have their turns in between."""
+        hall = Hall()
+        clock = hall.site.reactor
+        took: list[bytes] = []
+
+        def take(_source: object, data: bytes) -> None:
+            took.append(data)
+            clock.rightNow += SLICE_S / 10
+
+        self.patch(hall.clients, "take", take)
+        port = Port(hall.port)
+        hall.port.bound_turns(port)
+        port.waiting = [b"", message("/a")] * 50
+        for count in (10, 20, 30):
+            port.doRead()
+            self.assertLessEqual(abs(len(took) - count), count // 10)
+        while port.waiting:
+            port.doRead()
+        self.assertEqual(len(took), 100)
+
 
 class OscTcpTests(SynchronousTestCase):
     def setUp(self) -> None:
@@ -426,7 +463,22 @@ class OscTcpTests(SynchronousTestCase):
 
 
 class Port:
-    """A port that listens."""
+    """A port that listens: Twisted's, as far as it reads."""
+
+    maxThroughput = 256 * 1024  # noqa: N815
+
+    def __init__(self, datagrams: OscDatagrams | None = None) -> None:
+        self.datagrams = datagrams
+        self.waiting: list[bytes] = []
+
+    def doRead(self) -> None:  # noqa: N802
+        """Takes what waits, as Twisted does."""
+        assert self.datagrams is not None
+        read = 0
+        while read < self.maxThroughput and self.waiting:
+            data = self.waiting.pop(0)
+            read += len(data)
+            self.datagrams.datagramReceived(data, PHONE)
 
     def stopListening(self) -> None:  # noqa: N802
         """Listens no longer."""

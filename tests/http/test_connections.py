@@ -180,6 +180,29 @@ class TurnTests(SynchronousTestCase):
         protocol.release_body()
         self.assertEqual((protocol in protocol.turns._waiting, protocol in protocol.turns._served), (False, False))
 
+    def test_client_addresses_are_answered_in_turn(self) -> None:
+        """However many connections one of them has; behind a trusted proxy those count that it names."""
+        site = MemorySite(self.resource, parse_networks("192.0.2.99"))
+        ask = b"GET /auth HTTP/1.1\r\nHost: relay.example\r\nX-Forwarded-For: %s\r\n\r\n"
+        for peer, crowd_says, newcomer_says, newcomers in (
+            ("192.0.2.1", b"192.0.2.7", b"192.0.2.7", "192.0.2.2"),
+            ("192.0.2.99", b"198.51.100.1", b"198.51.100.1, 198.51.100.2", "192.0.2.99"),
+            ("192.0.2.99", b"2001:db8::1", b"2001:db8:0:1::1", "192.0.2.99"),
+        ):
+            with self.subTest(peer=peer, newcomer_says=newcomer_says):
+                crowd = [site.connect(peer) for _ in range(10 * REQUESTS_A_TURN)]
+                newcomer, answer = site.connect(newcomers)
+                for protocol, _ in crowd:
+                    protocol.dataReceived(ask % crowd_says + ASK)
+                newcomer.dataReceived(ask % newcomer_says + ASK)
+                self.assertEqual(answer.value(), b"")
+                for count in (1, 2):
+                    one_turn(site.clock)
+                    self.assertEqual(answer.value().count(b"200 OK"), count)
+                for _ in range(30):
+                    one_turn(site.clock)
+                self.assertEqual([transport.value().count(b"200 OK") for _, transport in crowd], [2] * len(crowd))
+
     def test_turn_without_a_crowd_leaves_room_for_the_next(self) -> None:
         """What is counted begins anew in each."""
         for _ in range(3):
@@ -317,6 +340,26 @@ class NumberTests(SynchronousTestCase):
         ((_, refused),) = self.connect(1, "192.0.2.11")
         self.assertIn(b"503 Service Unavailable\r\nConnection: close\r\nRetry-After: 2", refused.value())
         self.assertEqual(len(self.site.site.connections), 3)
+
+    def test_address_with_more_than_its_share_makes_room_for_others(self) -> None:
+        """Its own newcomers are told to come back; of others none loses its place."""
+        connections = self.site.site.connections
+        connections.max_connections = 8
+        greedy = self.connect(6)
+        others = self.connect(2, "192.0.2.2")
+        for protocol, _ in greedy:
+            protocol.dataReceived(POST + b"abcd")
+        ((_, refused),) = self.connect(1)
+        self.assertIn(b"503 Service Unavailable", refused.value())
+        newcomers = self.connect(1, "192.0.2.3")
+        self.assertEqual(self.open_ones(greedy), [False] + [True] * 5)
+        greedy[3][0].pauseProducing()
+        newcomers += self.connect(1, "192.0.2.4")
+        self.assertEqual(self.open_ones(greedy), [False, True, True, False, True, True])
+        greedy += self.connect(1, "192.0.2.5")
+        self.assertEqual(self.open_ones(greedy), [False, False, True, False, True, True, True])
+        self.assertEqual(self.open_ones([*others, *newcomers]), [True] * 4)
+        self.assertEqual(len(connections), 8)
 
     def test_ended_connections_leave_nothing_behind(self) -> None:
         """Neither counts nor timers."""

@@ -112,8 +112,9 @@ class Pipe(Connection):
 class FakeConnection:
     """What an outbox needs of its connection."""
 
-    def __init__(self, transport: Any) -> None:
+    def __init__(self, transport: Any, lane: str = "") -> None:
         self.transport = transport
+        self.lane = lane
         self.codec: Codec = CODEC
         self.trace: Callable[[bytes], None] | None = None
         self.slow_bytes: list[int] = []

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.net.closing import ENDS_S, EndQueue
 from tests.core.world import one_turn
 from tests.net.helpers import Site, client_frame, keep
 
@@ -101,3 +105,30 @@ class CloseAllTests(SynchronousTestCase):
         client.send(client_frame(b"\x03\xe9", 8))
         client.turn()
         self.assertEqual(client.pipe.options[-1], "closed")
+
+
+class EndQueueTests(SynchronousTestCase):
+    def test_sessions_of_client_addresses_end_in_turn(self) -> None:
+        """A crowd that is torn off at once keeps the end of no other one waiting."""
+        clock = Clock()
+        queue = EndQueue(clock)
+        ended: list[str] = []
+
+        def end(name: str) -> Callable[[], None]:
+            def work() -> None:
+                ended.append(name)
+                clock.rightNow += ENDS_S
+
+            return work
+
+        for _ in range(100):
+            queue.add(end("crowd"), "192.0.2.66")
+        self.assertEqual(ended, ["crowd"])
+        for name in ("one", "two", "three"):
+            queue.add(end(name), f"address of {name}")
+        for _ in range(4):
+            one_turn(clock)
+        self.assertEqual(ended, ["crowd", "crowd", "one", "two", "three"])
+        queue.end_all()
+        self.assertEqual(ended.count("crowd"), 100)
+        self.assertEqual(clock.getDelayedCalls(), [])

@@ -4,6 +4,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
@@ -28,6 +29,8 @@ class Reader:
         self.got: list[bytes] = []
         self.lost: list[Failure] = []
         self.result: Any = None
+        self.protocol: Any = None
+        """What a connection's bytes go to, which knows its lane."""
 
     def fill(self) -> None:
         """Puts a byte into the pipe."""
@@ -158,6 +161,64 @@ class ReactorTests(SynchronousTestCase):
             self.assertTrue(self.reactor.is_behind)
         self.assertEqual(sorted(order[:5]), [0, 1, 2, 3, 4])
         self.assertGreaterEqual(min(map(order.count, range(5))), 5)
+
+    def test_reactor_lets_client_addresses_take_turns_once_there_is_no_time_for_all(self) -> None:
+        """One socket waits for one of each other address, not for all that an address has; under TLS, too."""
+        now_s = 0.0
+        order: list[str] = []
+        self.reactor.seconds = lambda: now_s
+        self.patch(reactor, "thread_time", lambda: now_s)
+
+        def connect(lane: str, is_tls: bool = False) -> Reader:
+            def take() -> None:
+                nonlocal now_s
+                now_s += 0.3 * READY_S
+                order.append(lane)
+                reader.fill()
+
+            reader = self.reader()
+            reader.result = take
+            protocol = SimpleNamespace(lane=lane)
+            reader.protocol = SimpleNamespace(wrappedProtocol=protocol) if is_tls else protocol
+            return reader
+
+        crowd = 250
+        for _ in range(crowd):
+            connect("crowd")
+        self.reactor.doIteration(0)
+        self.assertEqual(order, ["crowd"] * 4)
+        connect("one")
+        connect("two", is_tls=True)
+        # Whatever is no client's is alone.
+        own = self.reader()
+        own.result = lambda: order.append("own")
+        order.clear()
+        for _ in range(20):
+            self.reactor.doIteration(0)
+        self.assertEqual(set(order[:4]), {"crowd", "one", "two", "own"})
+        # Nobody is read twice in a turn, so the crowd has what is left of each.
+        self.assertGreaterEqual(min(order.count("one"), order.count("two")), 19)
+        self.assertGreater(order.count("crowd"), 20)
+
+    def test_reactor_serves_all_of_a_crowd(self) -> None:
+        """Also while others come again and again."""
+        now_s = 0.0
+        self.reactor.seconds = lambda: now_s
+        self.patch(reactor, "thread_time", lambda: now_s)
+
+        def take() -> None:
+            nonlocal now_s
+            now_s += 0.4 * READY_S
+
+        readers = [self.reader() for _ in range(90)]
+        for number, reader in enumerate(readers):
+            reader.protocol = SimpleNamespace(lane=f"address {number % 3 if number < 6 else 0}")
+            reader.result = take
+        for _ in range(150):
+            self.reactor.doIteration(0)
+            for reader in readers[:6]:
+                reader.fill()
+        self.assertEqual([bool(reader.got) for reader in readers], [True] * len(readers))
 
     def test_reactor_asks_for_few_sockets_at_a_time(self) -> None:
         """Each that is ready is read in the turn all the same, and none twice, though it is ready again at once."""

@@ -17,7 +17,16 @@ from clasp_relay.net import turn as turn_module
 from clasp_relay.net.backlog import NOT_YET_BYTES, Batch, Close, Snapshot
 from clasp_relay.net.frames import CODEC, wire_bytes
 from clasp_relay.net.outbox import Outbox
-from clasp_relay.net.turn import MAX_DELAY_S, PUMP_S, RUN_BYTES, SNAPSHOT_BYTES, SNAPSHOT_SHARE_BYTES, Run, TurnWriter
+from clasp_relay.net.turn import (
+    DELAY_PER_SESSION_S,
+    MAX_DELAY_S,
+    PUMP_S,
+    RUN_BYTES,
+    SNAPSHOT_BYTES,
+    SNAPSHOT_SHARE_BYTES,
+    Run,
+    TurnWriter,
+)
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import Result, SignalDefinition
 from tests.core.world import one_turn
@@ -96,28 +105,46 @@ class TurnWriterTests(SynchronousTestCase):
         self.assertEqual([bench.got(0), bench.got(1)], [[b"a"], [b"b"]])
 
     def test_writer_waits_while_there_is_more_to_read(self) -> None:
-        """But not for long: what others say meanwhile goes out with it, in one write."""
-        bench = Bench(1)
+        """But not for long: what others say meanwhile goes out with it, in one write to each of many sessions."""
         thread_s = 0.0
         self.patch(turn_module, "thread_time", lambda: thread_s)
-        audience = Audience(CODEC, tuple(bench.outboxes))
-        for is_behind_for_s in (0.5 * MAX_DELAY_S, 2 * MAX_DELAY_S):
-            began, had, waited_s = bench.pipes[0].writes, len(bench.got(0)), 0.0
-            vars(bench.reactor)["is_behind"] = True
-            for number in range(100):
-                bench.writer.fan_out(audience, keep(b"%d" % number))
-                bench.turn()
-                if bench.pipes[0].writes != began:
-                    break
-                # Other processes have the machine for most of the time.
-                bench.reactor.rightNow += MAX_DELAY_S
-                thread_s += MAX_DELAY_S / 8
-                waited_s += MAX_DELAY_S / 8
-                vars(bench.reactor)["is_behind"] = waited_s < is_behind_for_s
-            self.assertEqual(bench.pipes[0].writes, began + 1)
-            self.assertGreaterEqual(waited_s, min(is_behind_for_s, MAX_DELAY_S))
-            self.assertLessEqual(waited_s, MAX_DELAY_S)
-            self.assertEqual(len(bench.got(0)) - had, number + 1)
+        for sessions in (1, 100, 2 * round(MAX_DELAY_S / DELAY_PER_SESSION_S)):
+            bench = Bench(sessions)
+            audience = Audience(CODEC, tuple(bench.outboxes))
+            delay_s = min(sessions * DELAY_PER_SESSION_S, MAX_DELAY_S)
+            for is_behind_for_s in (0.5 * delay_s, 2 * delay_s):
+                with self.subTest(sessions=sessions, is_behind_for_s=is_behind_for_s):
+                    began, had, waited_s = bench.pipes[0].writes, len(bench.got(0)), 0.0
+                    vars(bench.reactor)["is_behind"] = True
+                    for number in range(100):
+                        bench.writer.fan_out(audience, keep(b"%d" % number))
+                        bench.turn()
+                        if bench.pipes[0].writes != began:
+                            break
+                        # Other processes have the machine for most of the time.
+                        bench.reactor.rightNow += delay_s
+                        thread_s += delay_s / 8
+                        waited_s += delay_s / 8
+                        vars(bench.reactor)["is_behind"] = waited_s < is_behind_for_s
+                    self.assertEqual(bench.pipes[0].writes, began + 1)
+                    self.assertGreaterEqual(waited_s, 0.99 * min(is_behind_for_s, delay_s))
+                    self.assertLessEqual(waited_s, 1.2 * delay_s)
+                    self.assertEqual(len(bench.got(0)) - had, number + 1)
+
+    def test_writer_waits_for_answers_to_many_sessions_alike(self) -> None:
+        """What goes to one session each counts as what goes to many."""
+        bench = Bench(10)
+        thread_s = 0.0
+        self.patch(turn_module, "thread_time", lambda: thread_s)
+        vars(bench.reactor)["is_behind"] = True
+        for count in range(10):
+            bench.outboxes[count].send(keep(b"answer"))
+            bench.turn()
+            thread_s += 0.9 * DELAY_PER_SESSION_S
+        self.assertEqual([pipe.writes for pipe in bench.pipes], [0] * 10)
+        thread_s += DELAY_PER_SESSION_S
+        bench.turn()
+        self.assertEqual([pipe.writes for pipe in bench.pipes], [1] * 10)
 
     def test_writer_schedules_nothing_for_nobody(self) -> None:
         """A message without an audience costs no turn."""
@@ -302,6 +329,32 @@ class TurnWriterTests(SynchronousTestCase):
         self.assertEqual(set(encoded), set(range(12)))
         bench.settle()
         self.assertEqual([len(bench.got(session)) for session in range(12)], [16] * 12)
+
+    def test_snapshots_of_client_addresses_are_encoded_in_turn(self) -> None:
+        """Though one of them has so many sessions that each turn has time for a share of one of them only."""
+        bench = Bench(100)
+        encoded: list[int] = []
+
+        def frames(session: int, pieces: int) -> Iterator[bytes]:
+            for _ in range(pieces):
+                encoded.append(session)
+                bench.reactor.rightNow += PUMP_S
+                yield wire_bytes(bytes(1024))
+
+        *crowd, newcomer = range(100)
+        for session in crowd:
+            bench.connections[session].lane = "192.0.2.66"
+            bench.outboxes[session].send_snapshot("k", frames(session, 50))
+        for _ in range(5):
+            bench.turn()
+        encoded.clear()
+        bench.outboxes[newcomer].send_snapshot("k", frames(newcomer, 5))
+        for _ in range(12):
+            bench.turn()
+        self.assertEqual((len(encoded), encoded.count(newcomer)), (12, 5))
+        # And of the crowd all in turn.
+        self.assertEqual(len(set(encoded)), 12 - 5 + 1)
+        self.assertEqual(len(bench.got(newcomer)), 5)
 
 
 class ResultTests(SynchronousTestCase):

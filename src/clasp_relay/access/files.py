@@ -19,7 +19,7 @@ from clasp_relay.access.file_quotas import FileOwner, FileQuotas, charge
 from clasp_relay.access.policy.scopes import Scopes
 from clasp_relay.access.refusals import Busy, Forbidden, Limited, Missing, NoRoom, Refusal
 from clasp_relay.access.tokens import TokenRecord
-from clasp_relay.access.workers import Workers
+from clasp_relay.access.workers import LANE, Workers
 from clasp_relay.errors import ClaspError, cause_text
 from clasp_relay.logs import events
 from clasp_relay.storage.files import DiskFull, FileFolder, FileReader, FileStore, FileUse, FileWriter, StoredFile
@@ -458,7 +458,7 @@ class Files(ABC):
 
     def on_disk(self, lane: FileOwner, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
         """Calls a function on one of the disk's threads."""
-        return self._disk.run(lane.subject, _nothing, work, *args, **kwargs)
+        return self._disk.run(lane.address.hex() or lane.subject, _nothing, work, *args, **kwargs)
 
     async def drop(self, owner: FileOwner, writer: FileWriter, record: StoredFile, why: Exception) -> None:
         """Forgets a file that did not arrive; for ``Upload``."""
@@ -518,7 +518,7 @@ class OwnFiles(Files):
 
     def on_sql(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
         """See ``Files``."""
-        return self._sql.run("", _nothing, work, *args, **kwargs)
+        return self._sql.run(LANE.get(), _nothing, work, *args, **kwargs)
 
     async def registered(self, subject: str) -> None:
         """See ``Files``."""

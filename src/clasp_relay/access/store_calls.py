@@ -8,7 +8,7 @@ from typing import ParamSpec, TypeVar
 
 from clasp_relay.access.issuer import BAD_TOKEN
 from clasp_relay.access.refusals import Busy, Forbidden, Missing, Refusal, Taken, Unauthenticated
-from clasp_relay.access.workers import Workers
+from clasp_relay.access.workers import LANE, Workers
 from clasp_relay.logs import events
 from clasp_relay.storage.users import (
     Disabled,
@@ -24,7 +24,7 @@ from clasp_relay.storage.users import (
     UserChanged,
 )
 
-__all__ = ["MAX_WAITING_CALLS", "StoreCalls"]
+__all__ = ["MAX_WAITING_CALLS", "MAX_WAITING_CALLS_PER_ADDRESS", "StoreCalls"]
 
 _RETRY_AFTER_S = 5
 _TOLD_EVERY_S = 60
@@ -34,6 +34,9 @@ T = TypeVar("T")
 
 MAX_WAITING_CALLS = 2048
 """Length of the queue for the SQL thread: about a second's work on a slow disk."""
+
+MAX_WAITING_CALLS_PER_ADDRESS = 512
+"""How many of them may be for requests of one client address. Client addresses take turns."""
 
 STORE_BUSY = "The relay cannot reach its accounts at the moment. Try again in a few seconds."
 NAME_TAKEN = "This name belongs to a registered user. Choose another one."
@@ -67,7 +70,7 @@ class StoreCalls:
             Refusal: the store refuses, or too many calls are waiting.
         """
         try:
-            return await self._workers.run("", _always, method, *args, **kwargs)
+            return await self._workers.run(LANE.get(), _always, method, *args, **kwargs)
         except StoreBusy as busy:
             self._tell_busy(busy)
             raise Busy(STORE_BUSY, _RETRY_AFTER_S) from None

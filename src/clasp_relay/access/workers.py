@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from threading import Thread, get_native_id
 from typing import ParamSpec, Protocol, TypeVar
 
@@ -19,7 +21,7 @@ from clasp_relay.access.refusals import Busy, Refusal
 from clasp_relay.errors import cause_text
 from clasp_relay.logs import events
 
-__all__ = ["ThreadWorkers", "Workers", "uncancellable"]
+__all__ = ["LANE", "ThreadWorkers", "Workers", "in_lane", "uncancellable"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,6 +33,20 @@ instead of a fifth."""
 
 _RETRY_AFTER_S = 2
 """Seconds to wait when a queue is full; hashes are done within a few seconds."""
+
+LANE: ContextVar[str] = ContextVar("lane", default="")
+"""What the client address counts as for which a coroutine works (``addresses.address_group``); empty for none's. A
+coroutine keeps what was set when it began."""
+
+
+@contextmanager
+def in_lane(lane: str) -> Iterator[None]:
+    """Has what begins meanwhile be done for a client address; see ``LANE``."""
+    token = LANE.set(lane)
+    try:
+        yield
+    finally:
+        LANE.reset(token)
 
 
 class Workers(Protocol):
@@ -76,7 +92,8 @@ class ThreadWorkers:
         threads: how many things are done at once.
         max_waiting: how many more may wait.
         name: for the threads' names.
-        max_waiting_in_lane: how many of one lane may wait; None for as many as there is room for.
+        max_waiting_in_lane: how many of one lane may wait; None for as many as there is room for. What is for no client
+            address, so that its lane is empty, has no such bound.
         gives_way: whether the work takes so long that the event loop's thread is to go before it.
     """
 
@@ -146,7 +163,9 @@ class ThreadWorkers:
         return done
 
     def _is_full(self, lane: str) -> bool:
-        return self._waiting >= self._max_waiting or len(self._lanes.get(lane, ())) >= self._max_waiting_in_lane
+        if self._waiting >= self._max_waiting:
+            return True
+        return bool(lane) and len(self._lanes.get(lane, ())) >= self._max_waiting_in_lane
 
     def _next(self) -> Callable[[], None]:
         """Takes the oldest work of the lane whose turn it is, and moves that lane to the end."""

@@ -116,6 +116,9 @@ class Work:
 
 
 def _lane_of(owner: object) -> object:
-    """Returns what owners share that have one place in the turn together; an owner without an address is alone."""
+    """Returns what owners share that have one place in the turn together; an owner without an address is alone.
+
+    In open mode, where a client address counts as nothing, the address itself.
+    """
     who = owner[-1] if isinstance(owner, tuple) else owner
-    return getattr(who, "origin", "") or owner
+    return getattr(who, "origin", "") or getattr(who, "peer", "") or owner

@@ -6,7 +6,8 @@ it is heard now and then (``docs/doors.md``, OSC).
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+import math
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
@@ -28,6 +29,7 @@ from clasp_relay.errors import CloseCode, DecodeError, Disconnect, RequestError,
 from clasp_relay.logs import events
 from clasp_relay.net.listening import TcpPlace, listen
 from clasp_relay.net.outbox import Outbox
+from clasp_relay.net.reading import SLICE_S, share_end_s
 from clasp_relay.net.tls import ServerTls
 from clasp_relay.net.websocket import ClaspFactory
 from clasp_relay.wire.address import Pattern
@@ -37,7 +39,8 @@ from clasp_relay.wire.osc.packets import OscBundle, OscMessage, decode_packet, t
 from clasp_relay.wire.osc.slip import SlipReader, decode_slip, encode_slip
 
 MAX_SOURCES = 256
-"""Sources that are remembered; one more takes the place of the one that was heard longest ago."""
+"""Sources that are remembered; one more takes the place of the one that was heard longest ago, of the address that has
+most of them."""
 
 IDLE_S = 300.0
 """A source that was not heard for so long is forgotten."""
@@ -353,6 +356,11 @@ class OscDatagrams(DatagramProtocol):
         self._clients = clients
         self._reactor = reactor
         self._sources: OrderedDict[Peer, OscSource] = OrderedDict()
+        self._sources_at: Counter[str] = Counter()
+        """How many of them each address has."""
+        self._port: Any = None
+        self._end_s = math.inf
+        """Until when packets are taken in this turn."""
         self._targets: dict[Target, OscSource | None] = {}
         """The sessions of the targets; None for one that may have none."""
         self._look: IDelayedCall | None = None
@@ -377,6 +385,7 @@ class OscDatagrams(DatagramProtocol):
                 self._clients.end(source, "the relay stops")
                 self._clients.counts.clients -= 1
         self._sources.clear()
+        self._sources_at.clear()
         self._targets.clear()
 
     def _serve(self, target: Target) -> None:
@@ -402,12 +411,30 @@ class OscDatagrams(DatagramProtocol):
             if target not in self._targets:
                 self._serve(target)
 
+    def bound_turns(self, port: Any) -> None:
+        """Has a port take packets for a slice of each turn only: Twisted takes thousands of short ones.
+
+        Args:
+            port: the one that listens.
+        """
+        self._port = port
+        read, most_bytes = port.doRead, port.maxThroughput
+
+        def do_read() -> None:
+            port.maxThroughput = most_bytes
+            self._end_s = share_end_s(self._reactor, SLICE_S)
+            read()
+
+        port.doRead = do_read
+
     def datagramReceived(self, datagram: bytes, addr: Peer) -> None:
         """Takes a packet."""
         try:
             self._take(datagram, (addr[0], addr[1]))
         except Exception:
             events.CONNECTION_FAULT.failure(action="handled an OSC packet")
+        if self._reactor.seconds() >= self._end_s:
+            self._port.maxThroughput = 0
 
     def _take(self, datagram: bytes, peer: Peer) -> None:
         source = self._sources.get(peer)
@@ -419,9 +446,13 @@ class OscDatagrams(DatagramProtocol):
             if source is None:
                 return
             self._sources[peer] = source
+            self._sources_at[peer[0]] += 1
             self._clients.counts.clients += 1
             if len(self._sources) > MAX_SOURCES:
-                self._drop(next(iter(self._sources)), "other sources took its place")
+                # Whoever sends from many ports takes nobody else's place.
+                most = max(self._sources_at.values())
+                oldest = next(each for each in self._sources if self._sources_at[each[0]] == most)
+                self._drop(oldest, "other sources took its place")
         self._sources.move_to_end(peer)
         self._clients.take(source, datagram)
 
@@ -439,6 +470,9 @@ class OscDatagrams(DatagramProtocol):
 
     def _drop(self, peer: Peer, cause: str) -> None:
         self._clients.end(self._sources.pop(peer), cause)
+        self._sources_at[peer[0]] -= 1
+        if not self._sources_at[peer[0]]:
+            del self._sources_at[peer[0]]
         self._clients.counts.clients -= 1
 
     def _forget_idle(self) -> None:
@@ -570,6 +604,7 @@ class OscDoor:
             try:
                 datagrams = OscDatagrams(clients, self._reactor)
                 listening = self._reactor.listenUDP(port, datagrams, host, MAX_DATAGRAM_BYTES)
+                datagrams.bound_turns(listening)
             except CannotListenError as error:
                 cause = cause_text(error.socketError)
                 raise StartError(

@@ -48,6 +48,8 @@ class StreamConnection(Draining, Protocol):
         """See ``outbox.Connection``."""
         self.address = ""
         """The client's address."""
+        self.lane = ""
+        """See ``net.websocket.CountedConnection``."""
         self.cause = ""
         """Why it ends, for people, once that is known."""
         self.trace: Callable[[bytes], None] | None = None
@@ -181,7 +183,7 @@ class StreamConnection(Draining, Protocol):
             self.outbox = None
         hung_up = "the client hung up" if reason.check(ConnectionDone) else "the connection was lost"
         cause = self.cause or hung_up
-        self.gate.end_queue.add(lambda: self.gone(cause))
+        self.gate.end_queue.add(lambda: self.gone(cause), self.lane)
         if self._is_admitted:
             self.counts.clients -= 1
         self.gate.forget(self)

@@ -12,7 +12,7 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 from zope.interface import implementer_only
 
-from clasp_relay.access.addresses import Network, is_in_networks
+from clasp_relay.access.addresses import Network, client_address, is_in_networks
 from clasp_relay.http.connections import HttpConnection, HttpConnections, RefusedConnection, TurnQueue
 from clasp_relay.net.open_files import is_short
 
@@ -134,7 +134,11 @@ class QuietSite(Site):
     ) -> None:
         options: dict[str, Any] = {"requestFactory": BoundedRequest, "parsePOSTFormSubmission": False}
         super().__init__(resource, timeout=IDLE_TIMEOUT_S, reactor=clock, **options)  # type: ignore[no-untyped-call]
-        self.connections = HttpConnections(clock, lambda peer: peer == "local" or is_in_networks(peer, proxies))
+        self.connections = HttpConnections(
+            clock,
+            lambda peer: peer == "local" or is_in_networks(peer, proxies),
+            lambda peer, forwarded: client_address(peer, forwarded, proxies),
+        )
         """The open connections."""
         self.open_body: OpenBody = _keeps
         """Chooses what takes the body of a request."""
@@ -147,7 +151,7 @@ class QuietSite(Site):
         """Makes the protocol for a new connection; one that answers 503 where there is no room for it."""
         if not self._uses_reserve and is_short():
             return None
-        if not self.connections.make_room():
+        if not self.connections.make_room(getattr(addr, "host", None) or "local"):
             return RefusedConnection()
         connection = super().buildProtocol(addr)  # type: ignore[no-untyped-call]
         connection.turns = self._turns

@@ -1,8 +1,8 @@
 """HTTP connections: their number, their deadlines, and the order in which their requests are handled.
 
 A request takes 0.1 to 0.3 ms of the event loop until its work is given to a thread. So that a crowd of requests does
-not block the loop, each turn of the loop handles at most :data:`REQUESTS_A_TURN`, one per connection. Pipelined
-requests wait for later turns.
+not block the loop, each turn of the loop handles at most :data:`REQUESTS_A_TURN`, one per connection. The others, and
+pipelined requests, wait for later turns, client addresses in turn.
 
 A connection is *idle* while no request on it is being answered: before the first request, between two, and while one
 arrives. It is *stalled* while the client does not read the response.
@@ -10,8 +10,11 @@ arrives. It is *stalled* while the client does not read the response.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
 from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -20,6 +23,8 @@ from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 
 from clasp_relay.access.addresses import address_group
+from clasp_relay.access.workers import in_lane
+from clasp_relay.core.lanes import Lanes
 from clasp_relay.logs import events
 from clasp_relay.net.reading import share_end_s
 
@@ -43,6 +48,9 @@ MAX_CONNECTIONS = 1_000
 MAX_IDLE_PER_ADDRESS = 20
 """Idle connections of one client address; a browser keeps six, and an office shares an address."""
 
+ADDRESS_SHARE = 4
+"""Where there are as many connections as may be, an address with more than a quarter of them makes room for others."""
+
 IDLE_GRACE_S = 1.0
 """Idle time before the limit of its address can close a connection: a crowd that just connected is about to ask."""
 
@@ -63,6 +71,9 @@ _LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n"
 
 
+_FORWARDED_FOR = re.compile(rb"(?im)^x-forwarded-for:([^\r\n]*)")
+
+
 class TurnQueue:
     """Decides when the bytes of which connection are parsed.
 
@@ -73,23 +84,27 @@ class TurnQueue:
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._left = REQUESTS_A_TURN
-        self._waiting: dict[HttpConnection, None] = {}
+        self._waiting: Lanes[HttpConnection] = Lanes()
         self._served: set[HttpConnection] = set()
         """Connections served in this turn of the loop."""
+        self._again: Lanes[HttpConnection] = Lanes()
+        """Those of them that have more to be served."""
         self._is_scheduled = False
 
     def ask(self, connection: HttpConnection) -> None:
         """Serves a connection now or in a later turn; until then nothing more is read from it."""
         self._schedule()
-        if self._left and connection not in self._waiting and connection not in self._served:
+        was_served = connection in self._served
+        if self._left and connection not in self._waiting and not was_served:
             self._serve(connection)
             return
-        self._waiting[connection] = None
+        (self._again if was_served else self._waiting).add(connection, connection.request_lane)
         connection.pause_reading()
 
     def forget(self, connection: HttpConnection) -> None:
         """Removes a connection that is gone."""
-        self._waiting.pop(connection, None)
+        self._waiting.discard(connection)
+        self._again.discard(connection)
         self._served.discard(connection)
 
     def _schedule(self) -> None:
@@ -101,14 +116,12 @@ class TurnQueue:
         self._is_scheduled = False
         self._left = REQUESTS_A_TURN
         self._served.clear()
+        while self._again:
+            connection = self._again.pop()
+            self._waiting.add(connection, connection.request_lane)
         end_s = share_end_s(self._clock, REQUESTS_S)
-        for connection in list(islice(self._waiting, REQUESTS_A_TURN)):
-            if self._clock.seconds() >= end_s:
-                break
-            # Another one's turn may have ended it.
-            if connection in self._waiting:
-                del self._waiting[connection]
-                self._serve(connection)
+        while self._waiting and self._left and self._clock.seconds() < end_s:
+            self._serve(self._waiting.pop())
         if self._waiting:
             self._schedule()
 
@@ -123,16 +136,27 @@ class TurnQueue:
             connection.abort()
 
 
+def _peer_alone(peer: str, _forwarded: Sequence[str]) -> str:
+    return peer
+
+
 class HttpConnections:
     """Counts a site's connections, and closes those idle longest where there are too many.
 
     Args:
         clock: for the time since a connection is idle.
         is_proxy: whether a peer speaks for many clients, so that its idle connections are not counted.
+        client_of: given a peer and the values of X-Forwarded-For, returns the client's address.
     """
 
-    def __init__(self, clock: IReactorTime, is_proxy: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        is_proxy: Callable[[str], bool],
+        client_of: Callable[[str, Sequence[str]], str] = _peer_alone,
+    ) -> None:
         self.max_connections = MAX_CONNECTIONS
+        self.client_of = client_of
         self._clock = clock
         self._is_proxy = is_proxy
         self._all: dict[HttpConnection, str] = {}
@@ -143,21 +167,35 @@ class HttpConnections:
         """The same by address."""
         self._stalled: dict[HttpConnection, None] = {}
         """The longest stalled first."""
+        self._count_at: Counter[str] = Counter()
+        """How many connections each address has, proxies left out."""
         self._crowded: set[str] = set()
         """Addresses with too many idle connections, some of them too young to be ended."""
 
     def __len__(self) -> int:
         return len(self._all)
 
-    def make_room(self) -> bool:
+    def make_room(self, peer: str) -> bool:
         """Ends the longest idle connection, or else the longest stalled one, where there is no room for another.
+
+        Where one address has more than its share it is one of that address, and a busy one if need be.
+
+        Args:
+            peer: who wants to connect.
 
         Returns:
             whether there is room now.
         """
         if len(self._all) < self.max_connections:
             return True
-        victim = next(iter(self._idle_since_s), None) or next(iter(self._stalled), None)
+        largest, count = max(self._count_at.items(), key=itemgetter(1), default=("", 0))
+        if count <= max(self.max_connections // ADDRESS_SHARE, 1):
+            victim = next(iter(self._idle_since_s), None) or next(iter(self._stalled), None)
+        else:
+            victim = next(iter(self._idle_at.get(largest, ())), None)
+            victim = victim or next((each for each in self._stalled if self._all[each] == largest), None)
+            if victim is None and address_group(peer) != largest:
+                victim = next(each for each, group in self._all.items() if group == largest)
         if victim is None:
             return False
         self._evict(victim)
@@ -165,13 +203,24 @@ class HttpConnections:
 
     def add(self, connection: HttpConnection, peer: str) -> None:
         """Adds a new connection of a peer's."""
-        self._all[connection] = "" if self._is_proxy(peer) else address_group(peer)
+        connection.lane = address_group(peer)
+        group = ""
+        if self._is_proxy(peer):
+            connection.proxy = peer
+        else:
+            group = connection.lane
+            self._count_at[group] += 1
+        self._all[connection] = group
         self.set_idle(connection)
 
     def remove(self, connection: HttpConnection) -> None:
         """Takes out a connection that is gone, or is something else than HTTP from now on."""
         self.set_busy(connection)
-        self._all.pop(connection, None)
+        group = self._all.pop(connection, "")
+        if group:
+            self._count_at[group] -= 1
+            if not self._count_at[group]:
+                del self._count_at[group]
 
     def set_idle(self, connection: HttpConnection) -> None:
         """Begins to count a connection as idle."""
@@ -229,6 +278,10 @@ class HttpConnection(HTTPChannel):
     callLater: Any  # noqa: N815 - Twisted's
     turns: TurnQueue
     connections: HttpConnections
+    lane = ""
+    """What has one place in a turn with it; see ``core.lanes``."""
+    proxy: str | None = None
+    """Its peer, where that speaks for many clients."""
     maxHeaders = MAX_HEADERS  # noqa: N815 - Twisted's
 
     def __init__(self) -> None:
@@ -272,6 +325,7 @@ class HttpConnection(HTTPChannel):
             return
         if self._is_choked:
             return
+        lane = self.request_lane
         size = BYTES_A_TURN if self.line_mode else len(self._arrived)
         data = bytes(self._arrived[:size])
         del self._arrived[:size]
@@ -283,11 +337,22 @@ class HttpConnection(HTTPChannel):
             self._networkProducer.resumeProducing()
         self._has_turn = True
         try:
-            super().dataReceived(data)  # type: ignore[no-untyped-call]
+            with in_lane(lane):
+                super().dataReceived(data)  # type: ignore[no-untyped-call]
         finally:
             self._has_turn = False
         if self._arrived or (self.paused and self._buffer):
             self._ask()
+
+    @property
+    def request_lane(self) -> str:
+        """The lane of the request that has arrived: behind a trusted proxy that of the client that this one names."""
+        if self.proxy is not None and self.line_mode:
+            head, _, _ = bytes(self._arrived[:BYTES_A_TURN]).partition(b"\r\n\r\n")
+            hops = [hop.decode("latin-1") for hop in _FORWARDED_FOR.findall(head)]
+            if hops:
+                self.lane = address_group(self.connections.client_of(self.proxy, hops))
+        return self.lane
 
     def pause_reading(self) -> None:
         """Reads nothing more until ``take_turn``."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from typing import Any, Protocol
@@ -10,6 +9,7 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
+from clasp_relay.core.lanes import Lanes
 from clasp_relay.errors import CloseCode
 from clasp_relay.logs import events
 from clasp_relay.net.reading import share_end_s
@@ -23,6 +23,8 @@ ENDS_S = 0.002
 class EndQueue:
     """Makes the calls that end sessions: at once, but in each turn of the event loop only for some milliseconds.
 
+    Client addresses take turns.
+
     The end of a session may free its locks and tell hundreds of others: 300 connections that were
     reset at once kept everybody else waiting for more than a second.
 
@@ -32,17 +34,18 @@ class EndQueue:
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: Lanes[Callable[[], None]] = Lanes()
         self._turn: IDelayedCall | None = None
         self._turn_ends_s = 0.0
 
-    def add(self, end: Callable[[], None]) -> None:
-        """Ends a session, behind those that wait.
+    def add(self, end: Callable[[], None], lane: str) -> None:
+        """Ends a session, behind those of its lane that wait.
 
         Args:
             end: ends it.
+            lane: its connection's.
         """
-        self._waiting.append(end)
+        self._waiting.add(end, lane)
         if self._turn is None:
             self._begin_turn()
         self._work()
@@ -71,7 +74,7 @@ class EndQueue:
 
     def _end_next(self) -> None:
         try:
-            self._waiting.popleft()()
+            self._waiting.pop()()
         except Exception:
             events.CONNECTION_FAULT.failure(action="ended a session")
 

@@ -33,6 +33,10 @@ class Connection(Protocol):
     trace: Callable[[bytes], None] | None
     """Is told of all that an outbox writes."""
 
+    @property
+    def lane(self) -> str:
+        """What has one place in a turn; see ``core.lanes``."""
+
     def send_close(self, close_code: CloseCode, reason: str) -> None:
         """Tells the peer that the session is closed, and why."""
 
@@ -255,6 +259,11 @@ class Outbox:
         elif pending:
             self.pending = []
             self._flush_many(pending)
+
+    @property
+    def lane(self) -> str:
+        """What has one place in a turn; see ``core.lanes``."""
+        return "" if self._connection is None else self._connection.lane
 
     def pump(self, snapshot_bytes: int) -> int:
         """Writes what waits until the transport has enough.

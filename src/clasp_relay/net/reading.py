@@ -3,7 +3,8 @@
 What one read has brought may be thousands of messages, or some of the costly kind. The first message of a read is
 handled as it comes; those behind it have a slice of the turn, and all such slices together a bounded part of it. What
 is left waits for a later turn, and meanwhile nothing more is read from that connection. Each turn has another bounded
-time for connections that wait, one after the other; who begins to wait comes before those that had a slice already.
+time for connections that wait, client addresses in turn (``core.lanes``); who begins to wait comes between those that
+had a slice already.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from clasp_relay.core.lanes import Lanes
 from clasp_relay.logs import events
 
 TURN_S = 0.006
@@ -55,6 +57,10 @@ class Reader(Protocol):
     """A connection that has read more than it may handle in this turn."""
 
     @property
+    def lane(self) -> str:
+        """What has one place in a turn; see ``core.lanes``."""
+
+    @property
     def is_busy(self) -> bool:
         """Whether what it has read waits for a message that is at work, not for time."""
 
@@ -73,10 +79,12 @@ class Reading:
         self._reactor = reactor
         self.now_s = reactor.seconds
         """Returns the time in s by which slices are measured."""
-        self._new: dict[Reader, None] = {}
+        self._new: Lanes[Reader] = Lanes()
         """Those that wait for their first slice."""
-        self._waiting: dict[Reader, None] = {}
+        self._waiting: Lanes[Reader] = Lanes()
         """Those that had a slice and have more."""
+        self._is_owed = False
+        """Whether the last turn had no slice for these, though they waited."""
         self._current: Reader | None = None
         """The one whose time it is of those that waited."""
         self._end_s = 0.0
@@ -101,15 +109,15 @@ class Reading:
         return min(self.now_s() + SLICE_S, self._end_s)
 
     def wait(self, reader: Reader) -> None:
-        """Has a connection go on in a later turn, behind those that wait already."""
+        """Has a connection go on in a later turn, behind those of its lane that wait already."""
         queue = self._waiting if reader is self._current else self._new
-        queue[reader] = None
+        queue.add(reader, reader.lane)
         self._schedule()
 
     def forget(self, reader: Reader) -> None:
         """Lets a connection wait no longer, since it has ended."""
-        self._new.pop(reader, None)
-        self._waiting.pop(reader, None)
+        self._new.discard(reader)
+        self._waiting.discard(reader)
         self._busy.pop(reader, None)
 
     def _begin(self, share_s: float) -> None:
@@ -129,7 +137,7 @@ class Reading:
         free = [reader for reader in self._busy if not reader.is_busy]
         for reader in free:
             del self._busy[reader]
-            self._new[reader] = None
+            self._new.add(reader, reader.lane)
         self._look_s = 0.0 if free else min(max(2 * self._look_s, BUSY_STEP_S), MAX_BUSY_STEP_S)
 
     def _next_turn(self) -> None:
@@ -137,14 +145,16 @@ class Reading:
         self._look_at_busy()
         self._begin(REST_S)
         end_s = self._end_s
-        for number in range(len(self._new) + len(self._waiting)):
-            # They take turns, so that neither newcomers nor those with much to say wait for ever.
-            first, second = (self._waiting, self._new) if number % 2 else (self._new, self._waiting)
+        # They take turns, so that neither newcomers nor those with much to say wait for ever.
+        is_turn_of_new, is_owed = not self._is_owed, bool(self._waiting)
+        for _ in range(len(self._new) + len(self._waiting)):
+            first, second = (self._new, self._waiting) if is_turn_of_new else (self._waiting, self._new)
             queue = first or second
             if not queue or self.now_s() >= end_s:
                 break
-            reader = next(iter(queue))
-            del queue[reader]
+            is_turn_of_new = not is_turn_of_new
+            is_owed = is_owed and queue is self._new
+            reader = queue.pop()
             if reader.is_busy:
                 self._busy[reader] = None
                 self._look_s = 0.0
@@ -155,7 +165,7 @@ class Reading:
             except Exception:
                 # The fault of one connection keeps none of the others waiting.
                 events.CONNECTION_FAULT.failure(action="went on with what it had read")
-        self._current, self._end_s = None, 0.0
+        self._current, self._end_s, self._is_owed = None, 0.0, is_owed
         if self._new or self._waiting:
             self._schedule()
         elif self._busy and self._timer is None:

@@ -65,6 +65,8 @@ class CountedConnection(Closable, Kept, Protocol):
 
     address: str
     """The client's address; empty where there is none."""
+    lane: str
+    """What has one place in a turn with it; see ``core.lanes``. Set by the factory."""
 
     @property
     def waiting_bytes(self) -> int:
@@ -123,6 +125,8 @@ class ClaspProtocol(Draining, FastPathProtocol):  # type: ignore[misc]  # Autoba
     """See ``outbox.Connection``."""
     address = ""
     """The client's address; empty where there is none, as on a Unix socket."""
+    lane = ""
+    """See ``CountedConnection``."""
     cause = ""
     """Why it ends, for people, once that is known."""
     trace: Callable[[bytes], None] | None = None
@@ -169,7 +173,7 @@ class ClaspProtocol(Draining, FastPathProtocol):  # type: ignore[misc]  # Autoba
         session, self._session = self._session, None
         if session is not None:
             disconnect, cause = self._port.disconnect, self.cause or self._cause_of(reason)
-            self.factory.end_queue.add(lambda: disconnect(session, cause))
+            self.factory.end_queue.add(lambda: disconnect(session, cause), self.lane)
         self.factory.forget(self)
         super().connectionLost(reason)
         # Autobahn's Deferred of this name holds the protocol as its result: a cycle.
@@ -479,6 +483,7 @@ class ClaspFactory(WebSocketServerFactory):
         """All TCP connections, upgraded or not, those of other doors included."""
         self.end_queue = EndQueue(reactor)
         self._admission = Admission(self.limits, address_group)
+        self._address_group = address_group
         self._is_proxy = is_proxy
         self._is_stopping = False
         self._closing: CloseAll | None = None
@@ -524,10 +529,12 @@ class ClaspFactory(WebSocketServerFactory):
             peer: the socket's peer; if it is a trusted proxy, the client is known after the request.
         """
         self.connections.add(connection)
+        connection.lane = self._address_group(peer)
         self._admission.connected(connection, "" if self._is_proxy(peer) else peer)
 
     def located(self, connection: CountedConnection) -> None:
         """Counts a connection for its client's address, which is known now."""
+        connection.lane = self._address_group(connection.address)
         self._admission.connected(connection, connection.address)
 
     def turn_away(self, address: str, why: str) -> None:

@@ -391,6 +391,31 @@ class OrderTests(ReplayCase):
         self.assertEqual((pong, codes([error])), (Pong(), [ErrorCode.LIMIT]))
         self.assertEqual(self.replay("/else", limit=1)[-1].address, replays.END_MARK)  # type: ignore[union-attr]
 
+    def test_client_addresses_have_their_pages_read_in_turn(self) -> None:
+        """A few at a time, so that one of them does not have all its sessions' pages read before another's."""
+        self.say(1)
+        crowd = [self.world.join() for _ in range(20)]
+        newcomer = self.world.join()
+        for client in crowd:
+            client.session.origin = "192.0.2.66"
+        newcomer.session.origin = "192.0.2.1"
+        for client in crowd:
+            client.send(Replay("/kept/a", limit=1))
+        self.world.turn()
+        self.assertEqual(len(self.waiting), replays.READS_AT_ONCE)
+        newcomer.send(Replay("/kept/a", limit=1))
+        self.world.turn()
+        newcomer.hear()
+        for _ in range(replays.READS_AT_ONCE + 2):
+            self.waiting.pop(0)()
+            self.world.turn()
+        self.assertEqual(heard(newcomer.hear()[:1]), [("/kept/a", 1)])
+        # What nobody waits for any more is not read.
+        for client in crowd:
+            client.leave()
+        self.go_on()
+        self.assertEqual(self.waiting_replays(), 0)
+
     def test_session_that_ends_is_sent_nothing_more(self) -> None:
         """And its REPLAYs are forgotten, in whatever step they are."""
         for steps in range(3):

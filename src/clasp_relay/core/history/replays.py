@@ -8,6 +8,7 @@ not wait.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 from clasp_relay.core.history.keeping import Keeping
@@ -22,6 +23,7 @@ from clasp_relay.core.history.reading import (
     Kept,
     Page,
 )
+from clasp_relay.core.lanes import Lanes
 from clasp_relay.core.ports import NOT_YET, Clock, Frame
 from clasp_relay.core.records import no_param, text_bytes
 from clasp_relay.core.rights.memory import Reads
@@ -46,6 +48,9 @@ MAX_LIMIT = 10_000
 
 MAX_WAITING = 4
 """How many REPLAYs of a session may wait behind the one at work."""
+
+READS_AT_ONCE = 2
+"""How many pages are being read at the same time: one, and the next. The others wait, client addresses in turn."""
 
 MAX_READ_BYTES = 64 * 1024 * 1024
 """How much one REPLAY reads at most."""
@@ -123,6 +128,12 @@ class Replays:
         self.clock = clock
         self.ways = ways
         self._of_session: dict[Session, int] = {}
+        self._to_read: Lanes[_Answer] = Lanes()
+        """Those that wait for a page."""
+        self._reads: dict[_Answer, tuple[Asked, Callable[[Page | None], None]]] = {}
+        """What they ask for, and who is told."""
+        self._at_work = 0
+        """How many pages are being read."""
         self.begins_seq = 0
         """Of before this row other relays of a cluster may have kept what this one has not; 0 where it has all."""
         self.asked = 0
@@ -164,6 +175,32 @@ class Replays:
         if count > 1:
             self._of_session[session] = count - 1
 
+    def read(self, answer: _Answer, asked: Asked, then: Callable[[Page | None], None]) -> None:
+        """Reads a page, when it is the turn of the client address that it is for.
+
+        Args:
+            answer: what it is for, which waits for it and asks for no other one meanwhile.
+            asked: what is read.
+            then: told the page; None when it cannot be read. Not called for a session that has ended meanwhile.
+        """
+        self._reads[answer] = asked, then
+        self._to_read.add(answer, answer.origin or answer)
+        self._read_next()
+
+    def _read_next(self) -> None:
+        while self._to_read and self._at_work < READS_AT_ONCE:
+            answer = self._to_read.pop()
+            asked, then = self._reads.pop(answer)
+            if answer.is_wanted:
+                self._at_work += 1
+                self.reader.read(asked, partial(self._was_read, answer, then))
+
+    def _was_read(self, answer: _Answer, then: Callable[[Page | None], None], page: Page | None) -> None:
+        self._at_work -= 1
+        if answer.is_wanted:
+            then(page)
+        self._read_next()
+
     def view(self, session: Session, pattern: Pattern, address: str) -> tuple[HiddenKeys, object]:
         """Returns how a session sees an address today, and what names all addresses that are decided alike."""
         rule: VisibilityRule | None = None if self.permissions.is_open else self.visibility.place(address).shown
@@ -187,7 +224,7 @@ class _Answer:
     def __init__(self, replays: Replays, session: Session, pattern: Pattern, message: Replay) -> None:
         self._replays = replays
         self._session = session
-        self.origin = session.origin
+        self.origin = session.origin or session.peer
         """Whose turn its work takes; see ``core.work``."""
         self._pattern = pattern
         self._limit = min(message.limit or DEFAULT_LIMIT, MAX_LIMIT)
@@ -218,6 +255,11 @@ class _Answer:
         self._times: list[tuple[str, int, int]] = []
         self._times_bytes = 0
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anybody waits for it."""
+        return self._session.is_live
+
     def ask(self) -> None:
         """Takes its place behind the answers before it."""
         self._place = self._replays.ways.hold(self._session, self._begin)
@@ -245,15 +287,12 @@ class _Answer:
         """Reads a page, if anybody still wants it."""
 
         def got(page: Page | None) -> None:
-            if not self._session.is_live:
-                return
             if page is None:
                 self._fail()
             else:
                 then(page)
 
-        if self._session.is_live:
-            self._replays.reader.read(asked, got)
+        self._replays.read(self, asked, got)
 
     def _later(self, call: Callable[[], None]) -> None:
         """Goes on in a later turn."""
