@@ -38,7 +38,7 @@ def main() -> int:
             print(error, file=sys.stderr)
             return 1
     if options.json:
-        options.json.write_text(json.dumps(report.as_document(), indent=1, ensure_ascii=False) + "\n", "utf-8")
+        _write(report, options.json)
     pictures: list[Path] = []
     if options.plots:
         pictures = plots.write(report, options.plots)
@@ -89,8 +89,14 @@ def _measure(options: argparse.Namespace) -> Report:
     with bench.all_running():
         for name in options.only or (QUICK if options.quick else SCENARIOS):
             bench.attempt(name, SCENARIOS[name])
-    report.elapsed_s = time.monotonic() - began_s
+            report.elapsed_s = time.monotonic() - began_s
+            if options.json:
+                _write(report, options.json)  # a run takes half an hour, and may be interrupted
     return report
+
+
+def _write(report: Report, path: Path) -> None:
+    path.write_text(json.dumps(report.as_document(), indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 def _kinds(options: argparse.Namespace) -> tuple[list[Kind], list[str]]:
