@@ -377,6 +377,16 @@ class EngineTests(SynchronousTestCase):
         self.assertEqual(self.states, [True])
         self.assertIsNotNone(self.loop.ask(engine.bounds))
 
+    def test_servers_that_others_tell_of_get_the_password(self) -> None:
+        """One URL is enough where the servers know each other; it holds after that server's end, too."""
+        quorum = Nats.with_password(Path(self.mktemp()).absolute(), (HERE,) * 3)
+        self.addCleanup(quorum.close)
+        quorum.start()
+        engine = self.start(self.engine(quorum.url.partition(",")[0]))
+        self.loop.until(lambda: engine.is_connected)
+        quorum.servers[0].kill()
+        self.loop.until(lambda: self.states == [True, False, True])
+
     def test_a_connection_that_is_lost_at_once_is_made_again(self) -> None:
         """Also where the server says why it has ended it: nothing but that makes a relay stop."""
         self.patch(engine_module, "FLUSH_S", 1)

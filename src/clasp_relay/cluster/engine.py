@@ -153,7 +153,7 @@ class NatsEngine:
         self._when_ended: Callable[[], None] = _nobody
         self._is_finding = False
         self._failures: str = ""
-        self._login: dict[str, Any] = {}
+        self._login = _login_of(urls)
         """What a connection is told about the credentials."""
         self._silent_since_s: float | None = None
         """Since when nothing was answered that was asked about the log; None where the last thing was."""
@@ -676,6 +676,14 @@ def _usable(path: Path) -> Credentials:
     except BadCredentials as error:
         raise _Unusable(f"--cluster-creds: {error}") from None
     return credentials
+
+
+def _login_of(urls: Sequence[str]) -> dict[str, Any]:
+    """Returns user and password, or the token, where all URLs have the same; servers tell of others without them."""
+    (user, password), *others = {(parts.username, parts.password) for parts in map(urlsplit, urls)}
+    if others or user is None:
+        return {}
+    return {"token": user} if password is None else {"user": user, "password": password}
 
 
 def _without_secret(url: str) -> str:
