@@ -21,7 +21,7 @@ from clasp_relay.cluster.deciding import BatchLog, Deciding, Judged, RulesFanOut
 from clasp_relay.cluster.engine import NatsEngine
 from clasp_relay.cluster.following import Following
 from clasp_relay.cluster.ledger import Ledger
-from clasp_relay.cluster.membership import NodeOptions, Position, Role, position_of
+from clasp_relay.cluster.membership import Membership, NodeOptions, Position, Role, position_of
 from clasp_relay.cluster.node import Node
 from clasp_relay.cluster.objects import ObjectStore
 from clasp_relay.cluster.passes import share_passes
@@ -200,24 +200,27 @@ class ClusterParts:
             tickets, console = self._passes
             share_passes(tickets(), Given, engine, f"{settings.cluster_name}.ticket")
             share_passes(console(), GivenToken, engine, f"{settings.cluster_name}.console")
-        self._node = Node(
+        membership = Membership(
             NodeOptions(settings.cluster_name, name, settings.standby),
             engine,
             self._following,
-            self._relay,
             self._journal,
             self._position(),
-            self._deciding,
             time.monotonic,
-            lambda: time.time_ns() // 1_000,
             self._reactor.callLater,
+        )
+        self._node = Node(
+            membership,
+            self._relay,
+            self._deciding,
+            lambda: time.time_ns() // 1_000,
             lambda: _new_link(name),
             lambda session, why: events.BUNDLE_NOT_RUN.log(session=session, reason=why),
             self._lost,
             self._imaged,
         )
         if self.accounts is not None:
-            self._node.membership.accounts = self.accounts
+            membership.accounts = self.accounts
             self._open_accounts(self.accounts, engine)
         self._open_past(engine)
 

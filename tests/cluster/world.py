@@ -11,7 +11,7 @@ from clasp_relay.cluster.clocks import DecidersClock
 from clasp_relay.cluster.deciding import BatchLog, Deciding, Row, RulesFanOut, deciders_handlers
 from clasp_relay.cluster.following import Following
 from clasp_relay.cluster.ledger import Ledger
-from clasp_relay.cluster.membership import NodeOptions, Position, Role
+from clasp_relay.cluster.membership import Membership, NodeOptions, Position, Role
 from clasp_relay.cluster.node import Node
 from clasp_relay.cluster.ports import Appended, Bounds, Outcome
 from clasp_relay.core.handlers import HANDLERS
@@ -249,16 +249,18 @@ class Member:
         self.relay = self._make_relay(self.following.handlers(HANDLERS), self, self.fan_out, self.journal)
         self.following.attach(self.relay)
         self.node = Node(
-            NodeOptions("test", name, is_standby),
-            self.engine,
-            self.following,
+            Membership(
+                NodeOptions("test", name, is_standby),
+                self.engine,
+                self.following,
+                self.journal,
+                position,
+                self.clock.seconds,
+                self._call_later,
+            ),
             self.relay,
-            self.journal,
-            position,
             self._deciding,
-            self.clock.seconds,
             self.now_us,
-            self._call_later,
             lambda: cluster.new_link(name),
             lambda _session, _why: None,
             self.fatal.append,

@@ -18,13 +18,12 @@ from clasp_relay.cluster.appending import Appending
 from clasp_relay.cluster.applying import Applying
 from clasp_relay.cluster.claiming import Claiming
 from clasp_relay.cluster.deciding import Deciding
-from clasp_relay.cluster.following import GONE, NOT_READY, STANDBY, Following
+from clasp_relay.cluster.following import GONE, NOT_READY, STANDBY
 from clasp_relay.cluster.freshness import Freshness
 from clasp_relay.cluster.joining import Joining, Welcoming
-from clasp_relay.cluster.membership import Journal, Membership, NodeOptions, Position, Role
+from clasp_relay.cluster.membership import Membership, Role
 from clasp_relay.cluster.packets import Beat, Packet, decode_beat, decode_packet, encode_beat, encode_packet
 from clasp_relay.cluster.peers import BEAT_S, Peers
-from clasp_relay.cluster.ports import Engine
 from clasp_relay.core.relay import Relay
 from clasp_relay.errors import DecodeError
 from clasp_relay.logs import events
@@ -47,16 +46,10 @@ class Node:
     """See the module. It is given everything that is not its own: the event loop, the engine, the core.
 
     Args:
-        options: what it is told about itself.
-        engine: the log and the bus.
-        following: the sessions of this relay and what the log says.
-        relay: the core that serves them.
-        journal: this relay's.
-        position: how far the log is in this relay's files; None where nothing of it is.
+        membership: this relay's.
+        relay: the core that serves its sessions.
         make_deciding: makes the core that decides: given its epoch, and from which Unix time in µs its clock goes on.
-        monotonic_s: seconds.
         wall_us: Unix µs.
-        call_later: the event loop's.
         new_link: makes the name of a run of this relay.
         report: told of each scheduled bundle that is refused.
         when_fatal: told, in one line, why the relay cannot go on.
@@ -65,42 +58,36 @@ class Node:
 
     def __init__(
         self,
-        options: NodeOptions,
-        engine: Engine,
-        following: Following,
+        membership: Membership,
         relay: Relay,
-        journal: Journal,
-        position: Position | None,
         make_deciding: Callable[[int, int], Deciding],
-        monotonic_s: Callable[[], float],
         wall_us: Callable[[], int],
-        call_later: Callable[[float, Callable[[], None]], object],
         new_link: Callable[[], str],
         report: Callable[[str, str], None],
         when_fatal: Callable[[str], None],
         when_imaged: Callable[[], object],
     ) -> None:
-        self.membership = Membership(options, engine, following, journal, position, monotonic_s, call_later)
-        self.membership.fatal = self._fatal
-        self._engine = engine
-        self._following = following
+        self.membership = membership
+        membership.fatal = self._fatal
+        self._engine = membership.engine
+        following = self._following = membership.following
         self._ledger = following.ledger
-        self._monotonic_s = monotonic_s
-        self._call_later = call_later
+        self._monotonic_s = membership.monotonic_s
+        self._call_later = membership.call_later
         self._new_link = new_link
         self._when_fatal = when_fatal
         self._has_left = self._was_closed = False
         self._beat_s = -BEAT_S
         self._resent_s = 0.0
-        peers = self._peers = Peers(self.membership, wall_us)
-        applying = self._applying = Applying(self.membership, peers, relay, self._meet_other_base)
+        peers = self._peers = Peers(membership, wall_us)
+        applying = self._applying = Applying(membership, peers, relay, self._meet_other_base)
         appending = self._appending = Appending(
-            self.membership, peers, applying, relay, make_deciding, report, self._join_again
+            membership, peers, applying, relay, make_deciding, report, self._join_again
         )
-        self._claiming = Claiming(self.membership, peers, applying, appending, self._decide)
-        self._joining = Joining(self.membership, peers, applying, relay, self._joined, when_imaged)
-        self._welcoming = Welcoming(self.membership, peers, relay)
-        self._freshness = Freshness(engine, following.ledger)
+        self._claiming = Claiming(membership, peers, applying, appending, self._decide)
+        self._joining = Joining(membership, peers, applying, relay, self._joined, when_imaged)
+        self._welcoming = Welcoming(membership, peers, relay)
+        self._freshness = Freshness(membership.engine, following.ledger)
         following.when_expelled = self._expelled
 
     # Life
