@@ -8,9 +8,9 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay import service
-from clasp_relay.access import audit, console, file_quotas, files, passwords, session_ids, tickets, tokens
-from clasp_relay.core import relay
-from clasp_relay.core.fanout import throttles
+from clasp_relay.access import accounts, audit, console, file_quotas, files, passwords, session_ids, tickets, tokens
+from clasp_relay.core import commit, relay
+from clasp_relay.core.fanout import gestures, throttles
 from clasp_relay.core.handlers import reads
 from clasp_relay.core.history import replays
 from clasp_relay.core.session import account, schedule
@@ -19,10 +19,11 @@ from clasp_relay.doors import waiting
 from clasp_relay.doors.mqtt import broker, messages, publishing, session, subscribing
 from clasp_relay.http import admin_api, api_sessions, bounded, connections, files_api, params_api
 from clasp_relay.logs import ring
-from clasp_relay.net import admission, frames, reading
+from clasp_relay.net import admission, frames, outbox, reading
 from clasp_relay.option_table import DEFAULTS
 from clasp_relay.push import chat, destinations, sender, subscriptions
 from clasp_relay.storage import audit as audit_rows
+from clasp_relay.storage.journal import journal_log
 from clasp_relay.wire import address, constants
 from clasp_relay.wire.mqtt import packets
 
@@ -57,6 +58,7 @@ LIMITS = {
         f"{size(signals.MAX_SIGNAL_BYTES)}; {size(signals.MAX_SIGNAL_BYTES // signals.SHARE)}"
     ),
     "announced signals with wildcards": f"{signals.MAX_WILDCARDS:,}; {signals.MAX_WILDCARDS // signals.SHARE}",
+    "changes that wait to be recorded": size(journal_log.MAX_QUEUED_BYTES),
     "messages per second and session": (
         f"the policy's, else {service.MESSAGES_PER_SECOND:g} with a burst of "
         f"{service.MESSAGES_PER_SECOND * service.BURST_FACTOR:g}"
@@ -67,8 +69,11 @@ LIMITS = {
     "what is kept for a session": size(DEFAULTS["max_session_memory"]),
     "bytes that wait for a slow session": size(admission.NetLimits().outbox_bytes),
     "subscriptions of a session": f"{reads.MAX_SUBSCRIPTIONS:,}",
+    "SNAPSHOTs that wait": f"{outbox.MAX_SNAPSHOTS:,}; {commit.MAX_HELD_ANSWERS:,}",
+    "gestures of a session": f"{gestures.MAX_OPEN:,}",
     "addresses at which maxRate": f"{throttles.MAX_ADDRESSES:,}",
     "payload of a frame": f"{constants.MAX_PAYLOAD_BYTES:,} bytes",
+    "fragments of a WebSocket message": f"{frames.MAX_FRAGMENTS:,}",
     "an address or a pattern": f"{address.MAX_SEGMENTS} segments and {constants.MAX_ADDRESS_BYTES:,} bytes",
     "wildcards of a pattern": f"{address.MAX_WILDCARDS}, at most {address.MAX_SEGMENT_WILDCARDS} in a segment",
     "keys, values and items": f"{constants.MAX_LEGACY_VALUE_NODES:,}; {constants.MAX_LEGACY_NODES:,}",
@@ -93,6 +98,7 @@ LIMITS = {
     "an HTTP header": (
         f"{connections.HEADER_TIMEOUT_S:g} s; {connections.BODY_TIMEOUT_S:g} s; {connections.STALL_TIMEOUT_S:g} s"
     ),
+    "header of an HTTP request": f"{connections.MAX_HEADERS}; {size(frames.MAX_REQUEST_BYTES)}",
     "body of an HTTP request": size(bounded.MAX_BODY_BYTES),
     "tokens that use the HTTP API": f"{api_sessions.MAX_HTTP_SESSIONS:,}; {api_sessions.IDLE_S:g} s",
     "tickets": f"{tickets.MAX_TICKETS_PER_TOKEN}; {tickets.MAX_TICKETS:,}",
@@ -100,6 +106,8 @@ LIMITS = {
         f"{params_api.LIST_LIMIT:,}; {params_api.MAX_LIST_LIMIT:,} and {size(api_sessions.MAX_LIST_BYTES)}"
     ),
     "ranges of a file": "1",
+    "valid tokens in all": f"{tokens.MAX_TOKENS:,}; {tokens.MAX_TOKENS * tokens.MAX_GUEST_TOKENS_SHARE:,.0f}",
+    "users who are signed in": f"{accounts.MAX_WITHOUT_TOKEN:,}",
     "valid tokens of one subject": f"{tokens.MAX_TOKENS_PER_SUBJECT}",
     "valid tokens of guests": f"{DEFAULTS['max_guest_tokens_per_address']:,}",
     "tokens of guests kept": f"{DEFAULTS['max_guest_tokens_per_address']:,}",

@@ -22,6 +22,7 @@ from clasp_relay.doors.osc import (
     Target,
 )
 from clasp_relay.doors.stream import StreamFactory
+from clasp_relay.doors.waiting import PACKET_BYTES, Waiting
 from clasp_relay.errors import CloseCode, StartError
 from clasp_relay.net.admission import NetLimits
 from clasp_relay.net.listening import TcpPlace
@@ -584,7 +585,7 @@ class ClusterTests(SynchronousTestCase):
 
     def test_packets_behind_a_command_are_bounded(self) -> None:
         """The others are counted as refused."""
-        self.patch(osc, "MAX_WAITING", 3)
+        self.patch(osc, "MAX_WAITING_BYTES", 2 * (PACKET_BYTES + len(message("/a", 1))))
         for packet in (message("/a", 1), message("/resync"), *(message("/a", number) for number in range(5))):
             self.near.port.datagramReceived(packet, PHONE)
         self.assertEqual(self.near.counts.refused, 3)
@@ -596,7 +597,8 @@ class ClusterTests(SynchronousTestCase):
         reactor = self.near.site.gate.reactor
 
         def timers() -> int:
-            return sum(call.func == self.near.clients._look for call in reactor.getDelayedCalls())
+            calls = reactor.getDelayedCalls()
+            return sum(getattr(call.func, "__func__", None) is Waiting.look_now for call in calls)
 
         for number in range(5):
             for packet in (message("/a", number), message("/resync")):

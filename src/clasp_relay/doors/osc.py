@@ -7,9 +7,10 @@ it is heard now and then (``docs/doors.md``, OSC).
 from __future__ import annotations
 
 import math
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 from twisted.internet.defer import Deferred
@@ -25,6 +26,7 @@ from clasp_relay.doors.door import DoorCounts, Ports, WhileHandled
 from clasp_relay.doors.handed import refusal_of
 from clasp_relay.doors.osc_source import OscOutbox, OscSource, SenderAwareCodec
 from clasp_relay.doors.stream import StreamConnection, StreamFactory
+from clasp_relay.doors.waiting import MAX_WAITING_BYTES
 from clasp_relay.errors import CloseCode, DecodeError, Disconnect, RequestError, StartError, cause_text
 from clasp_relay.logs import events
 from clasp_relay.net.listening import TcpPlace, listen
@@ -56,12 +58,6 @@ MAX_DATAGRAM_BYTES = 65_536
 
 MAX_STREAM_PACKET_BYTES = 2 * 65_536
 """A packet over TCP as it stands on the stream, where each byte may take two: as long as a datagram may be."""
-
-LOOK_S = 0.1
-"""How often it is looked whether commands that wait may be done."""
-
-MAX_WAITING = 1_000
-"""Packets of one source that wait behind a command; in a cluster one waits for the messages before it."""
 
 TARGETS_S = 1.0
 """How often, in a cluster, the targets are looked after: their sessions end when the relay is cut off."""
@@ -175,7 +171,7 @@ class OscClients:
             self.refuse(host, refusal.reason)
             return None
         session.name = "OSC"
-        source = OscSource(session, outbox, self._gate.reactor.seconds())
+        source = OscSource(session, outbox, self._gate.reactor)
         if self.follows:
             session.when_decided = lambda _revision, refusal: self._decided(source, refusal)
         relay.admit(session)
@@ -222,59 +218,52 @@ class OscClients:
         self._take(source, data)
 
     def _take(self, source: OscSource, data: bytes) -> None:
+        if not source.waiting.is_on:
+            self._guarded(source, partial(self._handle, source, data))
+        elif not source.waiting.add(data, MAX_WAITING_BYTES):
+            self.refuse(source.session.peer, f"{MAX_WAITING_BYTES} bytes of one source may wait behind a command")
+
+    def _guarded(self, source: OscSource, call: Callable[[], None]) -> None:
         try:
-            if source.waiting:
-                self._wait_behind(source, data)
-                return
-            packet = decode_packet(data)
-            if isinstance(packet, OscMessage):
-                if packet.address.startswith(("/clasp/", "/resync")) and self._has_to_wait(source):
-                    self._wait_behind(source, data)
-                    if source.look is None:
-                        source.look = self._gate.reactor.callLater(LOOK_S, self._look, source)
-                else:
-                    self._message(source, packet)
-            else:
-                self._bundle(source, packet)
+            call()
         except DecodeError as error:
             self.refuse(source.session.peer, error.message)
 
-    def _wait_behind(self, source: OscSource, data: bytes) -> None:
-        if len(source.waiting) >= MAX_WAITING:
-            raise DecodeError(f"{MAX_WAITING} packets of one source may wait behind a command")
-        source.waiting.append(data)
+    def _handle(self, source: OscSource, data: bytes) -> None:
+        packet = decode_packet(data)
+        if isinstance(packet, OscBundle):
+            self._bundle(source, packet)
+        elif _is_command(packet):
+            self._command(source, packet)
+        else:
+            self._accept(source, message_of(self._prefix, packet))
+
+    def _command(self, source: OscSource, command: OscMessage) -> None:
+        """Does a command, once it finds what the source has set before, and shows nothing that it must not."""
+        holds_reads = self._relay.refuses is not None and not self._relay.permissions.is_open
+        if source.undecided or holds_reads:
+            source.waiting.begin(partial(self._go_on, source, command))
+        elif command.address in ("/resync", "/clasp/resync"):
+            self._resync(source)
+        elif command.address == "/clasp/subscribe":
+            self._narrow(source, command)
+        else:
+            raise DecodeError(f"{command.address[:200]} is no command; /clasp/resync and /clasp/subscribe are")
 
     def _decided(self, source: OscSource, refusal: RequestError | None) -> None:
         """Is told that another core has decided about a source's oldest message."""
         source.undecided = max(0, source.undecided - 1)
         self.counts.refused += refusal is not None
-        if source.waiting and not self._has_to_wait(source):
-            self._take_waiting(source)
+        source.waiting.look_now()
 
-    def _has_to_wait(self, source: OscSource) -> bool:
-        """Whether a command has to: it is to find what the source has set before, and to show nothing it must not."""
-        holds_reads = self._relay.refuses is not None and not self._relay.permissions.is_open
-        return bool(source.undecided) or holds_reads
-
-    def _look(self, source: OscSource) -> None:
-        source.look = None
-        self._take_waiting(source)
-
-    def _take_waiting(self, source: OscSource) -> None:
-        packets, source.waiting = source.waiting, deque()
-        for data in packets:
-            self._take(source, data)
-
-    def _message(self, source: OscSource, message: OscMessage) -> None:
-        address = message.address
-        if address in ("/resync", "/clasp/resync"):
-            self._resync(source)
-        elif address == "/clasp/subscribe":
-            self._narrow(source, message)
-        elif address.startswith("/clasp/"):
-            raise DecodeError(f"{address[:200]} is no command; /clasp/resync and /clasp/subscribe are")
-        else:
-            self._accept(source, message_of(self._prefix, message))
+    def _go_on(self, source: OscSource, command: OscMessage) -> None:
+        """Does a command that had to wait, and takes the packets behind it."""
+        source.waiting.end()
+        self._guarded(source, partial(self._command, source, command))
+        packet = source.waiting.next()
+        while packet is not None:
+            self._take(source, packet)
+            packet = source.waiting.next()
 
     def _accept(self, source: OscSource, message: Message) -> None:
         session, counts = source.session, self._relay.counts
@@ -311,7 +300,7 @@ class OscClients:
         for due_us, message in _flat(bundle, 0):
             if due_us > now_us + MAX_AHEAD_US:
                 raise DecodeError("the time tag of a bundle is more than an hour ahead")
-            if message.address.startswith("/clasp/") or message.address == "/resync":
+            if _is_command(message):
                 raise DecodeError("commands cannot stand in a bundle")
             parts.setdefault(due_us if due_us > now_us else 0, []).append(message_of(self._prefix, message))
         later = sum(1 for due_us in parts if due_us)
@@ -330,6 +319,10 @@ class OscClients:
 
         call: IDelayedCall = self._gate.reactor.callLater(delay_s, run)
         source.pending.add(call)
+
+
+def _is_command(message: OscMessage) -> bool:
+    return message.address.startswith("/clasp/") or message.address == "/resync"
 
 
 def _flat(bundle: OscBundle, outer_us: int) -> Iterator[tuple[int, OscMessage]]:
@@ -499,7 +492,7 @@ class OscConnection(StreamConnection):
     @property
     def is_busy(self) -> bool:
         """See the base class."""
-        return self._source is not None and self._source.session.is_busy
+        return self._source is not None and (self._source.session.is_busy or self._source.waiting.is_on)
 
     @property
     def session_id(self) -> str:

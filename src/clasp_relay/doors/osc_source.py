@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from clasp_relay.core.ports import Frame, Kind
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.doors.handed import HandedOutbox
+from clasp_relay.doors.waiting import Waiting
 from clasp_relay.errors import CloseCode
 from clasp_relay.net.backlog import give_up
 from clasp_relay.wire.messages import Publish, SnapshotParam
@@ -184,30 +185,25 @@ class OscSource:
     Args:
         session: its session.
         outbox: its way out.
-        now_s: when it was heard first.
+        reactor: for its clock.
     """
 
-    def __init__(self, session: Session, outbox: OscOutbox, now_s: float) -> None:
+    def __init__(self, session: Session, outbox: OscOutbox, reactor: IReactorTime) -> None:
         self.session = session
         self.outbox = outbox
-        self.heard_s = now_s
+        self.heard_s = reactor.seconds()
         """When it was heard last."""
         self.pending: set[IDelayedCall] = set()
         """Bundles that wait for their time."""
         self.undecided = 0
         """Messages about which another core has not decided yet."""
-        self.waiting: deque[bytes] = deque()
-        """Packets behind a command that waits for those messages, itself included."""
-        self.look: IDelayedCall | None = None
-        """When it is looked next whether that command may be done."""
+        self.waiting = Waiting(reactor)
+        """Packets behind a command that waits for those messages."""
 
     def end(self) -> None:
         """Lets go of all that waits."""
         for call in self.pending:
             call.cancel()
-        if self.look is not None:
-            self.look.cancel()
-            self.look = None
         self.pending.clear()
-        self.waiting.clear()
+        self.waiting.stop()
         self.outbox.close(CloseCode.NORMAL, "the source is forgotten")

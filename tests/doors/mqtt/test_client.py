@@ -5,10 +5,10 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.errors import CloseCode, Disconnect
-from clasp_relay.wire.mqtt.packets import V5, Prop
+from clasp_relay.wire.mqtt.packets import V4, V5, Prop
 from tests.core.guard import Guard
 from tests.doors import mqtt_packets as p
-from tests.doors.mqtt.house import House
+from tests.doors.mqtt.house import House, Thing
 
 
 class ClientTests(SynchronousTestCase):
@@ -59,3 +59,21 @@ class ClientTests(SynchronousTestCase):
         self.assertTrue(thing.client.is_closed)
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
         self.assertEqual(other.say(p.subscribe(1, ("a", 0))), ["suback 1 00"])
+
+    def test_slow_client_is_ended(self) -> None:
+        """Version 5 is told why; whoever publishes is not disturbed."""
+        for version, last in ((V4, []), (V5, ["disconnect 0x97"])):
+            with self.subTest(version):
+                house = House()
+                slow = Thing(house, house.site.connect(house.factory, room_bytes=1_000))
+                slow.version = version
+                slow.say(p.connect("slow", version), p.subscribe(1, ("#", 0), version=version))
+                writer = house.join("writer", V5)
+                for numbers in (range(1, 41), range(41, 81)):
+                    sent = (p.publish("a", bytes(40_000), V5, qos=1, id=number) for number in numbers)
+                    self.assertEqual(writer.say(b"".join(sent)), [f"puback {number}" for number in numbers])
+                self.assertEqual((house.site.writer.counters.slow_closes, house.broker.counts.refused), (1, 0))
+                slow.client.pipe.drain()
+                told = slow.heard()
+                self.assertEqual([each for each in told if not each.startswith("publish")], last)
+                self.assertTrue(slow.client.is_closed)

@@ -79,4 +79,4 @@ class ClusterTests(ClusterCase):
     def looks(self) -> int:
         """Returns how many timers there are of clients that wait."""
         calls: list[Any] = list(self.near.site.reactor.getDelayedCalls())
-        return sum(isinstance(getattr(call.func, "__self__", None), Waiting) for call in calls)
+        return sum(getattr(call.func, "__func__", None) is Waiting.look_now for call in calls)

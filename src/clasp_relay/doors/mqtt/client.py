@@ -11,7 +11,7 @@ from clasp_relay.doors.mqtt.claims import Claim
 from clasp_relay.doors.mqtt.connecting import Connecting, read_limits
 from clasp_relay.doors.mqtt.link import MqttLink
 from clasp_relay.doors.mqtt.live import LiveClient
-from clasp_relay.doors.mqtt.reasons import Reason
+from clasp_relay.doors.mqtt.reasons import Reason, end_reason
 from clasp_relay.doors.waiting import MAX_WAITING_BYTES, Waiting
 from clasp_relay.errors import CloseCode, DecodeError
 from clasp_relay.logs import events
@@ -74,6 +74,10 @@ class MqttClient:
     def close(self, close_code: CloseCode, reason: str) -> None:
         """Ends the connection, with a DISCONNECT where the version has one."""
         self._link.close(close_code, reason)
+
+    def last_word(self, close_code: CloseCode, reason: str) -> bytes:
+        """Returns what the client is still to be told of an end behind which nothing can be put any more."""
+        return self._link.last_word(end_reason(close_code), reason)
 
     def gone(self, cause: str) -> None:
         """The connection is gone; what the client left is done.

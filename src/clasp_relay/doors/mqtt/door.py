@@ -87,6 +87,11 @@ class MqttConnection(StreamConnection):
     def late(self, outbox: Outbox, reason: str) -> None:
         """See the base class: a client that has sent no CONNECT is told nothing ([5] 3.1.4)."""
 
+    def say_end(self, close_code: CloseCode, reason: str) -> None:
+        """See the base class: of a client that is too slow, what waited for it is left out."""
+        if self._client is not None:
+            self.transport.write(self._client.last_word(close_code, reason))
+
     def gone(self, cause: str) -> None:
         """See the base class."""
         client, self._client = self._client, None

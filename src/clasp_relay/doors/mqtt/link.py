@@ -152,12 +152,17 @@ class MqttLink:
 
     def end(self, reason: Reason, close_code: CloseCode, text: str) -> None:
         """Ends the connection, with a DISCONNECT where the version has one."""
-        if self.is_closing:
-            return
-        self.is_closing = True
-        if self.version == V5 and self._is_let_in:
-            self.write(encode_disconnect(reason, text))
-        self._close(close_code, text)
+        if not self.is_closing:
+            word = self.last_word(reason, text)
+            self.is_closing = True
+            if word:
+                self.write(word)
+            self._close(close_code, text)
+
+    def last_word(self, reason: Reason, text: str) -> bytes:
+        """Returns the DISCONNECT that is still to be sent; nothing where the version has none, or it was sent."""
+        is_due = self.version == V5 and self._is_let_in and not self.is_closing
+        return encode_disconnect(reason, text) if is_due else b""
 
     def hang_up(self) -> None:
         """Ends the connection of a client that has said so."""
