@@ -7,7 +7,7 @@ from collections.abc import Callable
 from clasp_relay.cluster.membership import Role
 from clasp_relay.cluster.ports import Appended
 from clasp_relay.wire.constants import Signal
-from clasp_relay.wire.messages import Bundle, Ping, Publish, Subscribe
+from clasp_relay.wire.messages import Bundle, Get, Ping, Publish, Subscribe
 from tests.cluster.world import ThreeRelays, TwoRelays, put
 from tests.core.world import heard, revisions, value
 
@@ -63,6 +63,43 @@ class AppendingTests(TwoRelays):
             self.cluster.turn()
         self.assertEqual((len(appends), len(self.cluster.bus.log) - before), (0, 2))
         self.assertEqual(heard(watcher.hear()), [("/n/one", number) for number in range(20)])
+
+    def test_what_is_decided_while_the_journal_is_at_work_is_one_batch(self) -> None:
+        """It would leave no earlier on its own; a batch that is full does not wait."""
+        watcher, writer = self.follower.join(), self.decider.join()
+        watcher.ask(Subscribe(1, "/n/**"))
+        before = len(self.cluster.bus.log)
+        self.decider.journal.is_slow = True
+        for number in range(20):
+            writer.ask(put("/n/one", number), 1)
+        self.assertEqual(len(self.cluster.bus.log) - before, 1)
+        self.decider.journal.hang(False)
+        self.cluster.turn()
+        self.assertEqual(len(self.cluster.bus.log) - before, 2)
+        self.assertEqual(heard(watcher.hear()), [("/n/one", number) for number in range(20)])
+        before = len(self.cluster.bus.log)
+        self.decider.journal.is_slow = True
+        for number in range(4):
+            writer.ask(put(f"/n/long/{number}", str(number) * 50_000), 1)
+        self.assertEqual(len(self.cluster.bus.log) - before, 2)
+        self.decider.journal.hang(False)
+        self.cluster.turn()
+        self.assertEqual(
+            [address for address, _ in heard(watcher.hear())], [f"/n/long/{number}" for number in range(4)]
+        )
+        self.assertEqual(revisions(writer.hear())[-4:], [1] * 4)
+
+    def test_a_relay_that_hands_over_does_not_wait_for_its_journal(self) -> None:
+        """What it has decided is in the log, and the next one reads it there."""
+        writer = self.follower.join()
+        self.decider.journal.is_slow = True
+        for number in range(3):
+            writer.ask(put("/a", number), 1)
+        self.assertTrue(self.decider.node.hand_over())
+        self.cluster.advance(4)
+        self.assertIs(self.cluster.decider, self.follower)
+        self.assertEqual(revisions(writer.hear()), [1, 2, 3])
+        self.assertEqual(heard(writer.ask(Get("/a"))), [("/a", 2)])
 
 
 class HardTimesTests(ThreeRelays):

@@ -209,6 +209,38 @@ class EngineTests(SynchronousTestCase):
         for who in ("first", "second"):
             self.assertEqual([data for each, data in heard if each == who], [b"0", b"1", b"2"])
 
+    def test_what_is_not_wanted_is_not_heard(self) -> None:
+        """Until it is wanted again, in the order of what is said; also where there was no connection meanwhile."""
+        engine = self.engine()
+        heard: list[bytes] = []
+        for name in ("live", "other"):
+            engine.subscribe(f"test.{name}", heard.append)
+        engine.hear("test.live", False)
+        self.start(engine)
+        self.nats.start()
+        self.loop.until(lambda: engine.is_connected)
+
+        def say(*words: bytes) -> list[bytes]:
+            for word in words:
+                engine.publish("test.live", word)
+            engine.publish("test.other", b"end")
+            self.loop.until(lambda: b"end" in heard)
+            found = heard[:-1]
+            heard.clear()
+            return found
+
+        self.assertEqual(say(b"1"), [])
+        engine.hear("test.live", True)
+        self.assertEqual(say(b"2", b"3"), [b"2", b"3"])
+        engine.hear("test.live", False)
+        self.assertEqual(say(b"4"), [])
+        self.nats.servers[0].kill()
+        self.loop.until(lambda: not engine.is_connected)
+        engine.hear("test.live", True)
+        self.nats.start()
+        self.loop.until(lambda: engine.is_connected)
+        self.assertEqual(say(b"5"), [b"5"])
+
     def test_it_connects_when_the_server_is_there(self) -> None:
         """It tries for ever, and again when the connection was lost; meanwhile appends fail."""
         engine = self.start(self.engine())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from twisted.internet.task import Clock
@@ -71,6 +72,9 @@ class MemoryEngine:
         self.loses_answers = False
         """Whether appends happen, and nobody learns of it."""
         self._calls: dict[str, list[Callable[[bytes], None]]] = {}
+        self._unheard: set[str] = set()
+        self.heard: Counter[str] = Counter()
+        """How many messages of each subject have come."""
         self._when_connected: Callable[[bool], None] = lambda _: None
 
     def start(self, when_connected: Callable[[bool], None], when_fatal: Callable[[str], None]) -> None:
@@ -99,9 +103,14 @@ class MemoryEngine:
         """See ``Engine``."""
         self._calls.setdefault(subject, []).append(call)
 
+    def hear(self, subject: str, is_heard: bool) -> None:
+        """See ``Engine``."""
+        (self._unheard.discard if is_heard else self._unheard.add)(subject)
+
     def receive(self, subject: str, payload: bytes) -> None:
         """A message has come."""
-        if self.is_connected and not self.is_paused:
+        if self.is_connected and not self.is_paused and subject not in self._unheard:
+            self.heard[subject] += 1
             for call in self._calls.get(subject, ()):
                 call(payload)
 

@@ -1,8 +1,9 @@
 """How what is decided gets into the log, and from there to everybody.
 
-One batch is on its way; what is decided meanwhile gathers and is the next one, so batches grow with the load and
-nothing waits for a timer. A batch leaves the decider once the log has acknowledged it *and* the decider's own journal
-has it. An append that is refused says that another relay decides, or that the log has lost its end.
+One batch is on its way, into the log and then into the decider's own journal, and leaves the decider when both have
+it; what is decided meanwhile gathers and is the next one. So batches grow with the load, and nothing waits for a timer.
+Only a batch that is full does not wait for the journal, which takes several at once. An append that is refused says
+that another relay decides, or that the log has lost its end.
 """
 
 from __future__ import annotations
@@ -153,7 +154,7 @@ class Appending:
 
     def _append_later(self) -> None:
         """Has what this turn leads to be one batch, where none is on its way."""
-        if not self._has_turn and self._sending is None:
+        if not self._has_turn and self._sending is None and not self._is_held:
             self._has_turn = True
             self._membership.call_later(0, self._append_now)
 
@@ -183,6 +184,8 @@ class Appending:
         if deciding is None or self._sending is not None or not self._membership.engine.is_connected:
             return
         if not self._sealed:
+            if self._is_held:
+                return
             self._seal()
         if not self._sealed:
             self._end_hand_over(deciding)
@@ -192,6 +195,15 @@ class Appending:
         deciding.log.waiting_bytes = self._sealed_bytes
         self._sending = self._next(deciding, sealed.items, sealed.rows)
         self._try_append()
+
+    @property
+    def _is_held(self) -> bool:
+        """Whether what is decided gathers until the batch before has left.
+
+        A batch of its own would leave no earlier: the journal syncs once for all that was appended meanwhile. And each
+        batch costs all relays and the engine as much as some writes do.
+        """
+        return bool(self._membership.releasing) and not self.is_handing_over
 
     def _next(self, deciding: Deciding, items: tuple[Item, ...], rows: tuple[Row, ...] = ()) -> Sent:
         now_us = deciding.relay.clock.now_us()
@@ -265,6 +277,7 @@ class Appending:
             self._applying.take(seq, digest, sent.payload, sent.batch, is_recorded=True)
             membership.applied_journal_seq = journal_seq
             then()
+            self.append()
 
         membership.journal.when_recorded(recorded)
 

@@ -95,9 +95,12 @@ class Claiming:
                 self._appending.record(answer.seq, sent, self._when_decider)
             else:
                 # Another one was faster, or it is not known: the log will tell.
+                membership.hear("decide", False)
                 self._peers.decider_s = membership.monotonic_s() - SILENCE_S / 2
                 membership.engine.bounds(self._look_at_log)
 
+        # Before anybody reads that this relay decides, and asks it.
+        membership.hear("decide", True)
         membership.engine.append(sent.payload, ledger.seq, done)
 
     def _look_at_log(self, bounds: Bounds | None) -> None:

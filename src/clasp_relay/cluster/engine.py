@@ -25,6 +25,7 @@ from nats.errors import Error as NatsError
 from nats.protocol.parser import PERMISSIONS_ERR, STALE_CONNECTION
 
 from clasp_relay.cluster.credentials import BadCredentials, Credentials
+from clasp_relay.cluster.direct_client import DirectClient
 from clasp_relay.cluster.ports import Appended, Bounds, Outcome
 from clasp_relay.errors import cause_text
 from clasp_relay.logs import events
@@ -75,7 +76,7 @@ class _TlsError(NatsError):
         return NO_TLS
 
 
-class _Client(Client):
+class _Client(DirectClient):
     """Keeps what ``tls://`` promises, and never ends by itself.
 
     nats-py speaks TLS only where the server asks for it, and sends the password.
@@ -131,12 +132,18 @@ class NatsEngine:
         self._relay = relay
         self._when_connected: Callable[[bool], None] = _ignore
         self._when_fatal: Callable[[str], None] = _ignore
-        self._subscriptions: list[tuple[str, Callable[[bytes], None]]] = []
+        self._subscriptions: dict[str, Callable[[bytes], None]] = {}
+        self._unheard: set[str] = set()
+        """Of which subjects nothing is heard now; the thread's."""
         self._thread: Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: asyncio.Event
-        self._client: Client | None = None
-        self._calls: deque[Callable[[], Awaitable[None]]] = deque()
+        self._client: _Client | None = None
+        self._calls: deque[Callable[[], Awaitable[None] | None]] = deque()
+        self._waits_for: Awaitable[None] | None = None
+        """What the thread waits for before it makes the next call."""
+        self._fault: Exception | None = None
+        self._has_subscribed = False
         self._is_woken = False
         self._came: deque[Callable[[], None]] = deque()
         self._has_turn = False
@@ -194,39 +201,51 @@ class NatsEngine:
 
     def subscribe(self, subject: str, call: Callable[[bytes], None]) -> None:
         """See ``Engine``; to be called before ``start``."""
-        self._subscriptions.append((subject, call))
+        self._subscriptions[subject] = call
+
+    def hear(self, subject: str, is_heard: bool) -> None:
+        """See ``Engine``."""
+
+        async def change() -> None:
+            (self._unheard.discard if is_heard else self._unheard.add)(subject)
+            if self._client is not None and self._has_subscribed:
+                await self._listen(self._client, subject)
+
+        self._do(change)
 
     def publish(self, subject: str, payload: bytes) -> None:
         """See ``Engine``."""
 
-        async def publish() -> None:
+        def publish() -> Awaitable[None] | None:
             client = self._client
             if client is None or not client.is_connected:
-                return
+                return None
             try:
-                await client.publish(subject, payload)
-            except (NatsError, OSError, ValueError) as error:
+                return client.put(subject, payload)
+            except NatsError as error:
                 cause = cause_text(error)
                 self._tell(lambda: events.CLUSTER_MESSAGE_BAD.log(error=cause))
+                return None
 
         self._do(publish)
 
     def append(self, payload: bytes, expected: int, done: Callable[[Appended], None]) -> None:
         """See ``Engine``."""
 
-        async def append() -> None:
+        def append() -> Awaitable[None] | None:
             # Neither a task nor a timer of its own, as a request of nats-py has: there is one for every batch.
             client = self._client
             if client is None or not client.is_connected:
                 self._tell(partial(done, Appended(Outcome.FAILED, text="no connection")))
-                return
+                return None
             number = self._asked = self._asked + 1
             self._appends[number] = done, time.monotonic() + ANSWER_S
+            header = b"NATS/1.0\r\nNats-Expected-Last-Sequence: %d\r\n\r\n" % expected
             try:
-                headers = {"Nats-Expected-Last-Sequence": str(expected)}
-                await client.publish(f"{self._name}.log", payload, f"{self._inbox}.{number}", headers)
-            except (NatsError, OSError, ValueError) as error:
+                return client.put(f"{self._name}.log", payload, f"{self._inbox}.{number}", header)
+            except NatsError as error:
                 self._end_append(number, Appended(Outcome.FAILED, text=cause_text(error)))
+                return None
 
         self._do(append)
 
@@ -289,21 +308,21 @@ class NatsEngine:
 
         self._do_beside(request)
 
-    def _do(self, call: Callable[[], Awaitable[None]]) -> None:
-        """Has the thread do something, behind all that it was given before."""
+    def _do(self, call: Callable[[], Awaitable[None] | None]) -> None:
+        """Has the thread do something, and wait for what that returns, behind all that it was given before."""
         self._calls.append(call)
         loop = self._loop
         if not self._is_woken and loop is not None:
             self._is_woken = True
             try:
-                loop.call_soon_threadsafe(self._wake.set)
+                loop.call_soon_threadsafe(self._make_calls)
             except RuntimeError:
                 """The thread has ended."""
 
     def _do_beside(self, call: Callable[[], Awaitable[None]]) -> None:
         """Has the thread begin something whose end it does not wait for."""
 
-        async def begin() -> None:
+        def begin() -> None:
             task = asyncio.ensure_future(call())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -355,23 +374,39 @@ class NatsEngine:
     async def _main(self) -> None:
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._wake.set()  # for what was asked before
         self._end_old_appends()
         connecting = asyncio.ensure_future(self._connect())
         connecting.add_done_callback(lambda _: self._wake.set())
+        self._make_calls()  # what was asked before
         try:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                self._is_woken = False
                 if connecting.done():
                     connecting.result()
-                while self._calls:
-                    await self._calls.popleft()()
+                if self._fault is not None:
+                    raise self._fault
+                while self._waits_for is not None:
+                    await self._waits_for
+                    self._waits_for = None
+                    self._make_calls()
         finally:
             connecting.cancel()
             if self._client is not None:
                 await self._client.close()
+
+    def _make_calls(self) -> None:
+        """Makes the calls that the thread was given, up to one that it has to wait for; ``_main`` does."""
+        self._is_woken = False
+        try:
+            while self._calls and self._waits_for is None:
+                self._waits_for = self._calls.popleft()()
+            if self._client is not None:
+                self._client.write()
+        except Exception as error:
+            self._fault = error
+        if self._waits_for is not None or self._fault is not None:
+            self._wake.set()
 
     async def _connect(self) -> None:
         """Connects, finds or makes the stream, and subscribes; tries again until it works."""
@@ -403,28 +438,36 @@ class NatsEngine:
         self._client = client
         await self._find_stream(client)
         self._inbox = client.new_inbox()
-        await client.subscribe(f"{self._inbox}.*", cb=self._heard_append)
-        for subject, call in self._subscriptions:
-            await client.subscribe(subject, cb=partial(self._received, call))
+        await client.listen(f"{self._inbox}.*", self._heard_append)
+        self._has_subscribed = True
+        for subject in self._subscriptions:
+            await self._listen(client, subject)
         await _flush(client)
         self._was_connected = True
         self._tell(partial(self._set_connected, True))
+
+    async def _listen(self, client: _Client, subject: str) -> None:
+        """Subscribes, or ends that, as it is wanted now."""
+        if subject in self._unheard:
+            await client.leave(subject)
+        else:
+            await client.listen(subject, partial(self._received, self._subscriptions[subject]))
 
     def _say_unreachable(self) -> None:
         if not self._was_connected:
             cause = self._failures or "no answer"
             self._tell(lambda: events.CLUSTER_UNREACHABLE.log(places=self.places, cause=cause))
 
-    async def _heard_append(self, message: Any) -> None:
+    def _heard_append(self, subject: bytes, data: bytes) -> None:
         """Takes the stream's answer to an append; nobody waits any more for one that comes too late."""
         try:
-            found = json.loads(message.data)
+            found = json.loads(data)
             answer, is_cut_off = _appended(found), _code(found) in CUT_OFF
         except ValueError:
             # No stream listens: its servers elect a leader.
             answer, is_cut_off = Appended(Outcome.FAILED, text="no stream answers"), True
         self._note_answer(is_there=not is_cut_off)
-        self._end_append(int(message.subject.rpartition(".")[2]), answer)
+        self._end_append(int(subject.rpartition(b".")[2]), answer)
 
     def _end_append(self, number: int, answer: Appended) -> None:
         waiting = self._appends.pop(number, None)
@@ -496,8 +539,8 @@ class NatsEngine:
         finally:
             await probe.close()
 
-    async def _received(self, call: Callable[[bytes], None], message: Any) -> None:
-        self._tell(partial(call, message.data))
+    def _received(self, call: Callable[[bytes], None], _subject: bytes, data: bytes) -> None:
+        self._tell(partial(call, data))
 
     async def _erred(self, error: Exception) -> None:
         self._failures = cause_text(error)

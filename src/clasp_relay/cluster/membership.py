@@ -137,6 +137,9 @@ class Membership:
     def be(self, role: Role) -> None:
         """Takes another role."""
         self.role = role
+        # Else each relay is woken by what it says itself, and by what others ask of the decider.
+        self.hear("live", role is not Role.DECIDER)
+        self.hear("decide", role is Role.DECIDER)
         # What a follower records is in the log already, so it need not be synced batch by batch.
         self.journal.linger(LINGER_S if role is Role.FOLLOWER else 0.0)
 
@@ -160,6 +163,10 @@ class Membership:
     def subject(self, name: str) -> str:
         """Returns a subject of this cluster."""
         return f"{self.options.cluster}.{name}"
+
+    def hear(self, name: str, is_heard: bool) -> None:
+        """Has what is said under a name come here, or not."""
+        self.engine.hear(self.subject(name), is_heard)
 
     def publish(self, name: str, payload: bytes) -> None:
         """Sends something to all relays; it may be lost."""

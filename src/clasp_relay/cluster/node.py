@@ -106,6 +106,7 @@ class Node:
             ("resend", self._heard_resend),
         ):
             self._engine.subscribe(self.membership.subject(name), call)
+        self.membership.be(Role.JOINING)
         self._engine.start(self._connected, self._fatal)
         self._tick()
 

@@ -54,6 +54,12 @@ class Engine(Protocol):
     def subscribe(self, subject: str, call: Callable[[bytes], None]) -> None:
         """Has ``call`` called with every message of a subject from now on."""
 
+    def hear(self, subject: str, is_heard: bool) -> None:
+        """Has messages of a subscribed subject be left out from now on, or come again.
+
+        It takes effect before what is published or appended afterwards.
+        """
+
     def publish(self, subject: str, payload: bytes) -> None:
         """Sends a message to whoever listens; it may be lost."""
 

@@ -1,0 +1,101 @@
+"""A client of NATS with a short way for the messages of which there is one for every batch.
+
+nats-py writes in one task and calls back in another one for each subscription, so a message waits for three turns of
+the thread's loop, each with system calls of its own. Here what was gathered is written in the turn that brought it,
+and who listens is called in the turn in which it was read. Connections, subscriptions and all else are nats-py's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from nats.aio.client import Client
+from nats.aio.subscription import Subscription
+from nats.errors import MaxPayloadError
+from nats.protocol.command import hpub_cmd, pub_cmd
+
+__all__ = ["DirectClient"]
+
+WRITTEN_AHEAD_BYTES = 1024 * 1024
+"""How much may wait for the connection; whoever has more to send waits for it."""
+
+
+class DirectClient(Client):
+    """See the module. All of it belongs to the thread of its loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._listening: dict[str, Subscription] = {}
+        self._listeners: dict[int, Callable[[bytes, bytes], None]] = {}
+        """By the numbers of their subscriptions."""
+
+    async def listen(self, subject: str, listener: Callable[[bytes, bytes], None]) -> None:
+        """Subscribes, also at each connection to come; does nothing where that was done.
+
+        Args:
+            subject: to what.
+            listener: called with the subject and the payload of each message, from where it is read.
+        """
+        if subject in self._listening:
+            return
+
+        async def heard(message: Any) -> None:
+            listener(message.subject.encode(), message.data)
+
+        subscription = self._listening[subject] = await self.subscribe(subject, cb=heard)
+        self._listeners[subscription._id] = listener
+
+    async def leave(self, subject: str) -> None:
+        """Ends what ``listen`` began; does nothing where nobody listens."""
+        subscription = self._listening.pop(subject, None)
+        if subscription is not None:
+            del self._listeners[subscription._id]
+            await subscription.unsubscribe()
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        listener = self._listeners.get(sid)
+        if listener is None:
+            await super()._process_msg(sid, subject, reply, data, headers)
+            return
+        try:
+            listener(subject, data)
+        except Exception as error:
+            # Else nobody would read from the connection any more.
+            await self._error_cb(error)
+
+    def put(self, subject: str, payload: bytes, reply: str = "", header: bytes = b"") -> Awaitable[None] | None:
+        """Gathers a message for ``write``; to be called while there is a connection.
+
+        Args:
+            subject: where it goes.
+            payload: what it says.
+            reply: where an answer goes; empty for nowhere.
+            header: its header as it is sent, empty for none.
+
+        Returns:
+            what is to be waited for before the next call, since the connection takes less than it is given; else None.
+
+        Raises:
+            MaxPayloadError: the server takes no message as long as that.
+        """
+        if len(payload) > self._max_payload:
+            raise MaxPayloadError
+        command = hpub_cmd(subject, reply, header, payload) if header else pub_cmd(subject, reply, payload)
+        self._pending.append(command)
+        self._pending_data_size += len(command)
+        is_too_much = self._pending_data_size > WRITTEN_AHEAD_BYTES
+        return self._flush_pending(force_flush=True) if is_too_much else None
+
+    def write(self) -> None:
+        """Writes what was put, or has nats-py do that once the connection takes more."""
+        if not self._pending or not self.is_connected:
+            return
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None and writer.transport.get_write_buffer_size() < WRITTEN_AHEAD_BYTES:
+            writer.writelines(self._pending)
+            self._pending = []
+            self._pending_data_size = 0
+        elif self._flush_queue is not None and self._flush_queue.empty():
+            self._flush_queue.put_nowait(asyncio.Future())

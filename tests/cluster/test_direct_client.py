@@ -1,0 +1,138 @@
+"""A client of NATS with a short way, over a real nats-server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from nats.errors import MaxPayloadError
+from twisted.trial.unittest import SynchronousTestCase
+
+from clasp_relay.cluster.direct_client import WRITTEN_AHEAD_BYTES, DirectClient
+from tests.integration.nats import Nats
+from tests.integration.process import PATIENCE_S
+
+
+class DirectClientTests(SynchronousTestCase):
+    """What is put comes to whoever listens."""
+
+    def setUp(self) -> None:
+        """Starts a server."""
+        self.nats = Nats.with_password(Path(self.mktemp()).absolute())
+        self.addCleanup(self.nats.close)
+        self.nats.start()
+        self.errors: list[Exception] = []
+
+    def connected(self, work: Callable[[DirectClient], Awaitable[None]]) -> None:
+        """Does something with a client that has a connection."""
+
+        async def erred(error: Exception) -> None:
+            self.errors.append(error)
+
+        async def run() -> None:
+            client = DirectClient()
+            await client.connect(servers=[self.nats.url], error_cb=erred)
+            try:
+                await asyncio.wait_for(work(client), PATIENCE_S)
+            finally:
+                await client.close()
+
+        asyncio.run(run())
+
+    def test_messages_come_in_order_with_their_subjects(self) -> None:
+        """What nats-py publishes stands in the same order; an answer has an inbox, and a header is not in the way."""
+        heard: list[tuple[bytes, bytes]] = []
+
+        async def work(client: DirectClient) -> None:
+            await client.listen("a.*", lambda subject, data: heard.append((subject, data)))
+            self.assertIsNone(client.put("a.1", b"one"))
+            self.assertIsNone(client.put("a.2", b"two", "a.reply", b"NATS/1.0\r\nName: value\r\n\r\n"))
+            await client.publish("a.3", b"three")
+            self.assertIsNone(client.put("a.4", b""))
+            client.write()
+            await client.flush()
+
+        self.connected(work)
+        self.assertEqual(heard, [(b"a.1", b"one"), (b"a.2", b"two"), (b"a.3", b"three"), (b"a.4", b"")])
+
+    def test_more_than_the_connection_takes_is_waited_for(self) -> None:
+        """Nothing is lost, and what waits stays bounded; the server is asked to read nothing meanwhile."""
+        count, heard = 40, list[bytes]()
+        ended = asyncio.Event()
+
+        def take(_subject: bytes, data: bytes) -> None:
+            heard.append(data[:8])
+            if len(heard) == count:
+                ended.set()
+
+        async def work(client: DirectClient) -> None:
+            await client.listen("long", take)
+            waits = 0
+            for number in range(count):
+                waiting = client.put("long", number.to_bytes(8) + bytes(WRITTEN_AHEAD_BYTES // 2))
+                if number % 4:
+                    client.write()
+                if waiting is not None:
+                    waits += 1
+                    await waiting
+            client.write()
+            self.assertGreater(waits, 0)
+            await ended.wait()
+            self.assertEqual(client.pending_data_size, 0)
+
+        self.connected(work)
+        self.assertEqual(heard, [number.to_bytes(8) for number in range(count)])
+
+    def test_who_has_left_hears_nothing(self) -> None:
+        """Until it listens again; to listen twice, or to leave what was left, does nothing."""
+        heard: list[bytes] = []
+
+        def take(_subject: bytes, data: bytes) -> None:
+            heard.append(data)
+
+        async def work(client: DirectClient) -> None:
+            async def say(data: bytes) -> None:
+                client.put("a", data)
+                client.write()
+                await client.flush()
+
+            await client.leave("a")
+            await client.listen("a", take)
+            await client.listen("a", take)
+            await say(b"one")
+            await client.leave("a")
+            await say(b"two")
+            await client.listen("a", take)
+            await say(b"three")
+
+        self.connected(work)
+        self.assertEqual(heard, [b"one", b"three"])
+
+    def test_too_long_a_message_is_refused(self) -> None:
+        """The server would end the connection."""
+
+        async def work(client: DirectClient) -> None:
+            with self.assertRaises(MaxPayloadError):
+                client.put("a", bytes(client.max_payload + 1))
+
+        self.connected(work)
+
+    def test_a_fault_of_who_listens_is_told(self) -> None:
+        """The next message comes all the same."""
+        heard: list[bytes] = []
+
+        def take(_subject: bytes, data: bytes) -> None:
+            heard.append(data)
+            if len(heard) == 1:
+                raise ValueError(data)
+
+        async def work(client: DirectClient) -> None:
+            await client.listen("a", take)
+            client.put("a", b"one")
+            client.put("a", b"two")
+            client.write()
+            await client.flush()
+
+        self.connected(work)
+        self.assertEqual((heard, [str(error) for error in self.errors]), ([b"one", b"two"], ["b'one'"]))
