@@ -43,7 +43,7 @@ from clasp_relay.wire.codec import encode
 from clasp_relay.wire.constants import Phase, Signal
 from clasp_relay.wire.frame import encode_frame
 from tests.access.stack import InlineWorkers
-from tests.access.test_files import World as FilesWorld
+from tests.access.test_shared_files import World as SharedWorld
 from tests.core.world import KEPT, World, WorldClock, rules_of, value
 from tests.net.helpers import ENDLESS, UPGRADE, Client, Pipe, client_frame, param
 
@@ -521,6 +521,8 @@ class MetricsTests(SynchronousTestCase):
     def with_all(self) -> CollectorRegistry:
         """Returns the metrics of a relay that has everything: history, push, files, a cluster."""
         relay, journal = World(history=rules_of(KEPT)).relay, JournalLog(None, lambda _: False)
-        files = FilesWorld(Path(self.mktemp())).files
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        files = SharedWorld(folder).one
         sources = replace(self.machine().sources, relay=relay, journal=journal, push=self.push(), files=lambda: files)
         return make_registry(replace(sources, cluster=Follower()))
