@@ -129,6 +129,16 @@ class StartTests(WorkersTestCase):
         self.assertEqual(len(ports), 1)
         self.assertNotIn(0, ports)
 
+    def test_nats_server_has_room_for_files(self) -> None:
+        """Where users may send any; the log of the workers has its own."""
+        rooms = []
+        for options in (("--files=off",), ("--files-max-bytes=1073741824",)):
+            self.started("--workers=2", "--auth-port=7350", *options)
+            config = Path([each.command for each in self.machine.started if "--config" in each.command][-1][2])
+            rooms.append(int(config.read_text("utf-8").partition("max_file_store: ")[2].split()[0]))
+        self.assertEqual(rooms[0], 2 << 30)
+        self.assertGreater(rooms[1], 3.2 * (1 << 30))
+
     def test_workers_have_health_ports_one_after_the_other(self) -> None:
         """So that each can be asked; a port 0 stays 0."""
         self.started("--workers=2", "--health-port=7360", "--metrics-port=0")

@@ -535,9 +535,9 @@ class AuthServer(Service):
         """Ends what is old: what guests have in the state, then tokens and addresses, which have time at the start."""
         is_start, self._is_starting = self._is_starting, False
         self._session_ids.renew()
-        acting = self._acting
         if self.files is not None:
-            await self.files.sweep(acts=acting is not None)
+            await self.files.sweep(acts=self._acting is not None)
+        acting = self._acting
         if acting is None:
             return
         if acting.guests is not None:

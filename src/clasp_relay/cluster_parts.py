@@ -279,6 +279,8 @@ class ClusterParts:
         """Leaves the cluster in order; the sessions have ended."""
         if self._past is not None:
             self._past.stop()
+        if self.objects is not None:
+            self.objects.stop()
         done: Deferred[None] = Deferred()
 
         def stopped() -> None:

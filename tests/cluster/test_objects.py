@@ -208,6 +208,20 @@ class ObjectStoreTests(SynchronousTestCase):
         self.put(b"world", "b" * 32, store)
         self.assertEqual((self.get(), self.get("b" * 32)), (b"hello", b"world"))
 
+    def test_what_is_under_way_ends_with_the_relay(self) -> None:
+        """Whether it waits for an answer or for the next try; nothing is asked afterwards."""
+        asked: list[Callable[[Any], None]] = []
+        self.patch(self.engine, "request", lambda *request: asked.append(request[-1]))
+        store = self.store()
+        waiting = [Deferred.fromCoroutine(store.names()) for _ in range(2)]
+        asked[0](None)
+        store.stop()
+        for each in waiting:
+            self.failureResultOf(each, Away)
+        asked[1]({})
+        self.assertRaises(Away, self.wait, store.remove(FILE))
+        self.assertEqual((len(asked), store._waiting), (2, set()))
+
     def test_full_bucket_refuses(self) -> None:
         """It removes nothing to make room, and the log of the cluster has room of its own."""
         self.patch(module, "LEAST_BYTES", PIECE_BYTES)

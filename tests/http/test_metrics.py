@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +25,6 @@ from clasp_relay.core.rights.memory import Reads
 from clasp_relay.core.session.identity import Identity
 from clasp_relay.doors.tcp import TcpDoor
 from clasp_relay.event_loop import LoopLag
-from clasp_relay.http import metrics
 from clasp_relay.http.metrics import ProcessCollector, Sources, make_registry
 from clasp_relay.net.admission import NetLimits
 from clasp_relay.net.listening import TcpPlace
@@ -46,7 +43,7 @@ from clasp_relay.wire.codec import encode
 from clasp_relay.wire.constants import Phase, Signal
 from clasp_relay.wire.frame import encode_frame
 from tests.access.stack import InlineWorkers
-from tests.access.test_files import World as FilesWorld
+from tests.access.test_shared_files import World as SharedWorld
 from tests.core.world import KEPT, World, WorldClock, rules_of, value
 from tests.net.helpers import ENDLESS, UPGRADE, Client, Pipe, client_frame, param
 
@@ -506,11 +503,7 @@ class MetricsTests(SynchronousTestCase):
         queries = [target["expr"] for panel in panels for target in panel.get("targets", ())]
         shown = {name for query in queries for name in re.findall(r"\b(?:clasp|process)_\w+", query)}
         known = {family + ending for family in self.names() for ending in ("", "_bucket", "_sum", "_count")}
-        relay, journal = World(history=rules_of(KEPT)).relay, JournalLog(None, lambda _: False)
-        files = FilesWorld(Path(self.mktemp())).files
-        sources = replace(self.machine().sources, relay=relay, journal=journal, push=self.push(), files=lambda: files)
-        sources = replace(sources, cluster=Follower())
-        with_all = make_registry(sources)
+        with_all = self.with_all()
         ours = {family.name for family in with_all.collect() if family.name.startswith("clasp_")}
         known |= {sample.name for family in with_all.collect() for sample in family.samples}
         self.assertEqual(shown - known, set())
@@ -521,9 +514,15 @@ class MetricsTests(SynchronousTestCase):
         text = (ROOT / "docs" / "operations.md").read_text("utf-8")
         table = text.partition("\n| metric | labels |")[2].partition("\n\n")[0]
         listed = [name for row in table.splitlines() for name in re.findall(r"`(clasp_\w+)`", row.split(" | ")[0])]
-        made: list[str] = []
-        for node in ast.walk(ast.parse(inspect.getsource(metrics))):
-            match node:
-                case ast.Call(ast.Name(maker), [ast.Constant(str(name)), *_]) if name.startswith("clasp_"):
-                    made.append(name + "_total" * (maker in ("_counter", "_counts")))
-        self.assertEqual(sorted(listed), sorted(made))
+        families = (family for family in self.with_all().collect() if family.name.startswith("clasp_"))
+        ours = [family.name + ("_total" if family.type == "counter" else "") for family in families]
+        self.assertEqual(sorted(listed), sorted(ours))
+
+    def with_all(self) -> CollectorRegistry:
+        """Returns the metrics of a relay that has everything: history, push, files, a cluster."""
+        relay, journal = World(history=rules_of(KEPT)).relay, JournalLog(None, lambda _: False)
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        files = SharedWorld(folder).one
+        sources = replace(self.machine().sources, relay=relay, journal=journal, push=self.push(), files=lambda: files)
+        return make_registry(replace(sources, cluster=Follower()))

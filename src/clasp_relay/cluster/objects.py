@@ -89,7 +89,15 @@ class ObjectStore:
         self._call_later = call_later
         self._busy = busy
         self._full = full
-        self._has_bucket = False
+        self._has_bucket = self._is_over = False
+        self._waiting: set[Deferred[dict[str, Any] | None]] = set()
+        """What waits for an answer, or for the next try."""
+
+    def stop(self) -> None:
+        """Fails all that is under way, and all that is asked from now on: the engine is about to end."""
+        self._is_over = True
+        for each in list(self._waiting):
+            each.callback(None)
 
     # As ``Objects`` says
 
@@ -253,18 +261,32 @@ class ObjectStore:
             Exception: what ``busy`` makes: it is not answered.
         """
         end_s = self._monotonic_s() + WAITS_S
-        while True:
-            done: Deferred[dict[str, Any] | None] = Deferred()
-            self._engine().request(subject, payload, headers, done.callback)
-            answer = await done
+        while not self._is_over:
+            answer = await self._until(lambda done: self._engine().request(subject, payload, headers, done))
             if answer is not None:
                 return answer
             if self._monotonic_s() >= end_s:
-                self._has_bucket = False  # somebody may have removed it
-                raise self._busy(AWAY)
-            pause: Deferred[None] = Deferred()
-            self._call_later(AGAIN_S, lambda pause=pause: pause.callback(None))  # type: ignore[misc]
-            await pause
+                break
+            await self._until(lambda done: self._call_later(AGAIN_S, lambda: done(None)))
+        self._has_bucket = False  # somebody may have removed it
+        raise self._busy(AWAY)
+
+    async def _until(self, begin: Callable[[Callable[[dict[str, Any] | None], None]], object]) -> dict[str, Any] | None:
+        """Begins something, and returns what it calls with; None where this ends before."""
+        done: Deferred[dict[str, Any] | None] = Deferred()
+
+        def end(answer: dict[str, Any] | None) -> None:
+            if not done.called:
+                done.callback(answer)
+
+        if not self._is_over:
+            self._waiting.add(done)
+            begin(end)
+            try:
+                return await done
+            finally:
+                self._waiting.discard(done)
+        return None
 
     def _fail(self, answer: Mapping[str, Any]) -> NoReturn:
         self._has_bucket = False
