@@ -16,9 +16,10 @@ from clasp_relay.net.admission import NetLimits
 from clasp_relay.net.observer import UnwatchedNet
 from clasp_relay.net.turn import TurnWriter
 from clasp_relay.net.websocket import ClaspFactory
-from clasp_relay.wire.codec import encode
-from clasp_relay.wire.frame import encode_frame
+from clasp_relay.wire.codec import decode, encode
+from clasp_relay.wire.frame import decode_frame, encode_frame
 from clasp_relay.wire.messages import Hello, Message
+from clasp_relay.wire.values import decode_value
 from tests.cluster.world import Cluster, Member
 from tests.core.world import WorldClock
 from tests.net.helpers import ENDLESS, UPGRADE, Client, Pipe, client_frame
@@ -106,6 +107,11 @@ class Site:
         client.send(*(client_frame(encode_frame(encode(message), qos)) for message in messages))
         self.turn()
 
+    def value(self, address: str) -> object:
+        """Returns what is set."""
+        param = self.relay.params.get(address)
+        return None if param is None else decode_value(param.value)
+
     def turn(self, seconds: float = 0) -> None:
         """Lets the event loop turn, and all that is due within it."""
         for _ in range(4):
@@ -142,6 +148,14 @@ class MemberSite(Site):
         self.cluster.turn()
         if seconds:
             self.cluster.advance(seconds)
+
+
+def told(client: Client) -> list[Message]:
+    """Returns what a CLASP session got, and forgets it."""
+    client.turn()
+    found = [decode(decode_frame(data).payload) for opcode, data in client.frames if opcode == 2]
+    client.clear()
+    return found
 
 
 def door_cluster() -> Cluster:

@@ -27,18 +27,15 @@ from clasp_relay.errors import CloseCode, StartError
 from clasp_relay.net.admission import NetLimits
 from clasp_relay.net.listening import TcpPlace
 from clasp_relay.net.reading import SLICE_S
-from clasp_relay.wire.codec import decode
 from clasp_relay.wire.constants import Signal
-from clasp_relay.wire.frame import decode_frame
-from clasp_relay.wire.messages import Message, Publish, Set, Subscribe
+from clasp_relay.wire.messages import Publish, Set, Subscribe
 from clasp_relay.wire.osc.packets import UNIX_EPOCH_S, Argument, OscMessage, decode_packet, encode_message
 from clasp_relay.wire.osc.slip import encode_slip
-from clasp_relay.wire.values import decode_value, encode_value
+from clasp_relay.wire.values import encode_value
 from tests.access.test_permissions import AuthWorld
 from tests.cluster.world import Member
 from tests.core.guard import Guard
-from tests.doors.site import MemberSite, Site, door_cluster
-from tests.net.helpers import Client
+from tests.doors.site import MemberSite, Site, door_cluster, told
 
 PHONE = ("192.168.0.7", 9000)
 DESK = ("192.168.0.8", 9001)
@@ -114,26 +111,13 @@ class Hall:
         self.datagrams.sent = [each for each in self.datagrams.sent if each[0] != peer]
         return found
 
-    def value(self, address: str) -> object:
-        """Returns what is set."""
-        param = self.site.relay.params.get(address)
-        return None if param is None else decode_value(param.value)
-
-
-def heard(client: Client) -> list[Message]:
-    """Returns what a CLASP session got, and forgets it."""
-    client.turn()
-    found = [decode(decode_frame(data).payload) for opcode, data in client.frames if opcode == 2]
-    client.clear()
-    return found
-
 
 class OscWritesTests(SynchronousTestCase):
     def test_message_with_arguments_is_set(self) -> None:
         """Below the namespace."""
         hall = Hall()
         hall.send(message("/mixer/fader", 0.5), message("/xy", 1, 2))
-        self.assertEqual((hall.value("/osc/mixer/fader"), hall.value("/osc/xy")), (0.5, [1, 2]))
+        self.assertEqual((hall.site.value("/osc/mixer/fader"), hall.site.value("/osc/xy")), (0.5, [1, 2]))
         self.assertEqual((hall.counts.clients, hall.counts.messages, hall.counts.refused), (1, 2, 0))
 
     def test_message_without_arguments_is_an_event(self) -> None:
@@ -141,23 +125,23 @@ class OscWritesTests(SynchronousTestCase):
         hall = Hall()
         browser = hall.site.clasp()
         hall.site.say(browser, Subscribe(1, "/osc/**"))
-        heard(browser)
+        told(browser)
         hall.send(message("/go"), message("/stop", None))
         self.assertEqual(
-            heard(browser),
+            told(browser),
             [Publish("/osc/go", Signal.EVENT), Publish("/osc/stop", Signal.EVENT, value=encode_value(None))],
         )
-        self.assertIsNone(hall.value("/osc/go"))
+        self.assertIsNone(hall.site.value("/osc/go"))
 
     def test_bundle_is_applied_as_one(self) -> None:
         """One member that is refused refuses all; what an inner bundle holds is part of it."""
         hall = Hall(Guard())
         hall.clients.options = OscOptions(namespace="/", allows=lambda _host: True, token="ann")
         hall.send(bundle(1, message("/a", 1), bundle(1, message("/b", 2))))
-        self.assertEqual((hall.value("/osc/a"), hall.value("/osc/b")), (1, 2))
+        self.assertEqual((hall.site.value("/osc/a"), hall.site.value("/osc/b")), (1, 2))
         hall = Hall()
         hall.send(bundle(1, message("/a", 1), message("/x/*", 2)))
-        self.assertIsNone(hall.value("/osc/a"))
+        self.assertIsNone(hall.site.value("/osc/a"))
         self.assertIn("is a pattern", hall.refusals[0][1])
 
     def test_message_behind_a_long_bundle_does_not_come_back(self) -> None:
@@ -169,7 +153,7 @@ class OscWritesTests(SynchronousTestCase):
             hall.port.datagramReceived(packet, PHONE)
         for _ in range(20):
             hall.site.turn()
-        self.assertEqual(hall.value("/osc/after"), 2)
+        self.assertEqual(hall.site.value("/osc/after"), 2)
         self.assertEqual((hall.got(PHONE), len(hall.got(DESK))), ([], 101))
 
     def test_bundle_waits_for_its_time(self) -> None:
@@ -184,11 +168,11 @@ class OscWritesTests(SynchronousTestCase):
             bundle(tag(2), message("/a", 1), bundle(1, message("/b", 2)), bundle(tag(4), message("/c", 3))),
             bundle(tag(-5), message("/d", 4)),
         )
-        self.assertEqual([hall.value(f"/osc/{name}") for name in "abcd"], [None, None, None, 4])
+        self.assertEqual([hall.site.value(f"/osc/{name}") for name in "abcd"], [None, None, None, 4])
         hall.site.turn(3)
-        self.assertEqual([hall.value(f"/osc/{name}") for name in "abcd"], [1, 2, None, 4])
+        self.assertEqual([hall.site.value(f"/osc/{name}") for name in "abcd"], [1, 2, None, 4])
         hall.site.turn(2)
-        self.assertEqual(hall.value("/osc/c"), 3)
+        self.assertEqual(hall.site.value("/osc/c"), 3)
         self.assertEqual(hall.got(), [])
 
     def test_bundles_that_cannot_wait_are_refused(self) -> None:
@@ -215,7 +199,7 @@ class OscWritesTests(SynchronousTestCase):
         hall = Hall()
         hall.send(b"nonsense", message("/clasp/other"), message("/a", 1))
         self.assertEqual([host for host, _ in hall.refusals], [PHONE[0]] * 2)
-        self.assertEqual((hall.value("/osc/a"), hall.counts.refused), (1, 2))
+        self.assertEqual((hall.site.value("/osc/a"), hall.counts.refused), (1, 2))
 
     def test_fault_of_ours_is_logged(self) -> None:
         """And the port goes on."""
@@ -230,7 +214,7 @@ class OscWritesTests(SynchronousTestCase):
         hall.send(*[message("/a", number) for number in range(3)])
         hall.send(*[message("/b", number) for number in range(3)], peer=(PHONE[0], 1))
         hall.send(message("/c", 1), peer=DESK)
-        self.assertEqual([hall.value(f"/osc/{name}") for name in "abc"], [2, None, 1])
+        self.assertEqual([hall.site.value(f"/osc/{name}") for name in "abc"], [2, None, 1])
         self.assertEqual(hall.counts.refused, 3)
 
 
@@ -315,14 +299,14 @@ class OscSourcesTests(SynchronousTestCase):
         """Nothing is set, no session begins, nothing is sent there."""
         hall = Hall()
         hall.send(message("/a", 1), peer=("203.0.113.1", 9000))
-        self.assertEqual((hall.value("/osc/a"), len(hall.site.relay.sessions)), (None, 0))
+        self.assertEqual((hall.site.value("/osc/a"), len(hall.site.relay.sessions)), (None, 0))
         self.assertEqual(hall.refusals, [("203.0.113.1", "its address is not in --osc-allow")])
 
     def test_sources_have_the_rights_of_the_token(self) -> None:
         """As a CLASP session with it: the same refusals."""
         hall = Hall(Guard(), token="ann")
         hall.send(message("/secret", 1), message("/a", 1))
-        self.assertEqual((hall.value("/osc/secret"), hall.value("/osc/a")), (None, 1))
+        self.assertEqual((hall.site.value("/osc/secret"), hall.site.value("/osc/a")), (None, 1))
         self.assertEqual(hall.counts.refused, 1)
 
     def test_source_that_may_not_hear_everything_is_sent_what_it_asks_for(self) -> None:
@@ -331,7 +315,7 @@ class OscSourcesTests(SynchronousTestCase):
         hall = Hall(world.relay.permissions, targets=[Target(*DESK), Target(*DESK, "/lamp/*")])
         self.assertEqual(hall.refusals, [(DESK[0], "its scopes do not cover /** of its --osc-target")])
         hall.send(message("/fader", 1))
-        self.assertEqual((hall.value("/osc/fader"), hall.counts.refused, hall.got()), (1, 1, []))
+        self.assertEqual((hall.site.value("/osc/fader"), hall.counts.refused, hall.got()), (1, 1, []))
         hall.send(message("/clasp/subscribe", "/lamp/*"), message("/clasp/subscribe", "/**"))
         self.assertEqual(hall.counts.refused, 2)
         hall.site.say(hall.site.clasp("admin"), Set("/osc/lamp/1", encode_value(1)), Set("/osc/fader", encode_value(2)))
@@ -341,7 +325,7 @@ class OscSourcesTests(SynchronousTestCase):
         """Where anonymous ones have no scopes; the reason is told."""
         hall = Hall(Guard())
         hall.send(message("/a", 1))
-        self.assertIsNone(hall.value("/osc/a"))
+        self.assertIsNone(hall.site.value("/osc/a"))
         self.assertEqual(len(hall.refusals), 1)
 
     def test_session_that_was_ended_begins_anew(self) -> None:
@@ -353,7 +337,7 @@ class OscSourcesTests(SynchronousTestCase):
         hall.send(message("/a", 2))
         (other,) = hall.site.relay.sessions.of_subject("ann")
         self.assertIsNot(session, other)
-        self.assertEqual((hall.value("/osc/a"), hall.counts.clients), (2, 1))
+        self.assertEqual((hall.site.value("/osc/a"), hall.counts.clients), (2, 1))
 
     def test_idle_source_is_forgotten(self) -> None:
         """After 5 min; one that has bundles to come is not."""
@@ -364,7 +348,7 @@ class OscSourcesTests(SynchronousTestCase):
         hall.site.turn(1.2 * IDLE_S)
         self.assertEqual((len(hall.site.relay.sessions), hall.counts.clients), (1, 1))
         hall.site.turn(IDLE_S)
-        self.assertEqual((len(hall.site.relay.sessions), hall.value("/osc/later")), (0, 1))
+        self.assertEqual((len(hall.site.relay.sessions), hall.site.value("/osc/later")), (0, 1))
 
     def test_sources_are_bounded(self) -> None:
         """The one that was heard longest ago goes, with what waits for it."""
@@ -429,7 +413,7 @@ class OscTcpTests(SynchronousTestCase):
         client.send(
             encode_slip(message("/a", 1)) + b"\xc0\xdb\xc0" + encode_slip(b"bad") + encode_slip(message("/b", 2))
         )
-        self.assertEqual((hall.value("/osc/a"), hall.value("/osc/b"), hall.counts.refused), (1, 2, 2))
+        self.assertEqual((hall.site.value("/osc/a"), hall.site.value("/osc/b"), hall.counts.refused), (1, 2, 2))
         browser = hall.site.clasp()
         hall.site.say(browser, Set("/osc/lamp", encode_value(1)))
         self.assertEqual(client.heard(), encode_slip(message("/lamp", 1)))
@@ -445,7 +429,7 @@ class OscTcpTests(SynchronousTestCase):
         stranger = hall.site.connect(self.factory, "203.0.113.1")
         self.assertTrue(stranger.is_closed)
         stranger.send(encode_slip(message("/a", 1)))
-        self.assertIsNone(hall.value("/osc/a"))
+        self.assertIsNone(hall.site.value("/osc/a"))
         endless = hall.site.connect(self.factory, "192.168.0.7")
         endless.send(bytes(osc.MAX_STREAM_PACKET_BYTES + 1))
         self.assertTrue(endless.is_closed)
@@ -460,7 +444,7 @@ class OscTcpTests(SynchronousTestCase):
         client.protocol._source.outbox.close(CloseCode.POLICY_VIOLATION, "the token was revoked")
         client.send(encode_slip(message("/a", 1)))
         self.assertTrue(client.is_closed)
-        self.assertIsNone(hall.value("/osc/a"))
+        self.assertIsNone(hall.site.value("/osc/a"))
 
 
 class Port:
@@ -564,14 +548,16 @@ class ClusterTests(SynchronousTestCase):
         everything = [("/fader", (0.5,)), ("/go", (None,)), ("/a", (1,)), ("/b", (2,))]
         self.assertEqual(self.far.got(DESK), everything)
         self.assertEqual(self.near.got(), [])
-        self.assertEqual(self.far.value("/osc/b"), 2)
+        self.assertEqual(self.far.site.value("/osc/b"), 2)
 
     def test_refusals_of_the_decider_are_counted(self) -> None:
         """OSC has no word for them."""
         owner = self.far.site.clasp()
         self.far.site.say(owner, Set("/osc/a", encode_value(1), lock=True))
         self.near.send(message("/a", 2), message("/b", 2))
-        self.assertEqual((self.near.counts.refused, self.near.value("/osc/a"), self.near.value("/osc/b")), (1, 1, 2))
+        self.assertEqual(
+            (self.near.counts.refused, self.near.site.value("/osc/a"), self.near.site.value("/osc/b")), (1, 1, 2)
+        )
 
     def test_commands_wait_for_what_was_sent_before_them(self) -> None:
         """And what comes behind them for the commands."""
@@ -590,7 +576,7 @@ class ClusterTests(SynchronousTestCase):
             self.near.port.datagramReceived(packet, PHONE)
         self.assertEqual(self.near.counts.refused, 3)
         self.near.site.turn(1)
-        self.assertEqual(self.far.value("/osc/a"), 1)
+        self.assertEqual(self.far.site.value("/osc/a"), 1)
 
     def test_one_timer_looks_after_the_commands_of_a_source(self) -> None:
         """However many have waited; it ends with the source."""
@@ -634,7 +620,7 @@ class ClusterTests(SynchronousTestCase):
         self.assertEqual(len(hall.refusals), 1)
         self.cluster.advance(3)
         hall.send(message("/a", 1))
-        self.assertEqual(self.far.value("/osc/a"), 1)
+        self.assertEqual(self.far.site.value("/osc/a"), 1)
 
     def test_commands_wait_while_rights_are_not_known(self) -> None:
         """With accounts nothing is read at a relay that may have missed that a right has ended."""

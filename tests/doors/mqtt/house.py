@@ -14,16 +14,11 @@ from clasp_relay.doors.mqtt.door import MqttConnection
 from clasp_relay.doors.mqtt.publishing import MqttOptions
 from clasp_relay.doors.stream import StreamFactory
 from clasp_relay.net.admission import NetLimits
-from clasp_relay.wire.codec import decode
-from clasp_relay.wire.frame import decode_frame
-from clasp_relay.wire.messages import Message
 from clasp_relay.wire.mqtt.packets import V4
-from clasp_relay.wire.values import decode_value
 from tests.cluster.world import Member
 from tests.core.guard import Guard
 from tests.doors import mqtt_packets as p
 from tests.doors.site import DoorClient, MemberSite, Site, door_cluster
-from tests.net.helpers import Client
 
 
 class Strict(Guard):
@@ -68,11 +63,6 @@ class House:
         assert connack.endswith(" 0x0"), connack
         return thing
 
-    def value(self, address: str) -> object:
-        """Returns what is set."""
-        param = self.site.relay.params.get(address)
-        return None if param is None else decode_value(param.value)
-
 
 class Thing:
     """An MQTT client."""
@@ -95,14 +85,6 @@ class Thing:
         """The connection is lost."""
         self.client.pipe.lose()
         self.house.site.turn()
-
-
-def told(client: Client) -> list[Message]:
-    """Returns what a CLASP session got, and forgets it."""
-    client.turn()
-    found = [decode(decode_frame(data).payload) for opcode, data in client.frames if opcode == 2]
-    client.clear()
-    return found
 
 
 class ClusterCase(SynchronousTestCase):

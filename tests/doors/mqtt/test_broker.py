@@ -12,7 +12,8 @@ from clasp_relay.wire.messages import Publish, Subscribe
 from clasp_relay.wire.mqtt.packets import V5, Prop
 from tests.core.guard import Guard, Rule
 from tests.doors import mqtt_packets as p
-from tests.doors.mqtt.house import ClusterCase, House, told
+from tests.doors.mqtt.house import ClusterCase, House
+from tests.doors.site import told
 
 
 class TakeOverTests(SynchronousTestCase):

@@ -11,7 +11,8 @@ from clasp_relay.wire.values import encode_value
 from tests.core.guard import Guard
 from tests.core.world import one_turn
 from tests.doors import mqtt_packets as p
-from tests.doors.mqtt.house import ClusterCase, House, told
+from tests.doors.mqtt.house import ClusterCase, House
+from tests.doors.site import told
 
 
 class PublishTests(SynchronousTestCase):
@@ -33,7 +34,7 @@ class PublishTests(SynchronousTestCase):
         )
         house = House(publish_sets=True, namespace="/")
         house.join().say(p.publish("go", "now"))
-        self.assertEqual(house.value("/go"), "now")
+        self.assertEqual(house.site.value("/go"), "now")
 
     def test_messages_are_acknowledged_by_their_qos(self) -> None:
         """QoS 2 is applied once, also when it comes again before PUBREL."""
@@ -42,7 +43,7 @@ class PublishTests(SynchronousTestCase):
         self.assertEqual(thing.say(p.publish("a", "1", qos=1, id=7)), ["puback 7"])
         for dup in (False, True):
             self.assertEqual(thing.say(p.publish("a", "1", qos=2, id=8, retain=True, dup=dup)), ["pubrec 8"])
-        self.assertEqual(house.site.relay.params.last_revision("/mqtt/a") or house.value("/mqtt/a"), 1)
+        self.assertEqual(house.site.relay.params.last_revision("/mqtt/a") or house.site.value("/mqtt/a"), 1)
         self.assertEqual(thing.say(p.acknowledge(0x62, 8)), ["pubcomp 8"])
 
     def test_message_that_waits_for_a_long_bundle_is_answered_as_it_is_decided(self) -> None:
@@ -66,7 +67,7 @@ class PublishTests(SynchronousTestCase):
                 answers = thing.heard()
                 self.assertEqual(answers[:4], [first, "puback 2 87", "suback 4 01", answers[3]])
                 self.assertIn("pubrec 3", answers)
-                self.assertEqual((house.value("/mqtt/x"), house.value("/mqtt/y")), (1 if locks else 2, 3))
+                self.assertEqual((house.site.value("/mqtt/x"), house.site.value("/mqtt/y")), (1 if locks else 2, 3))
                 self.assertEqual(house.broker.counts.refused, 1 + locks)
 
     def test_message_that_waits_for_a_long_bundle_stays_as_it_is(self) -> None:
@@ -101,7 +102,7 @@ class PublishTests(SynchronousTestCase):
         thing.client.protocol.dataReceived(p.publish("399", "2", qos=1, id=1, retain=True))
         thing.lose()
         house.site.turn()
-        self.assertEqual((house.value("/mqtt/399"), house.site.faults), (0, []))
+        self.assertEqual((house.site.value("/mqtt/399"), house.site.faults), (0, []))
 
     def test_refused_message_is_told_as_its_version_can(self) -> None:
         """3.1.1 only acknowledges; the log says why."""
@@ -133,7 +134,7 @@ class PublishTests(SynchronousTestCase):
         alias = {Prop.TOPIC_ALIAS: 1}
         thing.say(p.publish("a", "1", V5, retain=True, properties=alias))
         thing.say(p.publish("", "2", V5, retain=True, properties=alias))
-        self.assertEqual(house.value("/mqtt/a"), 2)
+        self.assertEqual(house.site.value("/mqtt/a"), 2)
         self.assertEqual(thing.say(p.publish("", "3", V5, properties={Prop.TOPIC_ALIAS: 2})), ["disconnect 0x81"])
         other = house.join("y", V5)
         self.assertEqual(other.say(p.publish("a", "3", V5, properties={Prop.TOPIC_ALIAS: 17})), ["disconnect 0x81"])
@@ -142,10 +143,10 @@ class PublishTests(SynchronousTestCase):
         """Of a retained message."""
         house = House()
         house.join("x", V5).say(p.publish("a", "1", V5, retain=True, properties={Prop.MESSAGE_EXPIRY: 60}))
-        self.assertEqual(house.value("/mqtt/a"), 1)
+        self.assertEqual(house.site.value("/mqtt/a"), 1)
         house.site.reactor.advance(61)
         house.site.relay.sweep()
-        self.assertIsNone(house.value("/mqtt/a"))
+        self.assertIsNone(house.site.value("/mqtt/a"))
 
 
 class ClusterTests(ClusterCase):
@@ -157,7 +158,7 @@ class ClusterTests(ClusterCase):
         self.assertEqual(thing.say(*sent, p.publish("c", "1", qos=2, id=3)), [])
         self.decider.journal.hang(False)
         self.assertEqual(thing.heard(), ["puback 1", "puback 2", "pubrec 3"])
-        self.assertEqual(self.far.value("/mqtt/a"), 1)
+        self.assertEqual(self.far.site.value("/mqtt/a"), 1)
 
     def test_refusal_of_the_decider_is_told_as_the_version_can(self) -> None:
         """What a session of another relay has locked."""
@@ -207,7 +208,7 @@ class ClusterTests(ClusterCase):
         self.assertEqual(back.say(p.publish("b", "1", qos=1, id=9)), [])
         self.decider.journal.hang(False)
         self.assertEqual(back.heard(), ["puback 9"])
-        self.assertEqual(self.far.value("/mqtt/a"), 1)
+        self.assertEqual(self.far.site.value("/mqtt/a"), 1)
 
     def test_messages_are_the_same_at_every_relay(self) -> None:
         """The bytes, the QoS and the properties that were sent; and their sender's own only where it wants them."""

@@ -10,7 +10,8 @@ from clasp_relay.wire.messages import Subscribe
 from clasp_relay.wire.mqtt.packets import V4, V5, Prop
 from tests.core.guard import Guard
 from tests.doors import mqtt_packets as p
-from tests.doors.mqtt.house import ClusterCase, House, told
+from tests.doors.mqtt.house import ClusterCase, House
+from tests.doors.site import told
 
 
 class WillTests(SynchronousTestCase):
@@ -22,7 +23,7 @@ class WillTests(SynchronousTestCase):
         for version in (V4, V5):
             house.join("x", version, will=("will/x", b"gone", 1, True)).lose()
             self.assertEqual(reader.heard(), ["publish will/x gone qos 1"])
-            self.assertEqual(house.value("/mqtt/will/x"), "gone")
+            self.assertEqual(house.site.value("/mqtt/will/x"), "gone")
             polite = house.join("x", version, will=("will/x", b"gone", 1, True))
             polite.say(p.DISCONNECT)
             polite.lose()
@@ -37,7 +38,7 @@ class WillTests(SynchronousTestCase):
         house = House(Guard())
         house.join("x", will=("secret", b"gone", 0, True), password="ann").lose()
         house.join("y", will=("a//b", b"gone", 0, True), password="ann").lose()
-        self.assertIsNone(house.value("/mqtt/secret"))
+        self.assertIsNone(house.site.value("/mqtt/secret"))
         self.assertEqual(house.broker.counts.refused, 2)
 
     def test_will_waits_for_its_delay(self) -> None:
