@@ -8,21 +8,34 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay import service
-from clasp_relay.access import accounts, audit, console, file_quotas, files, passwords, session_ids, tickets, tokens
+from clasp_relay.access import (
+    accounts,
+    audit,
+    console,
+    file_quotas,
+    files,
+    passwords,
+    session_ids,
+    shared_files,
+    store_calls,
+    tickets,
+    tokens,
+)
 from clasp_relay.core import commit, relay
 from clasp_relay.core.fanout import gestures, throttles
 from clasp_relay.core.handlers import reads
 from clasp_relay.core.history import replays
 from clasp_relay.core.session import account, schedule
 from clasp_relay.core.state import params, signals
-from clasp_relay.doors import waiting
+from clasp_relay.doors import osc, osc_source, waiting
 from clasp_relay.doors.mqtt import broker, messages, publishing, session, subscribing
 from clasp_relay.http import admin_api, api_sessions, bounded, connections, files_api, params_api
 from clasp_relay.logs import ring
-from clasp_relay.net import admission, frames, outbox, reading
+from clasp_relay.net import admission, frames, outbox, reading, turn
 from clasp_relay.option_table import DEFAULTS
 from clasp_relay.push import chat, destinations, sender, subscriptions
 from clasp_relay.storage import audit as audit_rows
+from clasp_relay.storage import file_cache
 from clasp_relay.storage.journal import journal_log
 from clasp_relay.wire import address, constants
 from clasp_relay.wire.mqtt import packets
@@ -65,6 +78,10 @@ LIMITS = {
     ),
     "time of a session's messages": "; ".join(
         f"{each * 1e3:g} ms" for each in (reading.SLICE_S, reading.FRESH_S, reading.REST_S)
+    ),
+    "where a turn has no time": "one of each client address in turn",
+    "time for which messages that are to be written": (
+        f"{turn.DELAY_PER_SESSION_S * 1e3:g} ms; {turn.MAX_DELAY_S * 1e3:g} ms"
     ),
     "what is kept for a session": size(DEFAULTS["max_session_memory"]),
     "bytes that wait for a slow session": size(admission.NetLimits().outbox_bytes),
@@ -127,6 +144,7 @@ LIMITS = {
     "passwords that are hashed": (
         f"{passwords.HASHES_AT_ONCE} and {passwords.MAX_WAITING_HASHES}; {passwords.MAX_WAITING_HASHES_PER_ADDRESS}"
     ),
+    "calls about accounts": f"{store_calls.MAX_WAITING_CALLS:,}; {store_calls.MAX_WAITING_CALLS_PER_ADDRESS}",
     "console tokens": f"{console.MAX_CONSOLE_TOKENS:,}",
     "items of a page": f"{admin_api.MAX_LIMIT}",
     "calls that are entered": (
@@ -150,6 +168,10 @@ LIMITS = {
         f"{file_quotas.UPLOADS_PER_OWNER}; {file_quotas.UPLOADS_PER_ADDRESS}; {file_quotas.UPLOADS_AT_ONCE}"
     ),
     "the same for a user and for a client address, while more than 32": f"{file_quotas.UPLOADS_IN_A_CROWD}",
+    "in a cluster: copies of files": f"{size(DEFAULTS['files_cache_bytes'])}; {file_cache.MAX_COPIES:,}",
+    "in a cluster: files on their way": (
+        f"{shared_files.TRANSFERS_AT_ONCE}; {shared_files.TRANSFERS_AT_ONCE} at each relay"
+    ),
     "time of an upload": (
         f"{connections.BODY_TIMEOUT_S + bounded.PACE_BYTES / files_api.LEAST_BYTES_A_SECOND:g} s; "
         f"{bounded.IDLE_TIMEOUT_S} s between two pieces"
@@ -217,3 +239,19 @@ class LimitsTests(SynchronousTestCase):
         for (name, limit), (begins, expected) in zip(rows, MQTT_LIMITS.items(), strict=True):
             with self.subTest(name):
                 self.assertEqual((name[: len(begins)], limit[: len(expected)]), (begins, expected))
+
+    def test_numbers_of_osc_are_those_of_the_code(self) -> None:
+        """In the sentences of its section."""
+        text = (ROOT / "docs" / "doors.md").read_text("utf-8")
+        section = " ".join(text.partition("\n## OSC\n")[2].partition("\n## ")[0].split())
+        for sentence in (
+            f"At most {osc.MAX_SOURCES} are remembered",
+            f"one that was silent for {osc.IDLE_S / 60:g} minutes is forgotten",
+            f"at most {'an hour' if osc.MAX_AHEAD_US == 3_600_000_000 else osc.MAX_AHEAD_US} ahead",
+            f"{osc.MAX_PENDING:,} bundles of one source may wait",
+            f"at most {osc_source.RESYNC_PACKETS / osc_source.RESYNC_INTERVAL_S:g} messages a second",
+            f"`--osc-rate` values a second of one address ({DEFAULTS['osc_rate']:g})",
+            f"Up to {size(waiting.MAX_WAITING_BYTES)} of packets wait behind it",
+        ):
+            with self.subTest(sentence):
+                self.assertIn(sentence, section)
