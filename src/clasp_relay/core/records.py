@@ -203,16 +203,17 @@ def encode_change(change: Change) -> bytes:
     Numbers are big-endian; texts and blobs follow their length in four bytes.
     """
     address, value, revision, writer, timestamp_us, ttl, subject, origin, sent_as = change[0]
-    usual = ttl is None and not sent_as
-    if usual and change[1:] == _USUAL_SET:
+    kind, message = change[1], change[9]
+    is_usual = ttl is None and not sent_as
+    if is_usual and message is None and change[1:] == _USUAL_SET:
         flags, tail = 0, b""
-    elif usual and change[1:-1] == _USUAL_EVENT and change.message is not None:
-        data = encode(change.message)
+    elif is_usual and message is not None and change[1:-1] == _USUAL_EVENT:
+        data = encode(message)
         flags, tail = _MESSAGE, _pack_u32(len(data)) + data
     else:
         flags, tail = _tail(change)
     raw = address.encode()
-    head = _pack_head(VERSION, change[1], flags, revision, timestamp_us, len(raw))
+    head = _pack_head(VERSION, kind, flags, revision, timestamp_us, len(raw))
     return b"".join((head, raw, _by(writer, subject, origin), _pack_u32(len(value)), value, tail))
 
 

@@ -100,11 +100,12 @@ class Keeping:
         spot = self._spots.get(address) or self.spot(address)
         if not spot.signals >> signal & 1:
             return None
-        now_us = self.next_us()
-        message = _new(Publish, (address, signal, phase, value, samples, now_us, id_, rate))
-        about = _new(Param, (address, NULL, 0, session.id, now_us, None, session.identity.subject, "", b""))
+        now_us = self._clock.now_us()
+        self._last_us = time_us = now_us if now_us > self._last_us else self._last_us + 1
+        message = _new(Publish, (address, signal, phase, value, samples, time_us, id_, rate))
+        about = _new(Param, (address, NULL, 0, session.id, time_us, None, session.identity.subject, "", b""))
         change: Change = _new(Change, (about, _EVENT, False, False, None, False, None, None, 0, message))
-        if spot.is_conditional and self._is_waived(spot, change):
+        if spot.is_conditional and self._is_waived(spot, change, now_us):
             return None
         word = spot.word
         erases = spot.erases and (not word or value is None or word in value)
@@ -190,7 +191,7 @@ class Keeping:
         known, changes, _ = self._judged
         if change is known and changes == self._params.changes and self._state is self._params:
             return spot.key
-        return None if self._is_waived(spot, change) else spot.key
+        return None if self._is_waived(spot, change, self._clock.now_us()) else spot.key
 
     def _erasures(self, spot: Spot, change: Change) -> tuple[Erasure, ...]:
         message = change.message
@@ -198,12 +199,12 @@ class Keeping:
             return ()
         return self.rules.erasures(change, spot, self._state, self._clock.now_us())
 
-    def _is_waived(self, spot: Spot, change: Change) -> bool:
+    def _is_waived(self, spot: Spot, change: Change, now_us: int) -> bool:
         """Tells whether the rule of a conditional spot is waived for a change.
 
         That rests on what is set somewhere, mostly the settings of a room, so it is remembered until that changes.
         """
-        memory, now_us, param = self._memory, self._clock.now_us(), change.param
+        memory, param = self._memory, change.param
         if memory is None or self._state is not self._params:
             return self.rules.is_waived(change, spot, self._state, now_us, Reads())
         pool, question = memory.pool(param.subject), (_UNLESS, spot.rule, spot.captured)

@@ -49,7 +49,7 @@ MAX_BEGUN_KEYS = 20_000
 KEPT_COLUMNS = 3
 """How many columns of an entry are given (``Kept``)."""
 
-_INSERT = inserts("INSERT INTO history (key, seq, subject) VALUES", KEPT_COLUMNS)
+_INSERT = inserts("INSERT OR ROLLBACK INTO history (key, seq, subject) VALUES", KEPT_COLUMNS)
 
 _SEQS = (
     "SELECT json_group_array(json_array(subject, seq)) FROM"

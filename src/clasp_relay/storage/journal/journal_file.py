@@ -35,7 +35,7 @@ READ_AT_ONCE = 256
 """How many rows one statement reads, where they are read in pieces."""
 
 _COLUMNS = 5
-_INSERT = inserts("INSERT INTO entries VALUES", _COLUMNS)
+_INSERT = inserts("INSERT OR ROLLBACK INTO entries VALUES", _COLUMNS)
 _SIZES = (
     "SELECT page_size, freelist_count, page_count, (SELECT time_us FROM entries ORDER BY seq LIMIT 1)"
     " FROM pragma_page_size, pragma_freelist_count, pragma_page_count"
