@@ -17,6 +17,7 @@ import random
 import sys
 import tempfile
 import time
+from bisect import bisect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +49,8 @@ GROWTH_BYTES = 64 * 1024 * 1024
 """What may be more after the second half of the attacks than after the first: as much as the state may take."""
 
 HONEST_P99_MS = 50.0
-"""Half a quiet machine's patience; judged by hand only."""
+"""Judged by hand only. Attackers have machines of their own, and here they share this one: how long the relay's thread
+had work and no processor does not count."""
 
 
 @dataclass
@@ -62,15 +64,36 @@ class Crowd:
     """Messages of others in their rooms, each counted for every member who got it."""
     asked: int = 0
     acked: int = 0
-    latencies_ms: list[float] = field(default_factory=list)
-    """Between the moment at which a message was written and that at which it had arrived at a member's socket: what
-    the members' own process is late does not count."""
+    latencies: list[tuple[float, float]] = field(default_factory=list)
+    """When a message was written and when it had arrived at a member's socket, in Unix seconds: what the members' own
+    process is late does not count."""
+    waits: list[tuple[float, float]] = field(default_factory=list)
+    """Unix time in s, and for how many ms in all the relay's thread had waited for a processor then."""
     is_over: bool = False
 
     def p99_ms(self) -> float:
         """Returns how long 99 % of the messages took at most."""
-        times = sorted(self.latencies_ms)
-        return times[int((len(times) - 1) * 0.99)] if times else 0.0
+        return _p99([(arrived_s - at_s) * 1e3 for at_s, arrived_s in self.latencies])
+
+    def p99_of_relay_ms(self) -> float:
+        """Returns the same without the time for which the relay's thread waited for a processor."""
+        moments = [time_s for time_s, _ in self.waits]
+
+        def waited_ms(time_s: float) -> float:
+            place = bisect(moments, time_s)
+            if not 0 < place < len(moments):
+                return self.waits[min(place, len(moments) - 1)][1] if moments else 0.0
+            (before_s, before_ms), (after_s, after_ms) = self.waits[place - 1 : place + 1]
+            return before_ms + (after_ms - before_ms) * (time_s - before_s) / (after_s - before_s)
+
+        return _p99(
+            [(arrived_s - at_s) * 1e3 - waited_ms(arrived_s) + waited_ms(at_s) for at_s, arrived_s in self.latencies]
+        )
+
+
+def _p99(values: list[float]) -> float:
+    values.sort()
+    return values[int((len(values) - 1) * 0.99)] if values else 0.0
 
 
 class Member:
@@ -148,7 +171,7 @@ class Member:
             said: Any = decode_value(message.value)
             assert self._client is not None, "hears something before it came in"
             assert isinstance(self._client.transport, StampedTransport), "a connection without times"
-            self._crowd.latencies_ms.append((self._client.transport.arrived_s - said["at"]) * 1e3)
+            self._crowd.latencies.append((said["at"], self._client.transport.arrived_s))
 
 
 @dataclass
@@ -189,7 +212,8 @@ class Result:
         sizes = ", ".join(f"{size / 2**20:.0f}" for size in self.rss_bytes)
         return (
             f"{crowd.sent} messages, {crowd.heard} heard, {crowd.acked} writes acknowledged, "
-            f"{len(crowd.refused)} refusals; p99 {crowd.p99_ms():.1f} ms; "
+            f"{len(crowd.refused)} refusals; p99 {crowd.p99_ms():.1f} ms, "
+            f"{crowd.p99_of_relay_ms():.1f} ms of them the relay's; "
             f"longest turn {_longest(self.longest_turns)}; memory {sizes} MiB"
         )
 
@@ -204,9 +228,11 @@ def turns(relay: AccountsRelay) -> dict[str, Any]:
     return report
 
 
-def longest_turns(relay: AccountsRelay) -> list[Turn]:
-    """Returns the longest turns since the last time."""
-    return [Turn(*each) for each in turns(relay)["longest"]]
+def longest_turns(relay: AccountsRelay, crowd: Crowd) -> list[Turn]:
+    """Returns the longest turns since the last time, and notes how long the relay's thread waited for a processor."""
+    report = turns(relay)
+    crowd.waits += map(tuple, report["waits"])
+    return [Turn(*each) for each in report["longest"]]
 
 
 class Turn(NamedTuple):
@@ -264,7 +290,7 @@ async def soak(relay: AccountsRelay, seconds: float, seed: int) -> Result:
         attackers.start()
         while attackers.is_alive() and not crowd.is_over:
             await asyncio.sleep(min(10.0, seconds / 8))
-            seen = await asyncio.to_thread(longest_turns, relay)
+            seen = await asyncio.to_thread(longest_turns, relay, crowd)
             longest = _longest_of([*longest, *seen])
             text = f"{crowd.sent} messages, {len(crowd.refused)} refusals, longest turn {_longest(seen)}"
             print("\n    ".join([f"  {text}", *_longest(seen).doing]), flush=True)
@@ -275,7 +301,7 @@ async def soak(relay: AccountsRelay, seconds: float, seed: int) -> Result:
     await talks
     # What is on its way arrives.
     await asyncio.sleep(2)
-    longest = _longest_of([*longest, *await asyncio.to_thread(longest_turns, relay)])
+    longest = _longest_of([*longest, *await asyncio.to_thread(longest_turns, relay, crowd)])
     result = Result(crowd, longest, sizes)
     for member in members:
         member.leave()
@@ -306,8 +332,9 @@ def main() -> int:
         faults.append(f"the relay ended with status {status}")
     if "Traceback (most recent call last)" in relay.log:
         faults.append("the log has a traceback:\n" + relay.log)
-    if result.crowd.p99_ms() > HONEST_P99_MS:
-        faults.append(f"99 % of the messages took up to {result.crowd.p99_ms():.0f} ms instead of {HONEST_P99_MS:.0f}")
+    p99_ms = result.crowd.p99_of_relay_ms()
+    if p99_ms > HONEST_P99_MS:
+        faults.append(f"99 % of the messages took up to {p99_ms:.0f} ms of the relay instead of {HONEST_P99_MS:.0f}")
     print("\n".join(faults) or "all held")
     return bool(faults)
 

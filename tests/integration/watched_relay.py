@@ -3,7 +3,8 @@
 ``python -m tests.integration.watched_relay --host H --port P …``: the relay's own options. Each line on its stdin is a
 command: ``clock SECONDS`` moves the machine's clock, as this process sees it, forwards or back; ``turns`` prints how
 long the longest turn of the event loop was since the last time, and on which threads passwords were hashed, as JSON
-behind the word «turns». After ``sample`` that JSON also says what the longest turns were doing. ``freeze`` has no later
+behind the word «turns». After ``sample`` that JSON also says what the longest turns were doing, and how long the event
+loop's thread has waited for a processor, turn by turn. ``freeze`` has no later
 garbage collection look at what there is; ``cycles`` prints what is garbage of all objects, by type, behind the word
 «cycles».
 ``WATCHED_AHEAD_S`` in the environment moves the clock before the start.
@@ -87,12 +88,13 @@ class Samples:
 
     def __init__(self) -> None:
         self._stacks: list[list[str]] = []
-
+        self.are_taken = False
         self._collected_s = 0.0
         self._collecting_s = 0.0
 
     def begin(self) -> None:
         """Looks at the event loop's thread from now on, whenever the process has worked for ``SAMPLE_S``."""
+        self.are_taken = True
         signal.signal(signal.SIGPROF, self._look)
         signal.setitimer(signal.ITIMER_PROF, SAMPLE_S, SAMPLE_S)
         gc.callbacks.append(self._collect)
@@ -135,6 +137,9 @@ class Turns:
         self.longest: list[tuple[float, float, list[str]]] = []
         """The longest turns: CPU time in s, how many times that is what it was at the best moment (``Pace``), and what
         they were doing, where that was looked at."""
+        self.waits: list[tuple[float, float]] = []
+        """Unix time in s, and for how many ms in all the thread had work and no processor; where samples are taken."""
+        self._schedule = os.open("/proc/self/schedstat", os.O_RDONLY)
         self._pace = Pace()
         self._began_s = self._began_cpu_s = 0.0
         self.longest_s = self.longest_cpu_s = 0.0
@@ -142,6 +147,8 @@ class Turns:
 
     def poll(self, *arguments: Any) -> Any:
         """Ends a turn, waits, and begins the next one."""
+        if self.samples.are_taken:
+            self._note_wait()
         if self._began_s:
             self.longest_s = max(self.longest_s, time.perf_counter() - self._began_s)
             cpu_s = time.thread_time() - self._began_cpu_s
@@ -153,9 +160,14 @@ class Turns:
                 del self.longest[TOLD:]
             self.count += 1
         ready = self._poller.poll(*arguments)
+        if self.samples.are_taken:
+            self._note_wait()
         self.samples.clear()
         self._began_s, self._began_cpu_s = time.perf_counter(), time.thread_time()
         return ready
+
+    def _note_wait(self) -> None:
+        self.waits.append((_unmoved(), int(os.pread(self._schedule, 100, 0).split()[1]) / 1e6))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._poller, name)
@@ -219,6 +231,7 @@ class Commands(LineOnlyReceiver):
                 "longest_cpu_ms": turns.longest_cpu_s * 1e3,
                 "longest": [(cpu_s * 1e3, pace, doing) for cpu_s, pace, doing in turns.longest],
                 "turns": turns.count,
+                "waits": turns.waits,
                 "hashes": hashing.count,
                 "most_hashes_at_once": hashing.most,
                 "threads": sorted(hashing.threads),
@@ -228,6 +241,7 @@ class Commands(LineOnlyReceiver):
             turns.longest_s = turns.longest_cpu_s = 0.0
             turns.count = 0
             turns.longest = []
+            turns.waits = []
             hashing.count = hashing.most = 0
             hashing.threads.clear()
 
