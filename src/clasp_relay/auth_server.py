@@ -25,6 +25,7 @@ from clasp_relay.access.console import Console
 from clasp_relay.access.devices import DeviceWatch
 from clasp_relay.access.file_quotas import GUEST_BYTES, FileLimits, FileQuotas
 from clasp_relay.access.files import Files, OwnFiles
+from clasp_relay.access.files_of_before import FilesOfBefore
 from clasp_relay.access.guests import GuestParams
 from clasp_relay.access.hooks import Hooks
 from clasp_relay.access.limits import AttemptLimiter, KnownAddresses, RateLimits
@@ -99,6 +100,9 @@ NO_WEB_ROOT = "none"
 PURGE_INTERVAL_S = 3600
 """How often old tokens are deleted, and what guests who are gone have in the state."""
 
+
+MOVE_INTERVAL_S = 5
+"""How often it is tried to move files into a cluster that the relay has from before; nothing is done once all are."""
 
 DEVICES_INTERVAL_S = 0.5
 """How often the relay looks whether the operator made or revoked a device token: within a second it is in force."""
@@ -194,6 +198,9 @@ class AuthServer(Service):
         clear: in a cluster, has the relay that decides end params (``Search``); None for a relay that is alone.
         objects: the files that users of a cluster have sent; None for a relay that is alone, or takes none.
     """
+
+    _before: FilesOfBefore | None = None
+    """What users have sent before this relay was in a cluster; None where nothing is left of it."""
 
     def __init__(
         self,
@@ -425,6 +432,12 @@ class AuthServer(Service):
                 DEVICES_INTERVAL_S, self._reactor, lambda: Deferred.fromCoroutine(console.look()), "device tokens"
             ),
         ]
+        if self._before is not None:
+            before = self._before
+            move = PeriodicService(
+                MOVE_INTERVAL_S, self._reactor, lambda: Deferred.fromCoroutine(before.move()), "files of before"
+            )
+            self._jobs.append(move)
         root = self._root(accounts)
         site = make_site(root, self._reactor, settings.trusted_proxies)
         if self._shared is not None:
@@ -511,8 +524,6 @@ class AuthServer(Service):
             self._file_store = FileStore(settings.files_folder, settings.files_database, settings.min_free_bytes)
             files = OwnFiles(store=self._file_store, sql=self.sql, **common)
         else:
-            if settings.files_database.exists():
-                events.FILES_OF_BEFORE.log(path=str(settings.files_database))
             files = SharedFiles(
                 records=store.files,
                 calls=self._calls,
@@ -521,8 +532,19 @@ class AuthServer(Service):
                 is_ready=lambda: self._relay.refuses is None,
                 **common,
             )
+            self._before = self._open_files_of_before(files)
         files.load(lambda subject: store.user(subject) is not None)
         return files
+
+    def _open_files_of_before(self, files: SharedFiles) -> FilesOfBefore | None:
+        """Opens what users have sent before this relay was in a cluster; returns None where there is nothing."""
+        settings = self._settings
+        if not settings.files_database.exists():
+            return None
+        store = self._file_store = FileStore(settings.files_folder, settings.files_database, settings.min_free_bytes)
+        before = FilesOfBefore(store, files, self.sql, self._disk, str(settings.files_database))
+        before.load()
+        return None if before.is_over else before
 
     def _registered(self, user_id: str) -> None:
         """What a guest has sent, and is told by, counts as a user's from now on."""

@@ -318,7 +318,7 @@ class RelayService(MultiService):
             files.append(("--data-dir" if settings.journal_path is None else "--journal", settings.journal_file))
         if self._auth is not None:
             files.append(("--data-dir" if settings.auth_db is None else "--auth-db", settings.users_file))
-            if settings.takes_files and not settings.cluster:
+            if settings.takes_files and (not settings.cluster or settings.files_database.exists()):
                 files.append(("--data-dir", settings.files_database))
         return files
 

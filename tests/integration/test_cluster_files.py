@@ -39,11 +39,16 @@ class ClusterFilesTests(FollowedTestCase):
 
     def test_pictures_go_through_any_relay(self) -> None:
         """Sent and read anywhere, ranges and ETag too; bounds hold over both; what goes is gone everywhere."""
+        old, old_token = self.send_alone()
         pair = self.start_pair(*OPTIONS)
         first, second = (FilesApi(relay.auth_port) for relay in pair.relays)
         uma, ben = pair.decider.api.register("Uma"), pair.follower.api.register("Ben")
         picture = some_bytes(1)
-        before = self.pieces()
+        wait_until(
+            lambda: second.ask("GET", f"/files/{old}", ben)[2] == b"sent before", "what was sent before is there"
+        )
+        self.assertEqual(second.ask("DELETE", f"/files/{old}", old_token)[0], 200)
+        wait_until(lambda: not self.pieces(), "it is gone")
         ids = [str(api.send(uma, picture).body["id"]) for api in (first, second)]
         for api in (first, second):
             for file_id in ids:
@@ -60,8 +65,17 @@ class ClusterFilesTests(FollowedTestCase):
         for relay in pair.relays:
             wait_until(partial(self.has_no_copy, relay, ids[0]), "the copies are gone")
         self.check_deletion(pair, second, ids[1], ben)
-        wait_until(lambda: self.pieces() == before, "nothing is left in the object store")
+        wait_until(lambda: not self.pieces(), "nothing is left in the object store")
         self.check_failover(pair, first, ben)
+
+    def send_alone(self) -> tuple[str, str]:
+        """Sends a file while the first relay is alone; returns its id, and its sender's token."""
+        relay = AccountsRelay(self.folder, *OPTIONS, "--data-dir", "data")
+        self.addCleanup(self._end, relay)
+        token = relay.api.register("Old")
+        file_id = str(FilesApi(relay.auth_port).send(token, b"sent before").body["id"])
+        self.assertEqual(relay.stop(), 0)
+        return file_id, token
 
     def check_bounds(self, first: FilesApi, second: FilesApi, token: str) -> None:
         """One user has room for one more, whichever of the relays are asked for how many at once."""
@@ -87,6 +101,7 @@ class ClusterFilesTests(FollowedTestCase):
     def check_failover(self, pair: Pair, first: FilesApi, token: str) -> None:
         """What was acknowledged survives the relay that took it, with all that it had on its disk."""
         sent = {str(first.send(token, some_bytes(seed)).body["id"]): seed for seed in range(3)}
+        self.assertEqual(len(sent), 3)
         pair.decider.kill()
         wait_until(lambda: "second decides from now on" in pair.follower.log, "the other decides")
         api = FilesApi(pair.follower.auth_port)

@@ -102,6 +102,22 @@ class SentFileStoreTests(SynchronousTestCase):
             if self.users.user("u1") is not None:
                 self.admin.enable("u1", ENTRY)
 
+    def test_file_of_before_is_adopted(self) -> None:
+        """Whether there is room, and whether its owner is disabled; not when its owner was deleted."""
+        guest = file_of(1, "g1", b"here", blocks=99)
+        self.assertEqual((self.files.adopt(guest), self.files.adopt(guest)), (True, True))
+        self.users.add_user(user("g1", "Gast"), keys_of("Gast"), token("h", "g1"), Claim(None, True, NOW_S))
+        self.assertTrue(self.files.adopt(file_of(2, "g1", b"here")))
+        self.admin.disable("g1", ENTRY)
+        self.assertEqual((self.files.store(guest.id), self.files.store(guest.id, is_of_before=True)), (False, True))
+        self.assertEqual(self.files.find(guest.id), guest._replace(origin=b""))
+        self.assertEqual(self.files.usage(["g1"]), [FileUse("g1", b"", 2, 100 * 4096)])
+        self.admin.delete("g1", ENTRY, erases_messages=False)
+        self.assertEqual(
+            (self.files.adopt(file_of(3, "g1")), self.files.missing([file_of(3).id])), (False, [file_of(3).id])
+        )
+        self.assertFalse(self.files.store(file_of(2).id, is_of_before=True))
+
     def test_time_of_the_last_read_is_kept_to_the_hour(self) -> None:
         """Whichever relay tells it, and late."""
         self.add(file_of(1), file_of(2))

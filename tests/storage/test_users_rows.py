@@ -38,6 +38,8 @@ CALLS: tuple[tuple[str, Callable[[SqliteUsers], object]], ...] = (
     ("a guest", lambda s: s.add_guest_token(token("g", "g1", guest=True), GUEST, NO_PROOF)),
     ("a guest's file", lambda s: s.files.add(FILE._replace(id="1" * 32, subject="g1", origin=b"home"), BOUNDS)),
     ("a file", lambda s: s.files.add(FILE, BOUNDS)),
+    ("a file of before", lambda s: s.files.adopt(FILE._replace(id="3" * 32, charged=BOUNDS.whole))),
+    ("its bytes, too", lambda s: s.files.store("3" * 32, is_of_before=True)),
     ("no room", lambda s: s.files.add(FILE._replace(id="2" * 32, charged=BOUNDS.whole), BOUNDS)),
     ("its bytes", lambda s: s.files.store(FILE.id)),
     ("a reader", lambda s: s.files.note_read(FILE.id, NOW_S + DAY_S)),

@@ -207,11 +207,14 @@ class SharedFiles(Files):
 
     async def _put(self, owner: FileOwner, reader: FileReader, record: StoredFile) -> None:
         try:
-            await self._objects.put(
-                record.id, record.size, lambda start, count: self.on_disk(owner, reader.read, start, count)
-            )
+            await self._put_from(owner, reader, record)
         finally:
             reader.close()
+
+    def _put_from(self, owner: FileOwner, reader: FileReader, record: StoredFile) -> Awaitable[None]:
+        return self._objects.put(
+            record.id, record.size, lambda start, count: self.on_disk(owner, reader.read, start, count)
+        )
 
     def _undo(self, file_id: str) -> None:
         """Removes what there is of a file that is not stored; where that fails, the next upload or sweep tries again.
@@ -237,6 +240,31 @@ class SharedFiles(Files):
             await self._forget_if_removed(owner, record.id)
         except Exception as error:  # it is in the object store
             events.FILE_NOT_KEPT.log(cause=cause_text(error))
+
+    async def adopt(self, file: StoredFile, reader: FileReader) -> bool:
+        """Takes a file that was sent before its relay was in the cluster, whether there is room for it or not.
+
+        Args:
+            file: its record.
+            reader: what reads its bytes; it is not closed.
+
+        Returns:
+            whether it is stored now; else its sender was deleted.
+
+        Raises:
+            Busy: the cluster does not answer.
+            NoRoom: the object store has no room.
+        """
+        if not self._is_ready():
+            raise Busy(NOT_CONNECTED, _RETRY_AFTER_S)
+        if await self.on_sql(self._rows.find, file.id) is not None:
+            return True
+        if not await self.on_sql(self._rows.adopt, file):
+            return False
+        await self._put_from(FileOwner(""), reader, file)
+        if not await self.on_sql(self._rows.store, file.id, is_of_before=True):
+            raise Busy(_REMOVED, _RETRY_AFTER_S)
+        return True
 
     # Downloads
 

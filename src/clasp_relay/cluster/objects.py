@@ -12,6 +12,7 @@ from base64 import b64decode, urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
 from typing import Any, NoReturn, Protocol
+from uuid import uuid4
 
 from twisted.internet.defer import Deferred
 
@@ -104,7 +105,7 @@ class ObjectStore:
     async def put(self, file_id: str, size_bytes: int, read: Callable[[int, int], Awaitable[bytes]]) -> None:
         """Stores an object, all of it."""
         await self._find_bucket()
-        digest = sha256()
+        digest, attempt = sha256(), uuid4().hex
         count = first_seq = 0
         for start in range(0, size_bytes, PIECE_BYTES):
             data = await read(start, min(PIECE_BYTES, size_bytes - start))
@@ -112,7 +113,7 @@ class ObjectStore:
                 raise OSError(f"{file_id} is shorter than its record says")
             digest.update(data)
             # By this id JetStream knows a piece again that is sent twice, since the answer was late.
-            seq = await self._append(self._pieces(file_id), data, {"Nats-Msg-Id": f"{file_id}.{count}"})
+            seq = await self._append(self._pieces(file_id), data, {"Nats-Msg-Id": f"{attempt}.{count}"})
             first_seq = first_seq or seq
             count += 1
         about = {

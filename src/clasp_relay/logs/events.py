@@ -237,7 +237,10 @@ FILES_OF_BEFORE = Event(
     "files.of_before",
     "warn",
     "storage",
-    "{path} is of this relay alone: what users sent before it was in a cluster is not read there, and stays",
+    "{path} is of this relay alone: what users sent before it was in a cluster is moved into the object store",
+)
+FILES_MOVED = Event(
+    "files.moved", "info", "storage", "{count} files of {path} were moved into the cluster's object store"
 )
 FILES_ROOM_SMALL = Event(
     "files.room_small",

@@ -18,7 +18,9 @@ GONE = "gone"
 """What ``SentFileStore.add`` lacks where the owner was deleted or disabled."""
 
 _FILE = "SELECT id, subject, origin, size, charged, created_at, read_at FROM sent_files"
-_BARRED = "SELECT 1 FROM retired_ids WHERE id = ?1 UNION ALL SELECT 1 FROM disabled_subjects WHERE subject = ?1"
+_DELETED = "SELECT 1 FROM retired_ids WHERE id = ?1"
+_BARRED = f"{_DELETED} UNION ALL SELECT 1 FROM disabled_subjects WHERE subject = ?1"  # noqa: S608 - constants
+_INSERT = "INSERT INTO sent_files VALUES (?, ?, ?, ?, ?, ?, ?, 0)"
 
 
 class Bounds(NamedTuple):
@@ -68,21 +70,36 @@ class SentFileStore:
         """
         if self._any(_BARRED, file.subject):
             return GONE
-        if file.origin and self._any("SELECT 1 FROM users WHERE id = ?", file.subject):
-            file = file._replace(origin=b"")
+        file = self._of_account(file)
         lacking = self.lacks(file, bounds)
         if not lacking:
-            self._db.execute("INSERT INTO sent_files VALUES (?, ?, ?, ?, ?, ?, ?, 0)", file)
+            self._db.execute(_INSERT, file)
         return lacking
 
-    def store(self, file_id: str) -> bool:
+    def adopt(self, file: StoredFile) -> bool:
+        """Adds a file that was sent before its relay was in the cluster, whether there is room for it or not.
+
+        Returns:
+            whether it is there now; else its owner was deleted.
+        """
+        if self._any(_DELETED, file.subject):
+            return False
+        if self.missing([file.id]):
+            self._db.execute(_INSERT, self._of_account(file))
+        return True
+
+    def store(self, file_id: str, *, is_of_before: bool = False) -> bool:
         """Notes that all bytes of a file are in the object store.
+
+        Args:
+            file_id: which.
+            is_of_before: whether it was adopted: then it does not matter whether its owner is disabled.
 
         Returns:
             whether it is stored now: it may have been removed meanwhile, or its owner was deleted or disabled.
         """
         row = self._db.execute("SELECT subject FROM sent_files WHERE id = ?", (file_id,)).fetchone()
-        if row is None or self._any(_BARRED, row[0]):
+        if row is None or self._any(_DELETED if is_of_before else _BARRED, row[0]):
             return False
         self._db.execute("UPDATE sent_files SET is_stored = 1 WHERE id = ?", (file_id,))
         return True
@@ -153,6 +170,11 @@ class SentFileStore:
     def arriving(self) -> list[str]:
         """Returns the files that are not stored yet."""
         return [row[0] for row in self._db.execute("SELECT id FROM sent_files WHERE NOT is_stored ORDER BY id")]
+
+    def _of_account(self, file: StoredFile) -> StoredFile:
+        """Returns the record as an account's, where the guest who sent it has become one."""
+        is_account = file.origin and self._any("SELECT 1 FROM users WHERE id = ?", file.subject)
+        return file._replace(origin=b"") if is_account else file
 
     def _sum(self, query: str, value: object) -> int:
         (found,) = self._db.execute(query, (value,)).fetchone()

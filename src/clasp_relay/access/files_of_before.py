@@ -1,0 +1,77 @@
+"""Brings what users have sent at a relay that was alone into the cluster that it is in now, one file after the other.
+
+A file is moved when the object store has its bytes and the cluster its record; only then it goes from the relay's own
+folder. So a move that is cut off at any moment is gone on with, and nothing is lost. Room is not looked at: what had
+room before is kept.
+"""
+
+from __future__ import annotations
+
+from clasp_relay.access.refusals import Busy, NoRoom
+from clasp_relay.access.shared_files import SharedFiles
+from clasp_relay.access.workers import Workers
+from clasp_relay.logs import events
+from clasp_relay.storage.files import FileStore, StoredFile
+
+__all__ = ["FilesOfBefore"]
+
+MOVED_AT_ONCE = 100
+"""Records that are read in one call."""
+
+
+class FilesOfBefore:
+    """See the module. All methods are for the event loop's thread.
+
+    Args:
+        store: the relay's own files; called through ``sql`` and ``disk``.
+        files: those of the cluster.
+        sql: the one thread that records are read and written on.
+        disk: the threads that bytes are read on.
+        path: where the records are, for the log.
+    """
+
+    def __init__(self, store: FileStore, files: SharedFiles, sql: Workers, disk: Workers, path: str) -> None:
+        self._store = store
+        self._files = files
+        self._sql = sql
+        self._disk = disk
+        self._path = path
+        self._count = 0
+        """How many were moved."""
+        self.is_over = False
+        """Whether none is left."""
+
+    def load(self) -> None:
+        """Removes what a kill has left, and looks whether there is anything; before the relay listens."""
+        self._store.sweep()
+        self.is_over = not self._store.unread_since(1 << 62, 1)
+        if not self.is_over:
+            events.FILES_OF_BEFORE.log(path=self._path)
+
+    async def move(self) -> None:
+        """Moves what is left, as far as the cluster answers; to be called again and again until ``is_over``."""
+        try:
+            while not self.is_over:
+                found = await self._sql.run("", _nothing, self._store.unread_since, 1 << 62, MOVED_AT_ONCE)
+                for file in found:
+                    await self._move(file)
+                self.is_over = not found
+        except (Busy, NoRoom):
+            return  # the next call goes on
+        if self._count:
+            events.FILES_MOVED.log(count=self._count, path=self._path)
+            self._count = 0
+
+    async def _move(self, file: StoredFile) -> None:
+        reader = await self._disk.run("", _nothing, self._store.reader, file.id)
+        if reader is not None:
+            try:
+                if await self._files.adopt(file, reader):
+                    self._count += 1
+            finally:
+                reader.close()
+        await self._sql.run("", _nothing, self._store.remove, file.id)
+
+
+def _nothing() -> None:
+    """Admits."""
