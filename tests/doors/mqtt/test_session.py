@@ -8,8 +8,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.ports import NOT_YET, Frame
 from clasp_relay.doors.mqtt import session as mqtt_session
-from clasp_relay.doors.mqtt.messages import Delivery, MqttCodec
-from clasp_relay.doors.mqtt.session import KeptTotal, MqttSession, SharedBatches, Subscribed
+from clasp_relay.doors.mqtt.messages import Delivery, MqttCodec, SharedBatches
+from clasp_relay.doors.mqtt.session import KeptTotal, MqttSession, Subscribed
 from clasp_relay.errors import CloseCode
 from clasp_relay.net.backlog import Batch
 from clasp_relay.wire.address import Pattern
@@ -216,8 +216,9 @@ class SessionTests(SynchronousTestCase):
         frames.append(Frame(b""))
         batch = Batch(frames, b"")
         wires = [Wire(), Wire(), Wire(V5)]
-        self.assertIs(batches.find(batch, wires[0]), batches.find(batch, wires[1]))
-        self.assertIsNot(batches.find(batch, wires[0]), batches.find(batch, wires[2]))
+        first, second, other = (batches.find(batch, wire.key, wire.version, wire.wrap) for wire in wires)
+        self.assertIs(first, second)
+        self.assertIsNot(first, other)
         for wire in wires:
             session = MqttSession("", "y", lambda _group: None, lambda: 0, batches)
             session.add(Subscribed(1, Filter("a"), Pattern.parse("/mqtt/a"), 0, None))

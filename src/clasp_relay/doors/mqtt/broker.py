@@ -14,8 +14,9 @@ from clasp_relay.core.session.identity import Identity
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.doors.door import DoorCounts
 from clasp_relay.doors.mqtt.claims import Arrivals, Claim, Claims, Key
+from clasp_relay.doors.mqtt.messages import SharedBatches
 from clasp_relay.doors.mqtt.publishing import MqttOptions, Publisher
-from clasp_relay.doors.mqtt.session import KeptTotal, MqttSession, SharedBatches
+from clasp_relay.doors.mqtt.session import KeptTotal, MqttSession
 from clasp_relay.doors.mqtt.subscribing import Subscribing
 from clasp_relay.doors.mqtt.wills import LeftMessage, Wills
 from clasp_relay.net.websocket import ClaspFactory

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from clasp_relay.core.records import Change, Param
 from clasp_relay.errors import DecodeError, ErrorCode
+from clasp_relay.net.backlog import Batch
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import NULL, Error, Message, Publish, SignalDefinition, SnapshotParam, Value
 from clasp_relay.wire.mqtt.mapping import address_topic, value_payload
@@ -49,6 +50,46 @@ class Delivery(bytes):
             packet = PublishPacket(self.topic, self.payload, 0, retain, properties=self.properties)
             found = self.shared[key] = wrap(encode_publish(version, packet))
         return found
+
+
+class SharedBatches:
+    """The packets of the messages that came together last, made once for all sessions that get them as they are."""
+
+    def __init__(self) -> None:
+        self._batch: Batch | None = None
+        self._made: dict[object, Batch] = {}
+        self._senders: frozenset[object] = frozenset()
+
+    def has_sender(self, batch: Batch, session: object) -> bool:
+        """Says whether one of the messages was sent by a session."""
+        self._begin(batch)
+        return session in self._senders
+
+    def find(self, batch: Batch, key: object, version: int, wrap: Callable[[bytes], bytes]) -> Batch:
+        """Returns the messages as the packets of a connection's kind.
+
+        Args:
+            batch: the messages, the same object for all sessions that get them.
+            key: what makes the packets of its kind different.
+            version: the protocol level.
+            wrap: puts bytes into the transport's message.
+        """
+        self._begin(batch)
+        made = self._made.get(key)
+        if made is None:
+            frames = [
+                frame._replace(wire=frame.wire.packet(key, version, False, wrap))
+                for frame in batch.frames
+                if isinstance(frame.wire, Delivery)
+            ]
+            made = self._made[key] = Batch(frames, b"".join([frame.wire for frame in frames]))
+        return made
+
+    def _begin(self, batch: Batch) -> None:
+        if batch is not self._batch:
+            self._batch, self._made = batch, {}
+            frames = batch.frames
+            self._senders = frozenset(each.wire.sender for each in frames if isinstance(each.wire, Delivery))
 
 
 class Acked(bytes):

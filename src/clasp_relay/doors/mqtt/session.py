@@ -14,7 +14,7 @@ from clasp_relay.core.ports import NOT_YET, Frame, Kind
 from clasp_relay.core.rights.port import FULL, HiddenKeys
 from clasp_relay.core.session.account import Account, Kept
 from clasp_relay.doors.handed import HandedOutbox
-from clasp_relay.doors.mqtt.messages import Acked, Delivery
+from clasp_relay.doors.mqtt.messages import Acked, Delivery, SharedBatches
 from clasp_relay.errors import CloseCode
 from clasp_relay.net.backlog import Batch, give_up
 from clasp_relay.wire.address import Pattern
@@ -90,44 +90,6 @@ class Subscribed(NamedTuple):
         options = self.options
         is_usual = not (options.retain_as_published or self.subscription_id)
         return is_usual and self.group is None and not options.qos
-
-
-class SharedBatches:
-    """The packets of the messages that came together last, made once for all sessions that get them as they are."""
-
-    def __init__(self) -> None:
-        self._batch: Batch | None = None
-        self._made: dict[object, Batch] = {}
-        self._senders: frozenset[object] = frozenset()
-
-    def has_sender(self, batch: Batch, session: object) -> bool:
-        """Says whether one of the messages was sent by a session."""
-        self._begin(batch)
-        return session in self._senders
-
-    def find(self, batch: Batch, link: Link) -> Batch:
-        """Returns the messages as the packets of a connection's kind.
-
-        Args:
-            batch: the messages, the same object for all sessions that get them.
-            link: the connection.
-        """
-        self._begin(batch)
-        made = self._made.get(link.key)
-        if made is None:
-            frames = [
-                frame._replace(wire=frame.wire.packet(link.key, link.version, False, link.wrap))
-                for frame in batch.frames
-                if isinstance(frame.wire, Delivery)
-            ]
-            made = self._made[link.key] = Batch(frames, b"".join([frame.wire for frame in frames]))
-        return made
-
-    def _begin(self, batch: Batch) -> None:
-        if batch is not self._batch:
-            self._batch, self._made = batch, {}
-            frames = batch.frames
-            self._senders = frozenset(each.wire.sender for each in frames if isinstance(each.wire, Delivery))
 
 
 class KeptTotal:
@@ -274,7 +236,8 @@ class MqttSession(HandedOutbox):
         if not self._is_plain or (self._is_deaf_to_itself and self._batches.has_sender(batch, self)):
             super().deliver_batch(batch)
         elif self.link is not None:
-            self.link.send_batch(self._batches.find(batch, self.link))
+            link = self.link
+            link.send_batch(self._batches.find(batch, link.key, link.version, link.wrap))
 
     def deliver(self, frame: Frame) -> None:
         """Sends a message, or keeps it where its QoS says so."""
