@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access import files as files_module
+from clasp_relay.access import shared_files as shared_module
 from clasp_relay.access.file_quotas import MIB, FileLimits, FileQuotas
 from clasp_relay.access.files import DAY_S
 from clasp_relay.access.refusals import Busy, Limited, Missing, NoRoom, Refusal, TooLarge, Unauthenticated
@@ -383,6 +384,18 @@ class SharedFilesTests(SynchronousTestCase):
         self.assertEqual(self.records.missing([file.id, left.id, arriving.id]), [left.id])
         self.objects.failing = {"names"}
         now(self.two.sweep(acts=True))
+
+    def test_sweep_removes_no_objects_whose_records_are_lost(self) -> None:
+        """As where the cluster has begun anew beside its old object store; a few are what failures leave."""
+        self.patch(shared_module, "MOST_LEFT", 3)
+        files = [self.world.send(self.one) for _ in range(4)]
+        self.objects.objects |= {f"{number:032x}": b"orphan" for number in range(900, 904)}
+        now(self.two.sweep(acts=True))
+        self.assertEqual(set(self.objects.objects), {file.id for file in files})
+        for file in files:
+            self.records.remove(file.id)
+        now(self.two.sweep(acts=True))
+        self.assertEqual(set(self.objects.objects), {file.id for file in files})
 
     def test_sweep_puts_back_what_the_object_store_has_lost(self) -> None:
         """As far as there are copies: of a file that was removed nothing comes back."""

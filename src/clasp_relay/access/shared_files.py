@@ -38,6 +38,9 @@ and what the relay has to say to others stands behind those."""
 TRIES = 3
 """How often a copy is opened that others have displaced before anybody could."""
 
+MOST_LEFT = 100
+"""Failures leave no more objects without a record than these, or than half of all: it is the records that are lost."""
+
 CHECKED_AT_ONCE = 500
 """Ids that are looked up in one call."""
 
@@ -407,6 +410,9 @@ class SharedFiles(Files):
             missing = await self.on_sql(self._rows.missing, names[begin : begin + CHECKED_AT_ONCE])
             if missing:
                 orphans += await self.on_sql(self._rows.confirm_missing, missing)
+        if len(orphans) > MOST_LEFT and 2 * len(orphans) > len(names):
+            events.FILES_WITHOUT_RECORDS.log(count=len(orphans), all=len(names))
+            orphans = []
         for file_id in orphans:
             await self._objects.remove(file_id)
         if late or orphans:

@@ -227,6 +227,13 @@ FILES_REMOVED = Event(
     "after relays that did not stop in order: {records} records of half-sent files and {objects} objects without a"
     " record removed",
 )
+FILES_WITHOUT_RECORDS = Event(
+    "files.without_records",
+    "warn",
+    "storage",
+    "{count} of {all} objects in the cluster's object store have no record, and stay: put back the users.db that they"
+    " belong to, or remove them (nats object rm)",
+)
 FILES_RESTORED = Event(
     "files.restored",
     "warn",
