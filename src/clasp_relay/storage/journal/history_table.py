@@ -75,7 +75,10 @@ _OLDEST = (
 )
 _SUBJECTS = (
     "SELECT json_group_array(json_array(key, seq, subject)) FROM"
-    " (SELECT key, seq, subject FROM history WHERE (key, seq) > (?, ?) ORDER BY key, seq LIMIT ?)"
+    # In two parts, since SQLite finds no place within a key for «(key, seq) > (?, ?)».
+    " (SELECT * FROM (SELECT key, seq, subject FROM history WHERE key = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3)"
+    " UNION ALL SELECT * FROM (SELECT key, seq, subject FROM history WHERE key > ?1 ORDER BY key, seq LIMIT ?3)"
+    " LIMIT ?3)"
 )
 
 KeyOf = Callable[[Change], "str | None"]
