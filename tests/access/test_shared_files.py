@@ -34,6 +34,8 @@ class MemoryObjects:
         self.objects: dict[str, bytes] = {}
         self.failing: set[str] = set()
         """The methods that fail as without an answer of the engine."""
+        self.endless: set[str] = set()
+        """Of which nothing says what their pieces are."""
         self.is_full = False
         self.gets = 0
         self.waiting: list[Deferred[None]] | None = None
@@ -43,14 +45,17 @@ class MemoryObjects:
         if name in self.failing:
             raise Busy("The engine does not answer.", 5)
 
-    async def put(self, file_id: str, size_bytes: int, read: Callable[[int, int], Awaitable[bytes]]) -> None:
+    async def put(self, file_id: str, size_bytes: int, read: Callable[[int, int], Awaitable[bytes]]) -> bool:
         """See ``Objects``."""
         half = size_bytes // 2
+        if file_id in self.objects:
+            return False
         self.objects[file_id] = await read(0, half)
         self._check("put")
         if self.is_full:
             raise NoRoom("The cluster has no room.")
         self.objects[file_id] += await read(half, size_bytes - half)
+        return True
 
     async def get(self, file_id: str, write: Callable[[bytes], Awaitable[None]]) -> bool:
         """See ``Objects``."""
@@ -69,11 +74,17 @@ class MemoryObjects:
         """See ``Objects``."""
         self._check("remove")
         self.objects.pop(file_id, None)
+        self.endless.discard(file_id)
 
-    async def names(self) -> set[str]:
-        """See ``Objects``."""
+    async def names(self, file_id: str | None = None) -> dict[str, int | None]:
+        """See ``Objects``; a piece has one byte."""
         self._check("names")
-        return set(self.objects)
+        found = {each: None if each in self.endless else len(data) for each, data in self.objects.items()}
+        return {each: count for each, count in found.items() if file_id in (None, each)}
+
+    def pieces(self, size_bytes: int) -> int:
+        """See ``Objects``."""
+        return size_bytes
 
 
 class World:
@@ -267,6 +278,12 @@ class SharedFilesTests(SynchronousTestCase):
         file = self.world.send(self.one)
         self.assertEqual((set(self.objects.objects), self.one._unstored), ({file.id}, set()))
 
+    def test_file_that_was_removed_while_it_arrived_is_not_stored(self) -> None:
+        """Its pieces do not follow each other any more: its sender is asked to send it again."""
+        with mock.patch.object(self.objects, "put", return_value=False):
+            self.assertRaises(Busy, self.world.send, self.one)
+        self.assertEqual((self.objects.objects, self.records.totals().files), ({}, 0))
+
     def test_cluster_that_does_not_answer_leaves_nothing(self) -> None:
         """Whether it has done what was asked or not: its sender did not learn the id."""
         for when in ("before", "after"):
@@ -397,6 +414,24 @@ class SharedFilesTests(SynchronousTestCase):
         self.objects.objects.clear()
         self.objects.is_full = True
         now(self.one.sweep(acts=True))
+
+    def test_sweep_puts_back_what_the_object_store_has_lost_in_part(self) -> None:
+        """What is left of it is removed before; what another relay has put back meanwhile stays."""
+        cut, endless, restored = (self.world.send(self.one) for _ in range(3))
+        self.objects.objects[cut.id] = DATA[1:]
+        self.objects.endless = {endless.id}
+        self.objects.objects[restored.id] = DATA[1:]
+        names = self.objects.names
+
+        async def restore(file_id: str | None = None) -> dict[str, int | None]:
+            found = await names(file_id)
+            self.objects.objects[restored.id] = DATA
+            return found
+
+        with mock.patch.object(self.objects, "names", restore):
+            now(self.one.sweep(acts=False))
+        self.assertEqual(self.objects.objects, dict.fromkeys((cut.id, endless.id, restored.id), DATA))
+        self.assertEqual(self.objects.endless, set())
 
     def test_sweep_removes_no_object_whose_record_this_relay_does_not_know(self) -> None:
         """It may decide no longer, and not know that: the relay that decides has the last word."""

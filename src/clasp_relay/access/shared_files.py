@@ -9,7 +9,7 @@ not leaves bytes without a record, or a record that is never stored: ``SharedFil
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence, Set
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
@@ -51,13 +51,16 @@ _RETRY_AFTER_S = 5
 class Objects(Protocol):
     """The object store. Its methods fail with ``Busy`` where the engine does not answer."""
 
-    def put(self, file_id: str, size_bytes: int, read: Callable[[int, int], Awaitable[bytes]], /) -> Awaitable[None]:
+    def put(self, file_id: str, size_bytes: int, read: Callable[[int, int], Awaitable[bytes]], /) -> Awaitable[bool]:
         """Stores an object, all of it; what was stored of it is not removed where it fails.
 
         Args:
             file_id: its name.
             size_bytes: how long it is.
             read: returns bytes from a position on.
+
+        Returns:
+            whether it is stored; it is not where there is something of it already, or another relay does so.
 
         Raises:
             Busy: the engine does not answer.
@@ -81,12 +84,21 @@ class Objects(Protocol):
             Busy: the engine does not answer.
         """
 
-    def names(self) -> Awaitable[set[str]]:
-        """Returns the names of all objects of which there is anything.
+    def names(self, file_id: str | None = None, /) -> Awaitable[Mapping[str, int | None]]:
+        """Returns of which objects there is anything.
+
+        Args:
+            file_id: which one is looked for; None for all.
+
+        Returns:
+            how many pieces of each there are; None where nothing says what they are.
 
         Raises:
             Busy: the engine does not answer.
         """
+
+    def pieces(self, size_bytes: int, /) -> int:
+        """Returns how many pieces an object of some length has."""
 
 
 class SharedFiles(Files):
@@ -180,7 +192,8 @@ class SharedFiles(Files):
                 self._remove_later()
             await self._add(record)
             try:
-                await self._put(owner, await self.on_disk(owner, writer.reader), record)
+                if not await self._put(owner, await self.on_disk(owner, writer.reader), record):
+                    raise Busy(_REMOVED, _RETRY_AFTER_S)
                 self._recognise(bearer)
                 if not await self.on_sql(self._rows.store, record.id):
                     raise Busy(_REMOVED, _RETRY_AFTER_S)
@@ -205,13 +218,13 @@ class SharedFiles(Files):
         if lacking:
             raise no_room(lacking, self.quotas.limits)
 
-    async def _put(self, owner: FileOwner, reader: FileReader, record: StoredFile) -> None:
+    async def _put(self, owner: FileOwner, reader: FileReader, record: StoredFile) -> bool:
         try:
-            await self._put_from(owner, reader, record)
+            return await self._put_from(owner, reader, record)
         finally:
             reader.close()
 
-    def _put_from(self, owner: FileOwner, reader: FileReader, record: StoredFile) -> Awaitable[None]:
+    def _put_from(self, owner: FileOwner, reader: FileReader, record: StoredFile) -> Awaitable[bool]:
         return self._objects.put(
             record.id, record.size, lambda start, count: self.on_disk(owner, reader.read, start, count)
         )
@@ -261,7 +274,10 @@ class SharedFiles(Files):
             return True
         if not await self.on_sql(self._rows.adopt, file):
             return False
-        await self._put_from(FileOwner(""), reader, file)
+        if not await self._put_from(FileOwner(""), reader, file):
+            await self._objects.remove(file.id)  # what an attempt has left that failed
+            if not await self._put_from(FileOwner(""), reader, file):
+                raise Busy(_REMOVED, _RETRY_AFTER_S)
         if not await self.on_sql(self._rows.store, file.id, is_of_before=True):
             raise Busy(_REMOVED, _RETRY_AFTER_S)
         return True
@@ -372,24 +388,43 @@ class SharedFiles(Files):
         if self._unstored:
             self._remove_later()
         try:
+            kept = (
+                self._cache.kept()
+            )  # before the names are read: a copy that comes later is of an object that may, too
             names = await self._objects.names()
-            await self._restore(names)
+            await self._restore(kept, names)
             if acts:
                 await self._sweep(names)
         except (Busy, NoRoom):
             """The next one does it."""
 
-    async def _restore(self, names: Set[str]) -> None:
-        """Puts back what the object store has lost, as far as there are copies here."""
+    async def _restore(self, kept: Sequence[str], names: Mapping[str, int | None]) -> None:
+        """Puts back what the object store has lost, or a part of it, as far as there are copies here."""
         count = 0
-        for file_id in set(self._cache.kept()) - names:
-            file = await self.on_sql(self._rows.find, file_id)
-            reader = None if file is None else await self._disk.run("", _nothing, self._cache.reader, file_id)
-            if file is not None and reader is not None:
-                await self._put(FileOwner(""), reader, file)
-                count += 1
+        for begin in range(0, len(kept), CHECKED_AT_ONCE):
+            for file in await self.on_sql(self._rows.found, kept[begin : begin + CHECKED_AT_ONCE]):
+                if not self._is_whole(file, names):
+                    count += await self._put_back(file)
         if count:
             events.FILES_RESTORED.log(count=count)
+
+    async def _put_back(self, file: StoredFile) -> bool:
+        """Puts one file back, if it is missing yet; returns whether it did."""
+        left = await self._objects.names(file.id)
+        if self._is_whole(file, left):
+            return False  # another relay was faster
+        reader = await self._disk.run("", _nothing, self._cache.reader, file.id)
+        if reader is None:
+            return False
+        try:
+            if left:
+                await self._objects.remove(file.id)  # its pieces would be between the others
+            return await self._put(FileOwner(""), reader, file)
+        finally:
+            reader.close()
+
+    def _is_whole(self, file: StoredFile, names: Mapping[str, int | None]) -> bool:
+        return names.get(file.id) == self._objects.pieces(file.size)
 
     async def _sweep(self, found: Iterable[str]) -> None:
         """Removes what relays have left that ended while files arrived; is told the names of all objects."""

@@ -142,6 +142,10 @@ class SentFileStore:
         row = self._db.execute(f"{_FILE} WHERE id = ? AND is_stored", (file_id,)).fetchone()
         return None if row is None else StoredFile(*row)
 
+    def found(self, file_ids: Sequence[str]) -> list[StoredFile]:
+        """Returns the records of those of some files that are stored."""
+        return [file for file in map(self.find, file_ids) if file is not None]
+
     def missing(self, file_ids: Sequence[str]) -> list[str]:
         """Returns which of some files have no record, stored or not."""
         return [each for each in file_ids if not self._any("SELECT 1 FROM sent_files WHERE id = ?", each)]
