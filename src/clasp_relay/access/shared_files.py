@@ -9,6 +9,7 @@ not leaves bytes without a record, or a record that is never stored: ``SharedFil
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, ParamSpec, Protocol, TypeVar
 
@@ -384,7 +385,9 @@ class SharedFiles(Files):
         """Does nothing: the rows of a guest's files change with the account."""
 
     async def sweep(self, *, acts: bool) -> None:
-        """See ``Files``."""
+        """See ``Files``; a relay that may know too little of what was removed does it later."""
+        if not self._is_ready():
+            return
         if self._unstored:
             self._remove_later()
         try:
@@ -397,6 +400,8 @@ class SharedFiles(Files):
                 await self._sweep(names)
         except (Busy, NoRoom):
             """The next one does it."""
+        except Exception:
+            events.FILES_FAULT.failure()  # what else is done once an hour is done all the same
 
     async def _restore(self, kept: Sequence[str], names: Mapping[str, int | None]) -> None:
         """Puts back what the object store has lost, or a part of it, as far as there are copies here."""
@@ -404,15 +409,17 @@ class SharedFiles(Files):
         for begin in range(0, len(kept), CHECKED_AT_ONCE):
             for file in await self.on_sql(self._rows.found, kept[begin : begin + CHECKED_AT_ONCE]):
                 if not self._is_whole(file, names):
-                    count += await self._put_back(file)
+                    count += await self._put_back_or_forget(file)
         if count:
             events.FILES_RESTORED.log(count=count)
 
     async def _put_back(self, file: StoredFile) -> bool:
-        """Puts one file back, if it is missing yet; returns whether it did."""
+        """Puts one file back, if it is missing yet and was not removed; returns whether it did."""
         left = await self._objects.names(file.id)
         if self._is_whole(file, left):
             return False  # another relay was faster
+        if await self.on_sql(self._rows.confirm_missing, [file.id]):
+            return False  # what is behind the log here will tell
         reader = await self._disk.run("", _nothing, self._cache.reader, file.id)
         if reader is None:
             return False
@@ -422,6 +429,16 @@ class SharedFiles(Files):
             return await self._put(FileOwner(""), reader, file)
         finally:
             reader.close()
+
+    async def _put_back_or_forget(self, file: StoredFile) -> bool:
+        """As ``_put_back``; a copy that cannot be read leaves the others to be put back, and a damaged one goes."""
+        try:
+            return await self._put_back(file)
+        except OSError as error:
+            events.FILE_COPY_BAD.log(file=file.id, cause=cause_text(error))
+            if error.errno in (None, errno.EIO):  # not where open files are used up, for one
+                await self._disk.run("", _nothing, self._cache.forget, [file.id])
+            return False
 
     def _is_whole(self, file: StoredFile, names: Mapping[str, int | None]) -> bool:
         return names.get(file.id) == self._objects.pieces(file.size)
@@ -433,7 +450,8 @@ class SharedFiles(Files):
         late = sorted(arriving & self._arrived_before)
         self._arrived_before = arriving
         for file_id in late:
-            await self._remove(file_id)
+            if await self.on_sql(self._rows.remove_unstored, file_id):
+                await self._objects.remove(file_id)
         # A record is there before any byte, so what has none at this moment, which is behind that of the names, has
         # been removed. The log says so: a relay that no longer decides may not know of a record.
         names = sorted(found)

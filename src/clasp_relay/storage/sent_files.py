@@ -114,6 +114,10 @@ class SentFileStore:
         """Removes the record of a file; returns whether there was one."""
         return self._db.execute("DELETE FROM sent_files WHERE id = ?", (file_id,)).rowcount == 1
 
+    def remove_unstored(self, file_id: str) -> bool:
+        """Removes the record of a file if it is not stored; returns whether there was one."""
+        return self._db.execute("DELETE FROM sent_files WHERE id = ? AND NOT is_stored", (file_id,)).rowcount == 1
+
     def confirm_missing(self, file_ids: Sequence[str]) -> list[str]:
         """As ``missing``: what the relay that decides says holds for ever."""
         return self.missing(file_ids)
