@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from clasp_relay.access.shared_files import SharedFiles
 from clasp_relay.access.workers import Workers
 from clasp_relay.storage.audit import AuditEntry
 from clasp_relay.storage.file_cache import FileCache
-from clasp_relay.storage.files import READ_STEP_S, StoredFile
+from clasp_relay.storage.files import READ_STEP_S, FileReader, StoredFile
 from clasp_relay.storage.sent_files import SentFileStore
 from tests.access.stack import HOME, InlineWorkers, Stack, SteppedWorkers, hash_of, scopes_of
 
@@ -35,6 +36,8 @@ class MemoryObjects:
         self.objects: dict[str, bytes] = {}
         self.failing: set[str] = set()
         """The methods that fail as without an answer of the engine."""
+        self.endless: set[str] = set()
+        """Of which nothing says what their pieces are."""
         self.is_full = False
         self.gets = 0
         self.waiting: list[Deferred[None]] | None = None
@@ -44,14 +47,17 @@ class MemoryObjects:
         if name in self.failing:
             raise Busy("The engine does not answer.", 5)
 
-    async def put(self, file_id: str, size_bytes: int, read: Callable[[int, int], Awaitable[bytes]]) -> None:
+    async def put(self, file_id: str, size_bytes: int, read: Callable[[int, int], Awaitable[bytes]]) -> bool:
         """See ``Objects``."""
         half = size_bytes // 2
+        if file_id in self.objects:
+            return False
         self.objects[file_id] = await read(0, half)
         self._check("put")
         if self.is_full:
             raise NoRoom("The cluster has no room.")
         self.objects[file_id] += await read(half, size_bytes - half)
+        return True
 
     async def get(self, file_id: str, write: Callable[[bytes], Awaitable[None]]) -> bool:
         """See ``Objects``."""
@@ -70,11 +76,17 @@ class MemoryObjects:
         """See ``Objects``."""
         self._check("remove")
         self.objects.pop(file_id, None)
+        self.endless.discard(file_id)
 
-    async def names(self) -> set[str]:
-        """See ``Objects``."""
+    async def names(self, file_id: str | None = None) -> dict[str, int | None]:
+        """See ``Objects``; a piece has one byte."""
         self._check("names")
-        return set(self.objects)
+        found = {each: None if each in self.endless else len(data) for each, data in self.objects.items()}
+        return {each: count for each, count in found.items() if file_id in (None, each)}
+
+    def pieces(self, size_bytes: int) -> int:
+        """See ``Objects``."""
+        return size_bytes
 
 
 class World:
@@ -268,6 +280,12 @@ class SharedFilesTests(SynchronousTestCase):
         file = self.world.send(self.one)
         self.assertEqual((set(self.objects.objects), self.one._unstored), ({file.id}, set()))
 
+    def test_file_that_was_removed_while_it_arrived_is_not_stored(self) -> None:
+        """Its pieces do not follow each other any more: its sender is asked to send it again."""
+        with mock.patch.object(self.objects, "put", return_value=False):
+            self.assertRaises(Busy, self.world.send, self.one)
+        self.assertEqual((self.objects.objects, self.records.totals().files), ({}, 0))
+
     def test_cluster_that_does_not_answer_leaves_nothing(self) -> None:
         """Whether it has done what was asked or not: its sender did not learn the id."""
         for when in ("before", "after"):
@@ -410,6 +428,75 @@ class SharedFilesTests(SynchronousTestCase):
         self.objects.objects.clear()
         self.objects.is_full = True
         now(self.one.sweep(acts=True))
+
+    def test_sweep_puts_back_what_the_object_store_has_lost_in_part(self) -> None:
+        """What is left of it is removed before; what another relay has put back meanwhile stays."""
+        cut, endless, restored = (self.world.send(self.one) for _ in range(3))
+        self.objects.objects[cut.id] = DATA[1:]
+        self.objects.endless = {endless.id}
+        self.objects.objects[restored.id] = DATA[1:]
+        names = self.objects.names
+
+        async def restore(file_id: str | None = None) -> dict[str, int | None]:
+            found = await names(file_id)
+            self.objects.objects[restored.id] = DATA
+            return found
+
+        with mock.patch.object(self.objects, "names", restore):
+            now(self.one.sweep(acts=False))
+        self.assertEqual(self.objects.objects, dict.fromkeys((cut.id, endless.id, restored.id), DATA))
+        self.assertEqual(self.objects.endless, set())
+
+    def test_sweep_puts_back_nothing_that_was_removed(self) -> None:
+        """A relay that does not know what it has missed waits; the one that decides has the last word."""
+        file = self.world.send(self.one)
+        self.objects.objects.clear()
+        self.world.ready["one"] = False
+        now(self.one.sweep(acts=True))
+        self.world.ready["one"] = True
+        with mock.patch.object(SentFileStore, "confirm_missing", __name__="confirm_missing", side_effect=list):
+            now(self.one.sweep(acts=False))
+        self.assertEqual(self.objects.objects, {})
+        now(self.one.sweep(acts=False))
+        self.assertEqual(self.objects.objects, {file.id: DATA})
+
+    def test_copy_that_cannot_be_read_does_not_keep_others_from_being_put_back(self) -> None:
+        """A damaged one is removed; others stay where the relay only cannot open them now."""
+        bad, good, other = (self.world.send(self.one) for _ in range(3))
+        (self.world.folder / "one" / bad.id).write_bytes(b"he")
+        reader = FileCache.reader
+
+        def open_copy(cache: FileCache, file_id: str) -> FileReader | None:
+            if file_id == other.id:
+                raise OSError(errno.EMFILE, "Too many open files")
+            return reader(cache, file_id)
+
+        async def put(file_id: str, size_bytes: int, read: Callable[[int, int], Awaitable[bytes]]) -> bool:
+            data = await read(0, size_bytes)
+            if len(data) < size_bytes:
+                raise OSError("too short")
+            self.objects.objects[file_id] = data
+            return True
+
+        self.objects.objects.clear()
+        with mock.patch.object(FileCache, "reader", open_copy), mock.patch.object(self.objects, "put", put):
+            now(self.one.sweep(acts=True))
+        self.assertEqual(self.objects.objects, {good.id: DATA})
+        self.assertEqual(self.world.names("one"), sorted([good.id, other.id]))
+
+    def test_fault_of_a_sweep_is_logged(self) -> None:
+        """What else is done once an hour is done all the same."""
+        with mock.patch.object(self.objects, "names", side_effect=ValueError("broken")):
+            now(self.one.sweep(acts=True))
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_sweep_removes_no_file_that_is_stored_by_now(self) -> None:
+        """A relay that decides no longer may take it for one that is not: the record says so."""
+        file = self.world.send(self.one)
+        with mock.patch.object(SentFileStore, "arriving", return_value=[file.id]):
+            for _ in range(2):
+                now(self.two.sweep(acts=True))
+        self.assertEqual((self.objects.objects, self.records.find(file.id)), ({file.id: DATA}, file))
 
     def test_sweep_removes_no_object_whose_record_this_relay_does_not_know(self) -> None:
         """It may decide no longer, and not know that: the relay that decides has the last word."""

@@ -38,7 +38,7 @@ def reading(data: bytes) -> Callable[[int, int], Awaitable[bytes]]:
     return lambda start, count: succeed(data[start : start + count])
 
 
-def all_called(waiting: Iterable[Deferred[None]]) -> bool:
+def all_called(waiting: Iterable[Deferred[Any]]) -> bool:
     """Tells whether all have a result."""
     return all(each.called for each in waiting)
 
@@ -86,7 +86,7 @@ class ObjectStoreTests(SynchronousTestCase):
 
     def put(self, data: bytes, file_id: str = FILE, store: ObjectStore | None = None) -> None:
         """Stores an object."""
-        self.wait((store or self.store()).put(file_id, len(data), reading(data)))
+        self.assertTrue(self.wait((store or self.store()).put(file_id, len(data), reading(data))))
 
     def get(self, file_id: str = FILE) -> bytes | None:
         """Returns an object; None where it is not whole."""
@@ -121,7 +121,7 @@ class ObjectStoreTests(SynchronousTestCase):
     def test_object_is_removed(self) -> None:
         """Also one of which there are pieces only; what is not there needs no removal."""
         store = self.store()
-        self.assertEqual((self.wait(store.names()), self.get()), (set(), None))
+        self.assertEqual((self.wait(store.names()), self.get()), ({}, None))
         self.wait(store.remove(FILE))
         self.put(b"hello")
         self.put(b"world", "b" * 32)
@@ -130,11 +130,11 @@ class ObjectStoreTests(SynchronousTestCase):
             return succeed(b"x" * count if not start else b"")
 
         self.assertRaises(OSError, self.wait, store.put("c" * 32, 2 * PIECE_BYTES, broken))
-        self.assertEqual(self.wait(store.names()), {FILE, "b" * 32, "c" * 32})
+        self.assertEqual(self.wait(store.names()), {FILE: 1, "b" * 32: 1, "c" * 32: None})
         self.assertIsNone(self.get("c" * 32))
         for file_id in (FILE, "c" * 32):
             self.wait(store.remove(file_id))
-        self.assertEqual((self.wait(store.names()), self.get(), self.get("b" * 32)), ({"b" * 32}, None, b"world"))
+        self.assertEqual((self.wait(store.names()), self.get(), self.get("b" * 32)), ({"b" * 32: 1}, None, b"world"))
 
     def test_names_come_in_pages(self) -> None:
         """The server gives so many at once."""
@@ -155,7 +155,7 @@ class ObjectStoreTests(SynchronousTestCase):
             request(subject, payload.replace(b'"offset": %d' % len(asked), b'"offset": 0'), headers, one)
 
         self.patch(self.engine, "request", paged)
-        self.assertEqual(self.wait(self.store().names()), {f"{number:032x}" for number in range(3)})
+        self.assertEqual(self.wait(self.store().names()), {f"{number:032x}": 1 for number in range(3)})
         self.assertEqual(len(asked), 6)
 
     def test_damaged_object_is_no_object(self) -> None:
@@ -170,11 +170,49 @@ class ObjectStoreTests(SynchronousTestCase):
         self.assertIsNone(self.get())
         about = f"$O.test.M.{urlsafe_b64encode(b'b' * 32).decode()}"
         for text in (b"nonsense", b"{}", b'{"size": 5, "digest": "", "metadata": {}}'):
-            self.wait(self.store()._append(about, text, {"Nats-Rollup": "sub"}))
+            self.wait(self.store()._ask(about, text, {"Nats-Rollup": "sub"}))
             self.assertIsNone(self.get("b" * 32))
-        self.wait(self.store()._append(f"$O.test.C.{'c' * 32}", b"more", {}))
+        self.wait(self.store()._ask(f"$O.test.C.{'c' * 32}", b"more"))
         client.delete("OBJ_test", last - 1)
         self.assertIsNone(self.get("c" * 32))
+
+    def test_object_of_which_a_part_is_lost_is_put_back(self) -> None:
+        """A piece, or what says what they are: the names tell, and it is stored again at once."""
+        store, data = self.store(), some_bytes(1, 2 * PIECE_BYTES + 5)
+        self.assertEqual([store.pieces(size) for size in (1, PIECE_BYTES, len(data))], [1, 1, 3])
+        client = self.nats.client()
+        self.addCleanup(client.close)
+        self.put(b"x", "b" * 32)
+        for place, left in ((2, 2), (0, None)):
+            with self.subTest(left=left):
+                self.put(data, store=store)
+                self.assertEqual(self.wait(store.names(FILE)), {FILE: 3})
+                client.delete("OBJ_test", client.last_sequence("OBJ_test") - place)
+                self.assertEqual(self.wait(store.names()), {FILE: left, "b" * 32: 1})
+                self.assertEqual((self.wait(store.names(FILE)), self.get()), ({FILE: left}, None))
+                self.wait(store.remove(FILE))
+                self.put(data, store=store)
+                self.assertEqual((self.wait(store.names(FILE)), self.get()), ({FILE: 3}, data))
+                self.wait(store.remove(FILE))
+
+    def test_relays_that_put_back_the_same_object_at_once_do_not_mix_it(self) -> None:
+        """One does it; who removes what another one is storing stops that one."""
+        data = some_bytes(1, 3 * PIECE_BYTES)
+        both = [self.store().put(FILE, len(data), reading(data)) for _ in range(2)]
+        waiting = [Deferred.fromCoroutine(each) for each in both]
+        self.loop.until(partial(all_called, waiting))
+        self.assertEqual(sorted(self.successResultOf(each) for each in waiting), [False, True])
+        self.assertEqual((self.wait(self.store().names()), self.get()), ({FILE: 3}, data))
+        self.assertFalse(self.wait(self.store().put(FILE, len(data), reading(data))))
+        self.wait(self.store().remove(FILE))
+
+        async def removing(start: int, count: int) -> bytes:
+            if start:
+                await self.store().remove(FILE)
+            return data[start : start + count]
+
+        self.assertFalse(self.wait(self.store().put(FILE, len(data), removing)))
+        self.assertEqual(self.wait(self.store().names()), {})
 
     def test_piece_that_is_sent_twice_is_there_once(self) -> None:
         """As when the answer to the first time was lost."""
@@ -235,17 +273,17 @@ class ObjectStoreTests(SynchronousTestCase):
 
     def test_bucket_is_as_big_as_there_is_room_for(self) -> None:
         """And grows when more is asked for later."""
-        self.put(b"x", store=self.store(64 * MIB))
+        self.put(b"x", "1" * 32, self.store(64 * MIB))
         self.assertEqual(self.config()["max_bytes"], 64 * MIB)
-        self.put(b"x", store=self.store(128 * MIB))
+        self.put(b"x", "2" * 32, self.store(128 * MIB))
         self.assertEqual((self.config()["max_bytes"], self.config()["num_replicas"]), (128 * MIB, 1))
-        self.put(b"x", store=self.store(1 << 50))
-        self.put(b"x", store=self.store(64 * MIB))
+        self.put(b"x", "3" * 32, self.store(1 << 50))
+        self.put(b"x", "4" * 32, self.store(64 * MIB))
         self.assertEqual(self.config()["max_bytes"], 128 * MIB)
         client = self.nats.client()
         client.request("$JS.API.STREAM.DELETE.OBJ_test")
         client.close()
-        self.put(b"x", store=self.store(1 << 33))
+        self.put(b"x", "5" * 32, self.store(1 << 33))
         self.assertEqual(self.config()["max_bytes"], 1 << 30)
 
     def test_relays_make_the_bucket_at_once(self) -> None:

@@ -47,6 +47,10 @@ class SentFileStoreTests(SynchronousTestCase):
         self.assertEqual((self.files.totals(), self.files.missing([file.id])), (Totals(1, 4096, 0), []))
         self.assertTrue(self.files.store(file.id))
         self.assertEqual((self.files.find(file.id), self.files.arriving()), (file, []))
+        self.files.add(file_of(2), BOUNDS)
+        self.assertEqual(self.files.found([file.id, file_of(2).id, file_of(3).id]), [file])
+        removed = [self.files.remove_unstored(each) for each in (file.id, file_of(2).id, file_of(2).id)]
+        self.assertEqual(removed, [False, True, False])
         self.assertEqual((self.files.remove(file.id), self.files.remove(file.id)), (True, False))
         self.assertEqual((self.files.find(file.id), self.files.totals()), (None, Totals(0, 0, 0)))
         self.assertFalse(self.files.store(file.id))

@@ -9,7 +9,8 @@ not leaves bytes without a record, or a record that is never stored: ``SharedFil
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence, Set
+import errno
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
@@ -54,13 +55,16 @@ _RETRY_AFTER_S = 5
 class Objects(Protocol):
     """The object store. Its methods fail with ``Busy`` where the engine does not answer."""
 
-    def put(self, file_id: str, size_bytes: int, read: Callable[[int, int], Awaitable[bytes]], /) -> Awaitable[None]:
+    def put(self, file_id: str, size_bytes: int, read: Callable[[int, int], Awaitable[bytes]], /) -> Awaitable[bool]:
         """Stores an object, all of it; what was stored of it is not removed where it fails.
 
         Args:
             file_id: its name.
             size_bytes: how long it is.
             read: returns bytes from a position on.
+
+        Returns:
+            whether it is stored; it is not where there is something of it already, or another relay does so.
 
         Raises:
             Busy: the engine does not answer.
@@ -84,12 +88,21 @@ class Objects(Protocol):
             Busy: the engine does not answer.
         """
 
-    def names(self) -> Awaitable[set[str]]:
-        """Returns the names of all objects of which there is anything.
+    def names(self, file_id: str | None = None, /) -> Awaitable[Mapping[str, int | None]]:
+        """Returns of which objects there is anything.
+
+        Args:
+            file_id: which one is looked for; None for all.
+
+        Returns:
+            how many pieces of each there are; None where nothing says what they are.
 
         Raises:
             Busy: the engine does not answer.
         """
+
+    def pieces(self, size_bytes: int, /) -> int:
+        """Returns how many pieces an object of some length has."""
 
 
 class SharedFiles(Files):
@@ -183,7 +196,8 @@ class SharedFiles(Files):
                 self._remove_later()
             await self._add(record)
             try:
-                await self._put(owner, await self.on_disk(owner, writer.reader), record)
+                if not await self._put(owner, await self.on_disk(owner, writer.reader), record):
+                    raise Busy(_REMOVED, _RETRY_AFTER_S)
                 self._recognise(bearer)
                 if not await self.on_sql(self._rows.store, record.id):
                     raise Busy(_REMOVED, _RETRY_AFTER_S)
@@ -208,13 +222,13 @@ class SharedFiles(Files):
         if lacking:
             raise no_room(lacking, self.quotas.limits)
 
-    async def _put(self, owner: FileOwner, reader: FileReader, record: StoredFile) -> None:
+    async def _put(self, owner: FileOwner, reader: FileReader, record: StoredFile) -> bool:
         try:
-            await self._put_from(owner, reader, record)
+            return await self._put_from(owner, reader, record)
         finally:
             reader.close()
 
-    def _put_from(self, owner: FileOwner, reader: FileReader, record: StoredFile) -> Awaitable[None]:
+    def _put_from(self, owner: FileOwner, reader: FileReader, record: StoredFile) -> Awaitable[bool]:
         return self._objects.put(
             record.id, record.size, lambda start, count: self.on_disk(owner, reader.read, start, count)
         )
@@ -264,7 +278,10 @@ class SharedFiles(Files):
             return True
         if not await self.on_sql(self._rows.adopt, file):
             return False
-        await self._put_from(FileOwner(""), reader, file)
+        if not await self._put_from(FileOwner(""), reader, file):
+            await self._objects.remove(file.id)  # what an attempt has left that failed
+            if not await self._put_from(FileOwner(""), reader, file):
+                raise Busy(_REMOVED, _RETRY_AFTER_S)
         if not await self.on_sql(self._rows.store, file.id, is_of_before=True):
             raise Busy(_REMOVED, _RETRY_AFTER_S)
         return True
@@ -371,28 +388,63 @@ class SharedFiles(Files):
         """Does nothing: the rows of a guest's files change with the account."""
 
     async def sweep(self, *, acts: bool) -> None:
-        """See ``Files``."""
+        """See ``Files``; a relay that may know too little of what was removed does it later."""
+        if not self._is_ready():
+            return
         if self._unstored:
             self._remove_later()
         try:
+            kept = (
+                self._cache.kept()
+            )  # before the names are read: a copy that comes later is of an object that may, too
             names = await self._objects.names()
-            await self._restore(names)
+            await self._restore(kept, names)
             if acts:
                 await self._sweep(names)
         except (Busy, NoRoom):
             """The next one does it."""
+        except Exception:
+            events.FILES_FAULT.failure()  # what else is done once an hour is done all the same
 
-    async def _restore(self, names: Set[str]) -> None:
-        """Puts back what the object store has lost, as far as there are copies here."""
+    async def _restore(self, kept: Sequence[str], names: Mapping[str, int | None]) -> None:
+        """Puts back what the object store has lost, or a part of it, as far as there are copies here."""
         count = 0
-        for file_id in set(self._cache.kept()) - names:
-            file = await self.on_sql(self._rows.find, file_id)
-            reader = None if file is None else await self._disk.run("", _nothing, self._cache.reader, file_id)
-            if file is not None and reader is not None:
-                await self._put(FileOwner(""), reader, file)
-                count += 1
+        for begin in range(0, len(kept), CHECKED_AT_ONCE):
+            for file in await self.on_sql(self._rows.found, kept[begin : begin + CHECKED_AT_ONCE]):
+                if not self._is_whole(file, names):
+                    count += await self._put_back_or_forget(file)
         if count:
             events.FILES_RESTORED.log(count=count)
+
+    async def _put_back(self, file: StoredFile) -> bool:
+        """Puts one file back, if it is missing yet and was not removed; returns whether it did."""
+        left = await self._objects.names(file.id)
+        if self._is_whole(file, left):
+            return False  # another relay was faster
+        if await self.on_sql(self._rows.confirm_missing, [file.id]):
+            return False  # what is behind the log here will tell
+        reader = await self._disk.run("", _nothing, self._cache.reader, file.id)
+        if reader is None:
+            return False
+        try:
+            if left:
+                await self._objects.remove(file.id)  # its pieces would be between the others
+            return await self._put(FileOwner(""), reader, file)
+        finally:
+            reader.close()
+
+    async def _put_back_or_forget(self, file: StoredFile) -> bool:
+        """As ``_put_back``; a copy that cannot be read leaves the others to be put back, and a damaged one goes."""
+        try:
+            return await self._put_back(file)
+        except OSError as error:
+            events.FILE_COPY_BAD.log(file=file.id, cause=cause_text(error))
+            if error.errno in (None, errno.EIO):  # not where open files are used up, for one
+                await self._disk.run("", _nothing, self._cache.forget, [file.id])
+            return False
+
+    def _is_whole(self, file: StoredFile, names: Mapping[str, int | None]) -> bool:
+        return names.get(file.id) == self._objects.pieces(file.size)
 
     async def _sweep(self, found: Iterable[str]) -> None:
         """Removes what relays have left that ended while files arrived; is told the names of all objects."""
@@ -401,7 +453,8 @@ class SharedFiles(Files):
         late = sorted(arriving & self._arrived_before)
         self._arrived_before = arriving
         for file_id in late:
-            await self._remove(file_id)
+            if await self.on_sql(self._rows.remove_unstored, file_id):
+                await self._objects.remove(file_id)
         # A record is there before any byte, so what has none at this moment, which is behind that of the names, has
         # been removed. The log says so: a relay that no longer decides may not know of a record.
         names = sorted(found)

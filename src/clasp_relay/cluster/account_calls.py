@@ -80,7 +80,10 @@ ASKED: Mapping[str, tuple[type[Any], tuple[str, ...]]] = {
     ),
     "audit": (AuditStore, ("trim",)),
     "push": (PushStore, ("add", "remove")),
-    "files": (SentFileStore, ("add", "adopt", "store", "note_read", "remove", "confirm_missing")),
+    "files": (
+        SentFileStore,
+        ("add", "adopt", "store", "note_read", "remove", "remove_unstored", "confirm_missing"),
+    ),
     "rows": (RowStore, ("put", "put_base")),
 }
 """The methods that are asked, by the part of the store that has them.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, urlsafe_b64decode, urlsafe_b64encode
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
 from typing import Any, NoReturn, Protocol
@@ -31,6 +32,8 @@ LEAST_BYTES = 64 * 1024 * 1024
 """A bucket that would be smaller is not made."""
 
 NO_MESSAGE = 10037
+OTHER_BEFORE = 10071
+"""Another message of the subject is the last one."""
 IN_USE = 10058
 NO_STREAM = 10059
 NO_REPLICAS = 10074
@@ -102,18 +105,23 @@ class ObjectStore:
 
     # As ``Objects`` says
 
-    async def put(self, file_id: str, size_bytes: int, read: Callable[[int, int], Awaitable[bytes]]) -> None:
-        """Stores an object, all of it."""
+    async def put(self, file_id: str, size_bytes: int, read: Callable[[int, int], Awaitable[bytes]]) -> bool:
+        """Stores an object, all of it; returns False where there is something of it already, or another relay does so.
+
+        Each piece names the one that it follows, so those of two relays are never mixed.
+        """
         await self._find_bucket()
         digest, attempt = sha256(), uuid4().hex
-        count = first_seq = 0
+        count = first_seq = seq = 0
         for start in range(0, size_bytes, PIECE_BYTES):
             data = await read(start, min(PIECE_BYTES, size_bytes - start))
             if len(data) != min(PIECE_BYTES, size_bytes - start):
                 raise OSError(f"{file_id} is shorter than its record says")
             digest.update(data)
-            # By this id JetStream knows a piece again that is sent twice, since the answer was late.
-            seq = await self._append(self._pieces(file_id), data, {"Nats-Msg-Id": f"{attempt}.{count}"})
+            found = await self._append_piece(self._pieces(file_id), data, f"{attempt}.{count}", seq)
+            if found is None:
+                return False
+            seq = found
             first_seq = first_seq or seq
             count += 1
         about = {
@@ -126,7 +134,8 @@ class ObjectStore:
             "options": {"max_chunk_size": PIECE_BYTES},
             "metadata": {"first_seq": str(first_seq)},
         }
-        await self._append(self._about(file_id), json.dumps(about).encode(), {"Nats-Rollup": "sub"})
+        self._seq(await self._ask(self._about(file_id), json.dumps(about).encode(), {"Nats-Rollup": "sub"}))
+        return True
 
     async def get(self, file_id: str, write: Callable[[bytes], Awaitable[None]]) -> bool:
         """Gives the bytes of an object in order; returns whether all came, and are those that were stored."""
@@ -157,22 +166,40 @@ class ObjectStore:
             if _code(answer) not in (None, NO_STREAM):
                 self._fail(answer)
 
-    async def names(self) -> set[str]:
-        """Returns the names of all objects of which there is anything."""
-        names: set[str] = set()
+    def pieces(self, size_bytes: int) -> int:
+        """Returns how many pieces an object of some length has."""
+        return -(-size_bytes // PIECE_BYTES)
+
+    async def names(self, file_id: str | None = None) -> dict[str, int | None]:
+        """Returns how many pieces of each object there are; None where nothing says what they are."""
+        pieces: Counter[str] = Counter()
+        ends: set[str] = set()
+        filters = [f"$O.{self._bucket}.>"] if file_id is None else [self._about(file_id), self._pieces(file_id)]
+        for each in filters:
+            for subject, count in (await self._subjects(each)).items():
+                _, _, kind, token = subject.split(".", 3)
+                if kind == "C":
+                    pieces[token] += count
+                elif (name := _name_of(token)) is not None:
+                    ends.add(name)
+        return {name: pieces[name] if name in ends else None for name in pieces.keys() | ends}
+
+    async def _subjects(self, which: str) -> dict[str, int]:
+        """Returns how many messages there are of each subject that a filter lets through."""
+        found: dict[str, int] = {}
         offset, total = 0, 1
         while offset < total:
-            body = json.dumps({"subjects_filter": f"$O.{self._bucket}.>", "offset": offset}).encode()
+            body = json.dumps({"subjects_filter": which, "offset": offset}).encode()
             answer = await self._ask(f"$JS.API.STREAM.INFO.{self._stream}", body)
             if _code(answer) == NO_STREAM:
-                return set()
+                return {}
             if _code(answer) is not None:
                 self._fail(answer)
             subjects = answer["state"].get("subjects") or {}
-            names.update(filter(None, map(_name_of, subjects)))
+            found |= subjects
             offset += len(subjects) or total
             total = int(answer.get("total", 0))
-        return names
+        return found
 
     # The bucket
 
@@ -239,21 +266,36 @@ class ObjectStore:
 
     # Requests
 
-    async def _append(self, subject: str, data: bytes, headers: Mapping[str, str]) -> int:
+    async def _append_piece(self, subject: str, data: bytes, piece_id: str, previous_seq: int) -> int | None:
+        """Appends a piece behind another one, and returns its number; None where another message is behind that."""
+        headers = {"Nats-Msg-Id": piece_id, "Nats-Expected-Last-Subject-Sequence": str(previous_seq)}
         answer = await self._ask(subject, data, headers)
-        if _code(answer) is not None:
-            self._fail(answer)
+        if _code(answer) != OTHER_BEFORE:
+            return self._seq(answer)
+        # It may be this one, which was sent twice, since the answer was late.
+        answer = await self._get({"last_by_subj": subject})
+        if _code(answer) in (NO_MESSAGE, NO_STREAM):
+            return None
+        self._check(answer)
+        message = answer["message"]
+        return int(message["seq"]) if piece_id.encode() in b64decode(message.get("hdrs", "")) else None
+
+    def _seq(self, answer: Mapping[str, Any]) -> int:
+        """Returns the number of a message that was appended."""
+        self._check(answer)
         return int(answer["seq"])
 
     async def _message(self, which: dict[str, object]) -> tuple[int, bytes] | None:
         """Returns number and bytes of a message, asked of the server that has all; None where there is none."""
-        answer = await self._ask(f"$JS.API.STREAM.MSG.GET.{self._stream}", json.dumps(which).encode())
+        answer = await self._get(which)
         if _code(answer) in (NO_MESSAGE, NO_STREAM):
             return None
-        if _code(answer) is not None:
-            self._fail(answer)
+        self._check(answer)
         message = answer["message"]
         return int(message["seq"]), b64decode(message.get("data", ""))
+
+    async def _get(self, which: dict[str, object]) -> dict[str, Any]:
+        return await self._ask(f"$JS.API.STREAM.MSG.GET.{self._stream}", json.dumps(which).encode())
 
     async def _ask(self, subject: str, payload: bytes, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Makes a request until it is answered, or for a few seconds.
@@ -289,6 +331,10 @@ class ObjectStore:
                 self._waiting.discard(done)
         return None
 
+    def _check(self, answer: Mapping[str, Any]) -> None:
+        if _code(answer) is not None:
+            self._fail(answer)
+
     def _fail(self, answer: Mapping[str, Any]) -> NoReturn:
         self._has_bucket = False
         text = str(answer["error"].get("description", answer["error"]))
@@ -310,11 +356,8 @@ def _lacks_room(answer: Mapping[str, Any]) -> bool:
     return code in NO_ROOM or (code == NO_PEERS and "storage" in str(answer["error"].get("description")))
 
 
-def _name_of(subject: str) -> str | None:
-    """Returns the name of the object that a message is of; None where it is of none."""
-    _, _, kind, token = subject.split(".", 3)
-    if kind == "C":
-        return token
+def _name_of(token: str) -> str | None:
+    """Returns the name of an object as the end of a subject has it; None where it is none."""
     try:
         return urlsafe_b64decode(token).decode()
     except ValueError:

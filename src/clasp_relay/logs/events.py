@@ -220,6 +220,12 @@ FILE_LOST = Event(
     "file {file} is not in the cluster's object store, or damaged there: it cannot be read; put back a backup of"
     " nats-server's store_dir, or have it sent again",
 )
+FILE_COPY_BAD = Event(
+    "file.copy_bad",
+    "warn",
+    "storage",
+    "the cluster's object store has lost file {file}, and this relay's copy cannot be read: {cause}",
+)
 FILES_REMOVED = Event(
     "files.removed",
     "info",

@@ -114,6 +114,10 @@ class SentFileStore:
         """Removes the record of a file; returns whether there was one."""
         return self._db.execute("DELETE FROM sent_files WHERE id = ?", (file_id,)).rowcount == 1
 
+    def remove_unstored(self, file_id: str) -> bool:
+        """Removes the record of a file if it is not stored; returns whether there was one."""
+        return self._db.execute("DELETE FROM sent_files WHERE id = ? AND NOT is_stored", (file_id,)).rowcount == 1
+
     def confirm_missing(self, file_ids: Sequence[str]) -> list[str]:
         """As ``missing``: what the relay that decides says holds for ever."""
         return self.missing(file_ids)
@@ -141,6 +145,10 @@ class SentFileStore:
         """Returns the record of a file that is stored; None where there is none."""
         row = self._db.execute(f"{_FILE} WHERE id = ? AND is_stored", (file_id,)).fetchone()
         return None if row is None else StoredFile(*row)
+
+    def found(self, file_ids: Sequence[str]) -> list[StoredFile]:
+        """Returns the records of those of some files that are stored."""
+        return [file for file in map(self.find, file_ids) if file is not None]
 
     def missing(self, file_ids: Sequence[str]) -> list[str]:
         """Returns which of some files have no record, stored or not."""
