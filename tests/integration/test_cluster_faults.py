@@ -72,6 +72,9 @@ class StreamTests(SynchronousTestCase):
         set_back(server, copy)
         server.start()
         server.wait()
+        self.cluster.wait()
+        # What is appended next finds it: here that a session has begun.
+        self.assertEqual(shown(self.cluster.decider), before)
         wait_until(lambda: self.alarms() > 0, f"an alarm: {self.cluster}")
         self.cluster.wait()
         for member in self.cluster.members:
