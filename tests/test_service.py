@@ -16,6 +16,7 @@ from clasp_relay.errors import CloseCode, ErrorCode, StartError
 from clasp_relay.lifecycle import RelayService
 from clasp_relay.service import BURST_FACTOR, MESSAGES_PER_SECOND, _decider, make_service
 from clasp_relay.settings import Settings
+from clasp_relay.wire.clasp import ClaspCodec
 from clasp_relay.wire.messages import Error, Set
 from clasp_relay.wire.values import encode_value
 from tests.access.test_permissions import AuthWorld
@@ -49,6 +50,18 @@ class MakeServiceTests(SynchronousTestCase):
                     assert session.outbox.closed is not None
                     self.assertEqual(session.outbox.closed[0], CloseCode.POLICY_VIOLATION)
                     self.assertIn("token", session.outbox.closed[1])
+
+    def test_sessions_of_one_ipv6_network_take_turns_together(self) -> None:
+        """With accounts, and in open mode, where their address counts as nothing; others have turns of their own."""
+        for auth_port in (0, 7350):
+            with self.subTest(auth_port=auth_port):
+                relay = self.service(auth_port=auth_port).relay
+                one, same, other, v4, local = (
+                    relay.connect(Wire(), peer, ClaspCodec()).lane
+                    for peer in ("2001:db8::1", "2001:db8::ffff:2", "2001:db8:0:1::1", "192.0.2.1", "")
+                )
+                self.assertEqual((one, local), (same, ""))
+                self.assertEqual(len({one, other, v4}), 3)
 
     def test_message_rate_is_the_options_or_the_policys_or_the_default(self) -> None:
         """In that order; 0 is off, and in open mode there is none."""

@@ -247,6 +247,7 @@ def _relay(
         history,
         reader or memory,
     )
+    relay.group_of = address_group
     if relay.keeping is not None:
         if memory is not None:
             memory.attach(relay.keeping)

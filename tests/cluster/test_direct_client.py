@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
+from nats.aio.subscription import Subscription
 from nats.errors import MaxPayloadError
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -55,6 +58,29 @@ class DirectClientTests(SynchronousTestCase):
 
         self.connected(work)
         self.assertEqual(heard, [(b"a.1", b"one"), (b"a.2", b"two"), (b"a.3", b"three"), (b"a.4", b"")])
+
+    def test_who_listens_twice_at_once_hears_once(self) -> None:
+        """And nothing any more once that is ended, also where that is asked for meanwhile."""
+        heard: list[bytes] = []
+
+        async def work(client: DirectClient) -> None:
+            subscribe = client.subscribe
+
+            async def slowly(*args: Any, **kwargs: Any) -> Subscription:
+                await asyncio.sleep(0)
+                return await subscribe(*args, **kwargs)
+
+            with mock.patch.object(client, "subscribe", slowly):
+                await asyncio.gather(*(client.listen("a", lambda _, data: heard.append(data)) for _ in range(2)))
+                await client.publish("a", b"one")
+                await client.flush()
+                await asyncio.gather(client.leave("a"), client.listen("a", lambda *_: None), client.leave("a"))
+            await client.publish("a", b"two")
+            await client.flush()
+            self.assertEqual((client._listening, client._listeners, client._subs), ({}, {}, {}))
+
+        self.connected(work)
+        self.assertEqual(heard, [b"one"])
 
     def test_more_than_the_connection_takes_is_waited_for(self) -> None:
         """Nothing is lost, and what waits stays bounded; the server is asked to read nothing meanwhile."""

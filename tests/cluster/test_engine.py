@@ -6,12 +6,14 @@ import contextlib
 import json
 import os
 import queue
+import random
 import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
@@ -399,10 +401,25 @@ class EngineTests(SynchronousTestCase):
             return await reaches_log(url)
 
         self.patch(engine, "_reaches_log", look)
-        engine._note_answer(is_there=False)
-        wait_until(lambda: bool(looked) and not engine._is_looking, "the other server was looked at")
+        with mock.patch.object(engine, "_api_answer", side_effect=TimeoutError):
+            engine._note_answer(is_there=False)
+            wait_until(lambda: bool(looked) and not engine._is_looking, "the other server was looked at")
         self.assertEqual(self.states, [True])
         self.assertIsNotNone(self.loop.ask(engine.bounds))
+
+    def test_a_server_is_kept_that_answers_about_the_log_again(self) -> None:
+        """It is asked first; what others ask of it, and is not answered, is no reason to leave it either."""
+        self.patch(engine_module, "ELSEWHERE_S", 0.5)
+        self.patch(random, "sample", lambda urls, _count: list(urls))
+        self.nats.start()
+        other = self.scripted(has_log=True)
+        engine = self.start(self.engine(more=(other.url,)))
+        self.loop.until(lambda: engine.is_connected)
+        self.assertIsNone(self.loop.ask(lambda done: engine.request("nobody.listens", b"", None, done)))
+        self.assertIsNone(engine._silent_since_s)
+        engine._note_answer(is_there=False)
+        wait_until(lambda: engine._silent_since_s is None and not engine._is_looking, "its own server was asked")
+        self.assertEqual((other.taken, self.states), (0, [True]))
 
     def test_servers_that_others_tell_of_get_the_password(self) -> None:
         """One URL is enough where the servers know each other; it holds after that server's end, too."""

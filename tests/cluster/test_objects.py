@@ -232,6 +232,22 @@ class ObjectStoreTests(SynchronousTestCase):
         self.put(data)
         self.assertEqual((len(lost), self.get()), (2, data))
 
+    def test_answer_that_holds_for_a_moment_only_is_as_good_as_none(self) -> None:
+        """The first time of a piece is on its way yet, or the servers elect a leader."""
+        data = some_bytes(1, 2 * PIECE_BYTES)
+        request = self.engine.request
+        codes = [10158, 10008, 10009]
+
+        def refusing(subject: str, payload: bytes, headers: Any, done: Callable[[Any], None]) -> None:
+            def answered(answer: Any) -> None:
+                done({"error": {"err_code": codes.pop()}} if len(payload) == PIECE_BYTES and codes else answer)
+
+            request(subject, payload, headers, answered)
+
+        self.patch(self.engine, "request", refusing)
+        self.put(data)
+        self.assertEqual((codes, self.get()), ([], data))
+
     def test_engine_that_is_away_is_waited_for_some_seconds(self) -> None:
         """Then whoever asks is told."""
         self.patch(module, "WAITS_S", 0.3)

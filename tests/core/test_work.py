@@ -11,9 +11,8 @@ from tests.core.world import WorldClock
 class Owner:
     """A session, as far as its work is concerned."""
 
-    def __init__(self, origin: str, peer: str = "") -> None:
-        self.origin = origin
-        self.peer = peer
+    def __init__(self, lane: str) -> None:
+        self.lane = lane
 
 
 class WorkTests(SynchronousTestCase):
@@ -53,20 +52,18 @@ class WorkTests(SynchronousTestCase):
         self.assertEqual(self.after(), (["a0", "a1", "b0", "later0"], 5))
 
     def test_owners_of_one_address_have_one_place_together(self) -> None:
-        """However many they are; an owner is whoever stands last. In open mode addresses count as nothing else."""
-        for crowd in (Owner("192.0.2.1"), Owner("", "192.0.2.1")):
-            self.done.clear()
-            for number in range(50):
-                owner = Owner(crowd.origin, crowd.peer)
-                self.work.add(("a", owner) if number % 2 else owner, self.pieces(f"crowd{number}-", 2))
-            for name, other in (("other", Owner("192.0.2.2")), ("open", Owner("", "192.0.2.2")), ("none", Owner(""))):
-                self.work.add(other, self.pieces(name, 2))
-            self.after()
-            for name in ("other1", "none1"):
-                self.assertLess(self.done.index(name), 10)
-            self.assertEqual([name for name in self.done if name.endswith("-0")], [f"crowd{n}-0" for n in range(50)])
-            self.assertLess(self.done.index("crowd49-0"), self.done.index("crowd1-1"), "they take turns, too")
-            self.assertEqual(len(self.done), 106)
+        """However many they are; an owner is whoever stands last."""
+        for number in range(50):
+            owner = Owner("192.0.2.1")
+            self.work.add(("a", owner) if number % 2 else owner, self.pieces(f"crowd{number}-", 2))
+        for name, other in (("other", Owner("192.0.2.2")), ("none", Owner(""))):
+            self.work.add(other, self.pieces(name, 2))
+        self.after()
+        for name in ("other1", "none1"):
+            self.assertLess(self.done.index(name), 10)
+        self.assertEqual([name for name in self.done if name.endswith("-0")], [f"crowd{n}-0" for n in range(50)])
+        self.assertLess(self.done.index("crowd49-0"), self.done.index("crowd1-1"), "they take turns, too")
+        self.assertEqual(len(self.done), 104)
 
     def test_piece_that_takes_longer_than_it_says_counts_by_the_clock(self) -> None:
         """The last one of a work, too, which says nothing. The rest waits for the next turn."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from threading import Thread
 from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.storage import file_cache as module
 from clasp_relay.storage.file_cache import FileCache
-from clasp_relay.storage.files import FileWriter
+from clasp_relay.storage.files import FileFolder, FileReader, FileWriter
 
 
 def id_of(number: int) -> str:
@@ -83,6 +84,23 @@ class FileCacheTests(SynchronousTestCase):
         self.cache = FileCache(self.folder, 2 * 4096)
         self.assertEqual(self.cache.load(), [id_of(3), id_of(1)])
         self.assertEqual((self.on_disk(), self.cache.kept()), ([1, 3], [id_of(3), id_of(1)]))
+
+    def test_copy_that_comes_while_it_is_looked_for_counts(self) -> None:
+        """Another thread keeps it between the look into the folder and the count."""
+        threads: list[Thread] = []
+        reader = FileFolder.reader
+
+        def look(folder: FileFolder, file_id: str) -> FileReader | None:
+            found = reader(folder, file_id)
+            threads.append(Thread(target=self.keep, args=(1,)))
+            threads[0].start()
+            threads[0].join(0.2)
+            return found
+
+        with mock.patch.object(FileFolder, "reader", look):
+            self.assertIsNone(self.cache.reader(id_of(1)))
+        threads[0].join()
+        self.assertEqual((self.on_disk(), self.cache.count, self.cache.bytes), ([1], 1, 4096))
 
     def test_copies_are_forgotten(self) -> None:
         """What is not there neither hurts nor counts."""

@@ -30,6 +30,8 @@ class DirectClient(Client):
         self._listening: dict[str, Subscription] = {}
         self._listeners: dict[int, Callable[[bytes, bytes], None]] = {}
         """By the numbers of their subscriptions."""
+        self._changing = asyncio.Lock()
+        """Held while a subscription begins or ends, so that none does so twice."""
 
     async def listen(self, subject: str, listener: Callable[[bytes, bytes], None]) -> None:
         """Subscribes, also at each connection to come; does nothing where that was done.
@@ -38,21 +40,22 @@ class DirectClient(Client):
             subject: to what.
             listener: called with the subject and the payload of each message, from where it is read.
         """
-        if subject in self._listening:
-            return
 
         async def heard(message: Any) -> None:
             listener(message.subject.encode(), message.data)
 
-        subscription = self._listening[subject] = await self.subscribe(subject, cb=heard)
-        self._listeners[subscription._id] = listener
+        async with self._changing:
+            if subject not in self._listening:
+                subscription = self._listening[subject] = await self.subscribe(subject, cb=heard)
+                self._listeners[subscription._id] = listener
 
     async def leave(self, subject: str) -> None:
         """Ends what ``listen`` began; does nothing where nobody listens."""
-        subscription = self._listening.pop(subject, None)
-        if subscription is not None:
-            del self._listeners[subscription._id]
-            await subscription.unsubscribe()
+        async with self._changing:
+            subscription = self._listening.pop(subject, None)
+            if subscription is not None:
+                del self._listeners[subscription._id]
+                await subscription.unsubscribe()
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         listener = self._listeners.get(sid)

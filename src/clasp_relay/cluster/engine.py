@@ -291,6 +291,8 @@ class NatsEngine:
     ) -> None:
         """Makes a request whose answer is JSON, and calls with it; with None where there is none.
 
+        Such an answer, or none, says nothing about the log: another stream may have no leader, or be slow.
+
         Args:
             subject: what is asked.
             payload: the request's.
@@ -500,6 +502,8 @@ class NatsEngine:
         assert client is not None, "asked without a client"
         try:
             own = client.connected_url
+            if await self._own_reaches_log():
+                return
             for uri in client.servers:
                 if own is None or self._silent_since_s is None:
                     return
@@ -508,6 +512,13 @@ class NatsEngine:
                     return
         finally:
             self._is_looking, self._silent_since_s = False, None
+
+    async def _own_reaches_log(self) -> bool:
+        """Tells whether the server that is connected answers about the log by now."""
+        try:
+            return _code(await self._api_answer(f"STREAM.INFO.{self._name}")) not in CUT_OFF
+        except (NatsError, TimeoutError, OSError, ValueError):
+            return False
 
     async def _leave(self, client: Client, uri: ParseResult) -> None:
         """Connects to another server, if the one that is there has not answered meanwhile."""
@@ -655,20 +666,22 @@ class NatsEngine:
         return answer
 
     async def _api_answer(self, what: str, body: bytes = b"") -> dict[str, Any]:
-        return await self._request(f"$JS.API.{what}", body)
+        """Asks about the log, and notes whether that was answered."""
+        try:
+            found = await self._request(f"$JS.API.{what}", body)
+        except (NatsError, TimeoutError):
+            self._note_answer(is_there=False)
+            raise
+        self._note_answer(is_there=_code(found) not in CUT_OFF)
+        return found
 
     async def _request(self, subject: str, body: bytes, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
         client = self._client
         if client is None or not client.is_connected:
             raise ValueError("no connection")
-        try:
-            sent = None if headers is None else {**headers}
-            answer = await client.request(subject, body, timeout=ANSWER_S, headers=sent)
-        except (NatsError, TimeoutError):
-            self._note_answer(is_there=False)
-            raise
+        sent = None if headers is None else {**headers}
+        answer = await client.request(subject, body, timeout=ANSWER_S, headers=sent)
         found: dict[str, Any] = json.loads(answer.data)
-        self._note_answer(is_there=_code(found) not in CUT_OFF)
         return found
 
 

@@ -38,6 +38,8 @@ IN_USE = 10058
 NO_STREAM = 10059
 NO_REPLICAS = 10074
 NO_PEERS = 10005
+NOT_NOW = (10008, 10009, 10158)
+"""The servers do not reach each other, or a piece with this id is on its way: as good as no answer."""
 NO_ROOM = (10002, 10023, 10047, 10077, 10122)
 """The server, the account or the bucket has no room for more."""
 
@@ -306,7 +308,7 @@ class ObjectStore:
         end_s = self._monotonic_s() + WAITS_S
         while not self._is_over:
             answer = await self._until(lambda done: self._engine().request(subject, payload, headers, done))
-            if answer is not None:
+            if answer is not None and _code(answer) not in NOT_NOW:
                 return answer
             if self._monotonic_s() >= end_s:
                 break

@@ -185,6 +185,8 @@ class Relay:
         self.origin_of: Callable[[str], str] = _no_origin
         """What a client address counts as where shares are counted; several addresses may be one client's. To be set
         before the first session connects; without it no address is counted."""
+        self.group_of: Callable[[str], str] = _as_it_is
+        """Which client addresses are one client's, where none is counted: they take turns together. Likewise."""
         self.when_gone: Callable[[str], None] = _untold
         """Is called with a subject whose last session has ended; with none in open mode. To be set early, too."""
         self.when_began: Callable[[Session], None] = _unseen
@@ -209,7 +211,9 @@ class Relay:
             peer: the client's address.
             codec: the protocol that it speaks.
         """
-        return Session(self._new_id(), outbox, peer, codec, self.clock.now_us(), self.origin_of(peer))
+        origin = self.origin_of(peer)
+        group = "" if origin else self.group_of(peer)
+        return Session(self._new_id(), outbox, peer, codec, self.clock.now_us(), origin, group)
 
     def disconnect(self, session: Session, cause: str = "the connection ended") -> None:
         """Ends a session and forgets all that hung on it; params and scheduled bundles stay. May be repeated.
@@ -614,6 +618,10 @@ def _forget_held(session: Session, waiting: deque[Held]) -> None:
 
 def _no_origin(_peer: str) -> str:
     return ""
+
+
+def _as_it_is(peer: str) -> str:
+    return peer
 
 
 def _unseen(_session: Session) -> None:

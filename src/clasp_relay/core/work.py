@@ -54,8 +54,8 @@ class Work:
         """Adds work behind all other work of its owner.
 
         Args:
-            owner: who causes it: a session, mostly, or a tuple that ends with one. Its ``origin`` is what its client
-                address counts as.
+            owner: who causes it: a session, mostly, or a tuple that ends with one. Its ``lane`` is what its client
+                address counts as (``core.lanes``).
             pieces: the work.
         """
         lane = _lane_of(owner)
@@ -116,9 +116,6 @@ class Work:
 
 
 def _lane_of(owner: object) -> object:
-    """Returns what owners share that have one place in the turn together; an owner without an address is alone.
-
-    In open mode, where a client address counts as nothing, the address itself.
-    """
+    """Returns what owners share that have one place in the turn together; an owner without an address is alone."""
     who = owner[-1] if isinstance(owner, tuple) else owner
-    return getattr(who, "origin", "") or getattr(who, "peer", "") or owner
+    return getattr(who, "lane", "") or owner

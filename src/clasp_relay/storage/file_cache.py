@@ -68,8 +68,8 @@ class FileCache(FileFolder):
 
     def reader(self, file_id: str) -> FileReader | None:
         """Opens a copy to read, which is then the last to go; None where there is none."""
-        found = super().reader(file_id)
         with self._lock:
+            found = super().reader(file_id)
             size_bytes = self._sizes.pop(file_id, None)
             if found is None:
                 self.bytes -= size_bytes or 0

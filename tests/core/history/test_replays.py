@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
+from unittest import mock
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -415,6 +416,20 @@ class OrderTests(ReplayCase):
             client.leave()
         self.go_on()
         self.assertEqual(self.waiting_replays(), 0)
+
+    def test_fault_about_one_page_keeps_no_other_from_being_read(self) -> None:
+        """Those that wait have their turn all the same."""
+        self.say(1)
+        crowd = [self.world.join() for _ in range(replays.READS_AT_ONCE + 1)]
+        for client in crowd:
+            client.send(Replay("/kept/a", limit=1))
+        self.world.turn()
+        self.assertEqual(len(self.waiting), replays.READS_AT_ONCE)
+        with mock.patch.object(crowd[0].session.outbox, "send_snapshot", side_effect=ValueError("broken")):
+            self.assertRaises(ValueError, self.waiting.pop(0))
+        self.assertEqual(len(self.waiting), replays.READS_AT_ONCE)
+        self.go_on()
+        self.assertEqual(heard(crowd[-1].hear()[:1]), [("/kept/a", 1)])
 
     def test_session_that_ends_is_sent_nothing_more(self) -> None:
         """And its REPLAYs are forgotten, in whatever step they are."""

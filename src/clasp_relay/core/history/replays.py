@@ -184,7 +184,7 @@ class Replays:
             then: told the page; None when it cannot be read. Not called for a session that has ended meanwhile.
         """
         self._reads[answer] = asked, then
-        self._to_read.add(answer, answer.origin or answer)
+        self._to_read.add(answer, answer.lane or answer)
         self._read_next()
 
     def _read_next(self) -> None:
@@ -197,9 +197,11 @@ class Replays:
 
     def _was_read(self, answer: _Answer, then: Callable[[Page | None], None], page: Page | None) -> None:
         self._at_work -= 1
-        if answer.is_wanted:
-            then(page)
-        self._read_next()
+        try:
+            if answer.is_wanted:
+                then(page)
+        finally:
+            self._read_next()
 
     def view(self, session: Session, pattern: Pattern, address: str) -> tuple[HiddenKeys, object]:
         """Returns how a session sees an address today, and what names all addresses that are decided alike."""
@@ -224,7 +226,7 @@ class _Answer:
     def __init__(self, replays: Replays, session: Session, pattern: Pattern, message: Replay) -> None:
         self._replays = replays
         self._session = session
-        self.origin = session.origin or session.peer
+        self.lane = session.lane
         """Whose turn its work takes; see ``core.work``."""
         self._pattern = pattern
         self._limit = min(message.limit or DEFAULT_LIMIT, MAX_LIMIT)

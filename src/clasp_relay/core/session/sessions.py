@@ -145,6 +145,7 @@ class Session:
         codec: the protocol that it speaks.
         connected_us: the Unix time in µs.
         origin: what its client address counts as (``Relay.origin_of``).
+        group: what it takes turns with where that counts as nothing, as in open mode (``Relay.group_of``).
     """
 
     __slots__ = (
@@ -157,6 +158,7 @@ class Session:
         "door",
         "errors",
         "features",
+        "group",
         "hears_itself",
         "held",
         "hello_us",
@@ -179,12 +181,20 @@ class Session:
     )
 
     def __init__(
-        self, session_id: str, outbox: Outbox, peer: str, codec: Codec, connected_us: int = 0, origin: str = ""
+        self,
+        session_id: str,
+        outbox: Outbox,
+        peer: str,
+        codec: Codec,
+        connected_us: int = 0,
+        origin: str = "",
+        group: str = "",
     ) -> None:
         self.id = session_id
         self.outbox = outbox
         self.peer = peer
         self.origin = origin
+        self.group = group
         self.codec = codec
         self.door = ""
         """The door that it came in by; empty for CLASP over WebSocket."""
@@ -227,6 +237,11 @@ class Session:
         the session has ended it takes none. Set by ``hold``."""
         self.is_busy = False
         """Whether a message of it is at work in pieces, and what comes waits behind it; kept, since each read asks."""
+
+    @property
+    def lane(self) -> str:
+        """What has one place in a turn; see ``core.lanes``. Empty for a session without a client address."""
+        return self.origin or self.group
 
     @property
     def is_live(self) -> bool:
