@@ -57,6 +57,9 @@ SAMPLE_S = 0.001
 TOLD = 4
 """Of how many turns it is told what they were doing, the longest first."""
 
+NOTED_S = 0.01
+"""Between two notes of how long the thread has waited for a processor."""
+
 LONG_S = 0.005
 """CPU time of a turn behind which it is measured how slow the machine is at the moment."""
 
@@ -167,7 +170,11 @@ class Turns:
         return ready
 
     def _note_wait(self) -> None:
-        self.waits.append((_unmoved(), int(os.pread(self._schedule, 100, 0).split()[1]) / 1e6))
+        now_s = _unmoved()
+        # A pipe takes so much of a line: ten seconds of them are told at once.
+        if not self.waits or now_s - self.waits[-1][0] >= NOTED_S:
+            waited_ms = int(os.pread(self._schedule, 100, 0).split()[1]) / 1e6
+            self.waits.append((round(now_s, 4), round(waited_ms, 1)))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._poller, name)
