@@ -537,9 +537,27 @@ class SharedFilesTests(SynchronousTestCase):
         now(self.two.registered(file.subject))
         self.assertEqual(self.records.find(file.id), file._replace(origin=b""))
 
+    def test_client_addresses_take_turns_with_the_object_store(self) -> None:
+        """Who reads one file waits for one of each other address, however many files those read."""
+        self.patch(files_module, "READS_PER_ADDRESS", 9)
+        sent = [self.world.send(self.one) for _ in range(9)]
+        self.objects.waiting = []
+        places = [HOME] * 8 + ["203.0.113.9"]
+        opening = [
+            Deferred.fromCoroutine(self.two.open(self.world.alice, place, file))
+            for place, file in zip(places, sent, strict=True)
+        ]
+        for place in range(6):
+            self.objects.waiting[place].callback(None)
+        self.successResultOf(opening[8]).close()
+        for place in range(6, 9):
+            self.objects.waiting[place].callback(None)
+        for each in opening[:8]:
+            self.successResultOf(each).close()
+
     def test_a_few_files_are_on_their_way_at_once(self) -> None:
         """What relays tell each other does not wait behind many."""
-        self.assertEqual(self.one._to_store.tokens, 4)
+        self.assertEqual(self.one._to_store.free, 4)
         self.patch(files_module, "READS_PER_ADDRESS", 9)
         sent = [self.world.send(self.one) for _ in range(6)]
         self.objects.waiting = []

@@ -4,15 +4,16 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
 from clasp_relay.access.refusals import BadInput, Busy
-from clasp_relay.access.workers import NICENESS, ThreadWorkers, uncancellable
+from clasp_relay.access.workers import NICENESS, Slots, ThreadWorkers, uncancellable
 
 REACTOR: Any = reactor
 
@@ -169,6 +170,31 @@ class GivingWayTests(TestCase):
 
         self.patch(os, "setpriority", forbidden)
         self.assertEqual(await self.told(gives_way=True), self.niceness())
+
+
+def _note(begun: list[str], name: str, _: None) -> None:
+    begun.append(name)
+
+
+class SlotsTests(SynchronousTestCase):
+    """Two things at once."""
+
+    def test_lanes_take_turns(self) -> None:
+        """Who does not wait any more takes no place; what is free again is there for the next one."""
+        slots, begun = Slots(2), list[str]()
+        waiting = {}
+        for name in ("a1", "a2", "a3", "a4", "b1", "b2"):
+            waiting[name] = slots.acquire(name[0])
+            waiting[name].addCallback(partial(_note, begun, name))
+        self.assertEqual((begun, slots.free), (["a1", "a2"], 0))
+        waiting["a4"].cancel()
+        self.failureResultOf(waiting["a4"], CancelledError)
+        for _ in range(3):
+            slots.release()
+        self.assertEqual((begun, slots.free), (["a1", "a2", "a3", "b1", "b2"], 0))
+        for _ in range(2):
+            slots.release()
+        self.assertEqual(slots.free, 2)
 
 
 class UncancellableTests(SynchronousTestCase):

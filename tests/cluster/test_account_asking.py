@@ -98,6 +98,33 @@ class CallTests(SynchronousTestCase):
         for each in (*asked[1:4], again):
             self.failureResultOf(each, Busy)
 
+    def test_client_addresses_take_turns(self) -> None:
+        """While others are on their way; an address may have only so many that wait."""
+        self.patch(module, "AT_ONCE", 2)
+        self.patch(module, "MAX_WAITING_IN_LANE", 4)
+        crowd = [self.calls.ask("users.add_invite", b"crowd", "192.0.2.66") for _ in range(7)]
+        self.assertIn("Too much", self.failureResultOf(crowd.pop(), Busy).getErrorMessage())
+        own = [self.calls.ask("users.add_invite", b"own") for _ in range(5)]
+        other = self.calls.ask("users.add_invite", b"other", "192.0.2.1")
+        self.clock.advance(0)
+        self.assertEqual([call.number for packet in self.sent for call in packet.calls], [1, 2])
+        for number in range(1, 5):
+            self.calls.answer(self.outcome(number))
+            self.clock.advance(0)
+        sent = [call.arguments for packet in self.sent for call in packet.calls]
+        self.assertEqual(sent, [b"crowd"] * 3 + [b"own", b"other", b"crowd"])
+        self.calls.answer(self.outcome(5))
+        self.successResultOf(other)
+        self.calls.tick(module.WAITS_S + 1)
+        for each in (*crowd[3:], *own[1:]):
+            self.failureResultOf(each, Busy)
+        again = [self.calls.ask("users.add_invite", b"again", "192.0.2.66") for _ in range(6)]
+        self.calls.stop()
+        for each in again:
+            self.failureResultOf(each, Busy)
+        self.assertEqual((len(self.calls._queued), self.calls._lane_of, self.calls._lanes), (0, {}, {}))
+        self.assertEqual((self.calls._kept, self.calls._waiting_bytes), ({}, 0))
+
     def test_a_call_that_no_message_can_carry_fails(self) -> None:
         """At once: it would be sent again and again."""
         self.failureResultOf(self.calls.ask("users.add_invite", bytes(600_000)), Failed)

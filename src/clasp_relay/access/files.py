@@ -458,7 +458,7 @@ class Files(ABC):
 
     def on_disk(self, lane: FileOwner, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
         """Calls a function on one of the disk's threads."""
-        return self._disk.run(lane.address.hex() or lane.subject, _nothing, work, *args, **kwargs)
+        return self._disk.run(lane_of(lane), _nothing, work, *args, **kwargs)
 
     async def drop(self, owner: FileOwner, writer: FileWriter, record: StoredFile, why: Exception) -> None:
         """Forgets a file that did not arrive; for ``Upload``."""
@@ -580,6 +580,11 @@ class OwnFiles(Files):
         self.stored -= 1
         self.counts.removed += 1
         return True
+
+
+def lane_of(owner: FileOwner) -> str:
+    """Returns what has one place in a queue about files: a client address, or a user where none is known."""
+    return owner.address.hex() or owner.subject
 
 
 def refusal_of(error: BaseException | None) -> Refusal | None:

@@ -13,14 +13,14 @@ import errno
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, ParamSpec, Protocol, TypeVar
 
-from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.python.failure import Failure
 
 from clasp_relay.access.file_quotas import GUEST_ADDRESS_BYTES, FileOwner, no_room
-from clasp_relay.access.files import Files, Upload
+from clasp_relay.access.files import Files, Upload, lane_of
 from clasp_relay.access.refusals import Busy, NoRoom, Refusal, Unauthenticated
 from clasp_relay.access.store_calls import StoreCalls
-from clasp_relay.access.workers import Workers
+from clasp_relay.access.workers import Slots, Workers
 from clasp_relay.errors import cause_text
 from clasp_relay.logs import events
 from clasp_relay.storage.file_cache import FileCache
@@ -136,8 +136,8 @@ class SharedFiles(Files):
         limits = self.quotas.limits
         self._bounds = Bounds(limits.subject, limits.guest, GUEST_ADDRESS_BYTES, limits.whole, limits.guests)
         self._totals = Totals(0, 0, 0)
-        self._to_store = DeferredSemaphore(TRANSFERS_AT_ONCE)
-        self._from_store = DeferredSemaphore(TRANSFERS_AT_ONCE)
+        self._to_store = Slots(TRANSFERS_AT_ONCE)
+        self._from_store = Slots(TRANSFERS_AT_ONCE)
         self._fetching: dict[str, list[Deferred[bool]]] = {}
         """Who waits for which file to come from the object store; told whether the store has answered."""
         self._unstored: set[str] = set()
@@ -190,7 +190,7 @@ class SharedFiles(Files):
     async def store(self, bearer: str | None, owner: FileOwner, writer: FileWriter, record: StoredFile) -> None:
         """Has a file in the object store whose bytes are written here; see ``Files``."""
         self._recognise(bearer)  # the token may have ended meanwhile
-        await self._to_store.acquire()
+        await self._to_store.acquire(lane_of(owner))
         try:
             if self._unstored:
                 self._remove_later()
@@ -321,7 +321,7 @@ class SharedFiles(Files):
         waiting = self._fetching[file.id] = []
         has_answered = False
         try:
-            await self._from_store.acquire()
+            await self._from_store.acquire(lane_of(lane))
             try:
                 is_there = await self._copy(lane, file)
             finally:

@@ -18,10 +18,11 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from clasp_relay.access.refusals import Busy, Refusal
+from clasp_relay.core.lanes import Lanes
 from clasp_relay.errors import cause_text
 from clasp_relay.logs import events
 
-__all__ = ["LANE", "ThreadWorkers", "Workers", "in_lane", "uncancellable"]
+__all__ = ["LANE", "Slots", "ThreadWorkers", "Workers", "in_lane", "uncancellable"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -195,6 +196,40 @@ class ThreadWorkers:
                 self._next()()
         finally:
             self._beginning = False
+
+
+class Slots:
+    """A few things are done at once; what waits for that begins round robin by lane.
+
+    Args:
+        count: how many.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.free = count
+        """How many more may begin."""
+        self._waiting: Lanes[Deferred[None]] = Lanes()
+
+    def acquire(self, lane: str) -> Deferred[None]:
+        """Returns a Deferred that fires when something may begin; ``release`` is to be called when it has ended.
+
+        Args:
+            lane: whose it is.
+        """
+        begun: Deferred[None] = Deferred(self._waiting.discard)
+        if self.free:
+            self.free -= 1
+            begun.callback(None)
+        else:
+            self._waiting.add(begun, lane)
+        return begun
+
+    def release(self) -> None:
+        """Notes that one has ended, and has the next one begin."""
+        if self._waiting:
+            self._waiting.pop().callback(None)
+        else:
+            self.free += 1
 
 
 def uncancellable(work: Deferred[T]) -> Deferred[T]:

@@ -1,12 +1,13 @@
 """What a relay of a cluster asks about accounts of the one that decides: calls that write, and how far the log is.
 
-Calls are numbered within a run of the relay and kept until the log says that they are done. Each packet says which call
-came before it, so that the decider notices one that is missing; then, and whenever another relay decides, all is sent
-again that is not done.
+Calls wait, client addresses in turn, while many are on their way. Then they are numbered within a run of the relay, and
+kept until the log says that they are done. Each packet says which call came before it, so that the decider notices one
+that is missing; then, and whenever another relay decides, all is sent again that is not done.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from clasp_relay.cluster.account_calls import Failed, decode_outcome, pack, unpack, unpacked
 from clasp_relay.cluster.account_records import Record
 from clasp_relay.cluster.following import Following
+from clasp_relay.core.lanes import Lanes
 from clasp_relay.errors import DecodeError
 from clasp_relay.storage.users import StoreRefusal
 
@@ -41,6 +43,14 @@ RESEND_S = 1.0
 
 MAX_WAITING_BYTES = 8 * 1024 * 1024
 """How much of what was asked may wait; beyond it calls are refused."""
+
+MAX_WAITING_IN_LANE = 512
+"""How many calls for requests of one client address may wait until they are sent; ``access.store_calls`` has the same
+bound for calls that are made here."""
+
+AT_ONCE = 256
+"""How many calls are on their way to the decider at once, which attempts 64 together: the others wait here, where
+client addresses take turns."""
 
 MAX_ARGUMENTS_BYTES = 512 * 1024
 """How long the arguments of one call may be."""
@@ -94,7 +104,7 @@ def decode_packet(data: bytes) -> CallPacket:
 
 
 class _Kept:
-    """A call that is not done yet."""
+    """A call that is not done yet; it gets its number when it is sent."""
 
     __slots__ = ("call", "done", "is_sent", "since_s")
 
@@ -136,7 +146,14 @@ class AccountCalls:
         self._call_later = call_later
         self._send = send
         self._busy = busy
+        self._queued: Lanes[_Kept] = Lanes()
+        """Those that are not sent yet, since others are on their way."""
+        self._lane_of: dict[_Kept, str] = {}
+        """Whose they are; the oldest first."""
+        self._lanes: Counter[str] = Counter()
+        """How many of each."""
         self._kept: dict[int, _Kept] = {}
+        """Those that are on their way, by number."""
         self._turn: list[_Kept] = []
         self._number = self._sent_number = 0
         self._waiting_bytes = 0
@@ -146,12 +163,13 @@ class AccountCalls:
         """Of the decider that all was sent to that is not done."""
         self._resent_s = 0.0
 
-    def ask(self, method: str, arguments: bytes) -> Deferred[Any]:
+    def ask(self, method: str, arguments: bytes, lane: str = "") -> Deferred[Any]:
         """Asks a call of the decider.
 
         Args:
             method: its name.
             arguments: encoded.
+            lane: what the client address counts as that it is for; empty for none's, so that no bound holds for it.
 
         Returns:
             a Deferred of what the method returns, once this relay's file has what the call has changed. It fails with
@@ -159,17 +177,35 @@ class AccountCalls:
         """
         if self._is_over or self._following.is_cut_off:
             return fail(self._busy(NOT_DONE))
-        if self._waiting_bytes > MAX_WAITING_BYTES:
+        if self._waiting_bytes > MAX_WAITING_BYTES or (lane and self._lanes[lane] >= MAX_WAITING_IN_LANE):
             return fail(self._busy(TOO_MUCH))
         if len(arguments) > MAX_ARGUMENTS_BYTES:
             return fail(Failed(f"a call of {method} has {len(arguments)} bytes"))
-        self._number += 1
-        kept = _Kept(Call(self._number, method, arguments), self._monotonic_s())
-        self._kept[self._number] = kept
+        kept = _Kept(Call(0, method, arguments), self._monotonic_s())
         self._waiting_bytes += kept.size_bytes
-        self._turn.append(kept)
-        self._flush_later()
+        self._queued.add(kept, lane)
+        self._lane_of[kept] = lane
+        self._lanes[lane] += 1
+        self._begin()
         return kept.done
+
+    def _begin(self) -> None:
+        """Numbers the next ones, and has them sent."""
+        while self._queued and len(self._kept) < AT_ONCE:
+            kept = self._queued.pop()
+            self._left(kept)
+            self._number += 1
+            kept.call = kept.call._replace(number=self._number)
+            self._kept[self._number] = kept
+            self._turn.append(kept)
+            self._flush_later()
+
+    def _left(self, kept: _Kept) -> None:
+        """Notes that one waits in no lane any more."""
+        lane = self._lane_of.pop(kept)
+        self._lanes[lane] -= 1
+        if not self._lanes[lane]:
+            del self._lanes[lane]
 
     def is_in(self, record: Record) -> bool:
         """Tells whether a record is the outcome of a call of this relay."""
@@ -188,12 +224,13 @@ class AccountCalls:
                 kept.done.errback(error)
             else:
                 kept.done.callback(result)
+        self._begin()
 
     def tick(self, now_s: float) -> None:
         """Sends again what waits for an outcome, and gives up what has waited for too long."""
-        old = [each for each in self._kept.values() if now_s - each.since_s > WAITS_S]
-        for kept in old:
-            self._give_up(kept, UNKNOWN if kept.is_sent else NOT_DONE)
+        for kept in [each for each in self._all() if now_s - each.since_s > WAITS_S]:
+            self._give_up(kept)
+        self._begin()
         if self._kept:
             oldest_s = max(self._resent_s, next(iter(self._kept.values())).since_s)
             if self._epoch != self._following.ledger.epoch or now_s - oldest_s > RESEND_S:
@@ -208,14 +245,21 @@ class AccountCalls:
     def stop(self) -> None:
         """Gives up what is not done, and takes nothing any more."""
         self._is_over = True
-        for kept in list(self._kept.values()):
-            self._give_up(kept, UNKNOWN if kept.is_sent else NOT_DONE)
+        for kept in self._all():
+            self._give_up(kept)
 
-    def _give_up(self, kept: _Kept, sentence: str) -> None:
-        del self._kept[kept.call.number]
+    def _all(self) -> list[_Kept]:
+        return [*self._kept.values(), *self._lane_of]
+
+    def _give_up(self, kept: _Kept) -> None:
+        if kept.call.number:
+            del self._kept[kept.call.number]
+            self._turn = [each for each in self._turn if each is not kept]
+        else:
+            self._queued.discard(kept)
+            self._left(kept)
         self._waiting_bytes -= kept.size_bytes
-        self._turn = [each for each in self._turn if each is not kept]
-        kept.done.errback(self._busy(sentence))
+        kept.done.errback(self._busy(UNKNOWN if kept.is_sent else NOT_DONE))
 
     def _flush_later(self) -> None:
         if not self._is_flushing:

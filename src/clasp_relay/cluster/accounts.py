@@ -241,7 +241,7 @@ class SharedAccounts:
         if self.has_base:
             return fail(self._busy(NOT_DONE))
         arguments = method_of(name).encode_arguments(args, kwargs)
-        return maybeDeferred(admit).addCallback(lambda _: self._calls.ask(name, arguments))
+        return maybeDeferred(admit).addCallback(lambda _: self._calls.ask(name, arguments, lane))
 
     def _found(
         self, found: T | Failure, lane: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs

@@ -151,21 +151,14 @@ class Relay:
         """What is kept as history; None for nothing."""
         self.decider = Decider(self.params, self.permissions, self.visibility, self.sessions, self.keeping, clock)
         self.schedule = Schedule(clock, self.work, self._run_due)
+        parts = self.visibility, self.params, self.subscriptions, self.sessions, self.snapshots, self.throttles
+        catch_ups = CatchUpSender(*parts, self.counts, self.work)
         self.committer = Committer(
             self.params,
             self.schedule,
             self.decider,
             self.recipients,
-            CatchUpSender(
-                self.visibility,
-                self.params,
-                self.subscriptions,
-                self.sessions,
-                self.snapshots,
-                self.throttles,
-                self.counts,
-                self.work,
-            ),
+            catch_ups,
             self.visibility,
             self.permissions,
             self.keeping,
