@@ -1,6 +1,8 @@
 """Tests of clasp_relay.event_loop."""
 
 import gc
+import subprocess
+import sys
 import weakref
 from typing import Any
 
@@ -110,6 +112,32 @@ class CollectingTests(SynchronousTestCase):
         self.reactor.advance(WHOLE_INTERVAL_S)
         self.assertIsNone(there())
         self.assertGreater(gc.get_freeze_count(), 1_000)
+
+
+# Has twistd parse a command line and make the relay, and says what it would run on and who paces collections.
+MADE_BY_TWISTD = """
+import gc, sys, tempfile
+from twisted.scripts.twistd import ServerOptions
+from clasp_relay.tap import makeService
+from clasp_relay.event_loop import freeze_survivors
+options = ServerOptions()
+options.parseOptions([*sys.argv[1:], "-n", "clasp-relay", "--data-dir", tempfile.mkdtemp(), "--web-root", "none"])
+makeService(options.subOptions)
+from twisted.internet import reactor
+reactor.callWhenRunning(reactor.callLater, 0, reactor.stop)
+reactor.run()
+print(type(reactor).__name__, freeze_survivors in gc.callbacks)
+"""
+
+
+class ReactorTests(SynchronousTestCase):
+    def test_twistd_runs_the_relay_on_the_relays_reactor(self) -> None:
+        """Unless it is told of another one."""
+        for arguments, expected in (((), "RelayReactor True"), (("--reactor=poll",), "PollReactor False")):
+            with self.subTest(arguments=arguments):
+                command = [sys.executable, "-c", MADE_BY_TWISTD, *arguments]
+                found = subprocess.run(command, capture_output=True, text=True, check=False)
+                self.assertEqual(found.stdout.splitlines()[-1:], [expected], found.stderr)
 
 
 class LoopLagTests(SynchronousTestCase):

@@ -7,7 +7,6 @@ process 1 of a container loses every signal that it has no handler for.
 from __future__ import annotations
 
 import os
-import select
 import signal
 import sys
 from io import TextIOWrapper
@@ -37,7 +36,6 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
             signal.signal(number, _end_before_start)
-    _choose_reactor()
     from twisted.application import app  # noqa: PLC0415
     from twisted.scripts import twistd  # noqa: PLC0415
 
@@ -79,15 +77,3 @@ def _run_command(arguments: list[str]) -> None:
     except BrokenPipeError:
         # The reader has seen enough; without this, Python would complain once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _choose_reactor() -> None:
-    if hasattr(select, "epoll"):
-        from clasp_relay.net.reactor import install  # noqa: PLC0415  it is Linux only
-
-        install()
-    from twisted.internet import reactor  # noqa: PLC0415  installed above, or Twisted's choice
-
-    from clasp_relay.event_loop import keep_collections_short  # noqa: PLC0415
-
-    reactor.callWhenRunning(keep_collections_short, reactor)

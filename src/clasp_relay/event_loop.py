@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import math
+import select
+import sys
 import time
 from bisect import bisect_left
 from collections.abc import Callable
@@ -14,7 +16,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.internet.tcp import Connection
 
-__all__ = ["BOUNDS_S", "LoopLag", "freeze_survivors", "keep_collections_short"]
+__all__ = ["BOUNDS_S", "LoopLag", "choose_reactor", "freeze_survivors", "keep_collections_short"]
 
 INTERVAL_S = 0.25
 """Interval between two measurements: 4 calls per second cost nothing and find every turn that people notice."""
@@ -32,6 +34,23 @@ WHOLE_INTERVAL_S = 600
 MAX_WHOLE_S = 0.008
 """How long that may take while somebody is connected, by what it took the last time: about 100,000 objects. Where there
 are more of them it is done only while nobody is."""
+
+
+def choose_reactor() -> None:
+    """Installs the relay's own reactor for this process, and the pace of its garbage collections.
+
+    Does nothing where a reactor is there already: the one that ``twistd --reactor`` names, or that of a program that
+    embeds the relay.
+    """
+    if "twisted.internet.reactor" in sys.modules:
+        return
+    if hasattr(select, "epoll"):
+        from clasp_relay.net.reactor import install  # noqa: PLC0415  it is Linux only
+
+        install()
+    from twisted.internet import reactor  # noqa: PLC0415  installed above, or Twisted's choice
+
+    reactor.callWhenRunning(keep_collections_short, reactor)
 
 
 def keep_collections_short(reactor: Any) -> None:

@@ -18,6 +18,7 @@ from twisted.logger import ILogObserver
 from twisted.python.components import Componentized
 
 from clasp_relay.errors import StartError
+from clasp_relay.event_loop import choose_reactor
 from clasp_relay.logs import events
 from clasp_relay.logs.levels import LogLevels
 from clasp_relay.logs.target import SharedLogFile, log_observer, log_target
@@ -216,7 +217,8 @@ def makeService(options: Options) -> RelayApplication:
     Raises:
         SystemExit: the relay cannot be built; one line on stderr has said why.
     """
-    # Not at the top: twistd loads this module to show its help, and a reactor is chosen after that.
+    # Not at the top: twistd loads this module to show its help, and its ``--reactor`` may come after that.
+    choose_reactor()
     from twisted.internet import reactor  # noqa: PLC0415
 
     # First, and SIGTERM, too: Twisted handles it only once the reactor runs, and before that the kernel does not end

@@ -153,20 +153,7 @@ class Relay:
         self.schedule = Schedule(clock, self.work, self._run_due)
         parts = self.visibility, self.params, self.subscriptions, self.sessions, self.snapshots, self.throttles
         catch_ups = CatchUpSender(*parts, self.counts, self.work)
-        self.committer = Committer(
-            self.params,
-            self.schedule,
-            self.decider,
-            self.recipients,
-            catch_ups,
-            self.visibility,
-            self.permissions,
-            self.keeping,
-            self.sessions,
-            log or ImmediateLog(),
-            clock,
-            self.work,
-        )
+        self.committer = self._make_committer(log or ImmediateLog(), catch_ups)
         self.bundles = Bundles(self.params, self.decider, self.committer, clock, is_open=self.permissions.is_open)
         self.committer.too_slow = self._end_as_too_slow
         self.replays = None if reader is None else self._make_replays(reader)
@@ -188,6 +175,22 @@ class Relay:
         """Is called with a session that has ended, behind all that the core does about it. Likewise."""
         self._report_fault = report_fault
         self._report_unheard: Callable[[str, str], None] = _unreported
+
+    def _make_committer(self, log: Log, catch_ups: CatchUpSender) -> Committer:
+        return Committer(
+            self.params,
+            self.schedule,
+            self.decider,
+            self.recipients,
+            catch_ups,
+            self.visibility,
+            self.permissions,
+            self.keeping,
+            self.sessions,
+            log,
+            self.clock,
+            self.work,
+        )
 
     def _make_replays(self, reader: HistoryReader) -> Replays:
         assert self.keeping is not None, "a reader of history without rules"
