@@ -19,6 +19,7 @@ from clasp_relay.access.files import DAY_S
 from clasp_relay.access.refusals import Busy, Limited, Missing, NoRoom, Refusal, TooLarge, Unauthenticated
 from clasp_relay.access.shared_files import SharedFiles
 from clasp_relay.access.workers import Workers
+from clasp_relay.storage import sent_files as sent_files_module
 from clasp_relay.storage.audit import AuditEntry
 from clasp_relay.storage.file_cache import FileCache
 from clasp_relay.storage.files import READ_STEP_S, FileReader, StoredFile
@@ -322,6 +323,16 @@ class SharedFilesTests(SynchronousTestCase):
         self.assertEqual(self.one.used_by_guests_bytes, 0)
         self.world.send(self.two, token=self.world.guest())
         self.assertEqual(self.one.used_by_guests_bytes, 4096)
+
+    def test_guest_who_has_many_files_is_told(self) -> None:
+        """They are bounded, however small."""
+        self.patch(sent_files_module, "MAX_GUEST_FILES", 2)
+        guest = self.world.guest()
+        for _ in range(2):
+            self.world.send(self.one, token=guest)
+        refused = self.assertRaises(Limited, self.world.send, self.two, DATA, guest)
+        self.assertIn("1,000 files", refused.sentence)
+        self.world.send(self.two)
 
     def test_whoever_was_deleted_or_signed_out_meanwhile_has_sent_nothing(self) -> None:
         """Before the bytes are in the object store, and behind that."""

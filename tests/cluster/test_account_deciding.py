@@ -17,9 +17,12 @@ from clasp_relay.cluster.account_records import Record, record_of
 from clasp_relay.cluster.batches import Group
 from clasp_relay.cluster.deciding import BatchLog
 from clasp_relay.core.records import ChangeKind
+from clasp_relay.storage.sent_files import MAX_GUEST_FILES
+from clasp_relay.storage.users import Claim
 from clasp_relay.storage.users_rows import OtherAccounts, Row, Told
 from clasp_relay.storage.users_sqlite import SqliteUsers
-from tests.storage.test_users_sqlite import NOW_S, keys_of
+from tests.storage.test_sent_files import file_of
+from tests.storage.test_users_sqlite import GUEST, NO_PROOF, NOW_S, keys_of, token, user
 
 TOLD = Told(b"file", 3)
 
@@ -90,6 +93,19 @@ class DecidingTests(SynchronousTestCase):
         self.assertEqual(self.numbers(self.records()), [[1, 2]])
         self.decider.go_on()
         self.assertEqual(self.numbers(self.records()), [[3]])
+
+    def test_guest_with_many_files_registers(self) -> None:
+        """The rows of all that a guest may have, and of what was adopted beyond that, fit one record."""
+        guest = "g" * 64
+        self.store.add_guest_token(token("g", guest, guest=True), GUEST, NO_PROOF)
+        for number in range(6 * MAX_GUEST_FILES):
+            self.store.files.adopt(file_of(number, guest, b"o" * 16))
+        self.store.rows.begin()
+        account = (user(guest, "Gast"), keys_of("Gast"), token("h", guest), Claim(None, True, NOW_S))
+        self.ask(("users.add_user", method_of("users.add_user").encode_arguments(account, {})))
+        (record,) = self.records()
+        decode_outcome("users.add_user", record.done[0].outcome)
+        self.assertEqual([use.files for use in self.store.files.usage([guest])], [6 * MAX_GUEST_FILES])
 
     def test_what_was_done_is_left_out(self) -> None:
         """By the file, before this decider's time, and by this one."""

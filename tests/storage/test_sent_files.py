@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.storage import sent_files as module
 from clasp_relay.storage.administration import AdminStore
 from clasp_relay.storage.audit import AuditEntry
 from clasp_relay.storage.files import READ_STEP_S, FileUse, StoredFile
@@ -79,6 +80,22 @@ class SentFileStoreTests(SynchronousTestCase):
                 self.files.remove(file.id)
         unlimited = BOUNDS._replace(subject=0)
         self.assertEqual(self.files.add(file_of(9, blocks=8), unlimited), "")
+
+    def test_guest_has_so_many_files(self) -> None:
+        """From whatever address; a file of before counts as a user's beyond that. Users have any number."""
+        self.patch(module, "MAX_GUEST_FILES", 2)
+        self.add(file_of(1, "g1", b"here"))
+        self.assertTrue(self.files.adopt(file_of(2, "g1", b"there")))
+        bounds = Bounds(*(100 * each for each in BOUNDS))
+        self.assertEqual(self.files.add(file_of(3, "g1", b"here"), bounds), "guest_files")
+        self.assertTrue(self.files.adopt(file_of(4, "g1", b"here")))
+        self.assertEqual(
+            sorted((use.origin, use.files) for use in self.files.usage(["g1"])), [(b"", 1), (b"here", 1), (b"there", 1)]
+        )
+        for number in range(5, 8):
+            self.assertEqual(self.files.add(file_of(number), bounds), "")
+        self.files.remove(file_of(1).id)
+        self.assertEqual(self.files.add(file_of(3, "g1", b"here"), bounds), "")
 
     def test_files_of_a_guest_who_registers_are_the_users(self) -> None:
         """Also one that is on its way, and one whose relay takes the user for a guest yet."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from clasp_relay.access.refusals import BadInput, Later, Limited, NoRoom, TooLarge
+from clasp_relay.storage.sent_files import MAX_GUEST_FILES
 
 __all__ = ["BLOCK_BYTES", "FileLimits", "FileOwner", "FileQuotas", "charge", "no_room"]
 
@@ -91,7 +92,8 @@ def no_room(lacking: str, limits: FileLimits) -> Later | NoRoom:
     """Returns what a client is told whose file would exceed a bound.
 
     Args:
-        lacking: ``subject`` or ``guest`` for the sender's own, ``guest_address``, ``whole`` or ``guests``.
+        lacking: ``subject``, ``guest`` or ``guest_files`` for the sender's own, ``guest_address``, ``whole`` or
+            ``guests``.
         limits: the bounds.
     """
     match lacking:
@@ -101,6 +103,8 @@ def no_room(lacking: str, limits: FileLimits) -> Later | NoRoom:
                 f"Your files would take more than {_amount(share)}. Delete some of them, or send a smaller one.",
                 _LATER_S,
             )
+        case "guest_files":
+            return Limited(f"A guest may have {MAX_GUEST_FILES:,} files. Delete some of them, or register.", _LATER_S)
         case "guest_address":
             return Limited(
                 f"The files of the guests at your address would take more than {_amount(GUEST_ADDRESS_BYTES)}. "

@@ -12,10 +12,14 @@ from typing import NamedTuple
 
 from clasp_relay.storage.files import READ_STEP_S, FileUse, StoredFile
 
-__all__ = ["GONE", "Bounds", "SentFileStore", "Totals"]
+__all__ = ["GONE", "MAX_GUEST_FILES", "Bounds", "SentFileStore", "Totals"]
 
 GONE = "gone"
 """What ``SentFileStore.add`` lacks where the owner was deleted or disabled."""
+
+MAX_GUEST_FILES = 1_000
+"""How many files of one guest there may be: their rows change with the account when the guest registers, in one record
+of the log of a cluster."""
 
 _FILE = "SELECT id, subject, origin, size, charged, created_at, read_at FROM sent_files"
 _DELETED = "SELECT 1 FROM retired_ids WHERE id = ?1"
@@ -66,7 +70,8 @@ class SentFileStore:
             bounds: what files may take.
 
         Returns:
-            the name of the field of ``bounds`` that it would exceed, or ``GONE``; nothing where it was added.
+            the name of the field of ``bounds`` that it would exceed, ``guest_files`` or ``GONE``; nothing where it was
+            added.
         """
         if self._any(_BARRED, file.subject):
             return GONE
@@ -85,7 +90,10 @@ class SentFileStore:
         if self._any(_DELETED, file.subject):
             return False
         if self.missing([file.id]):
-            self._db.execute(_INSERT, self._of_account(file))
+            file = self._of_account(file)
+            if self._has_many(file):
+                file = file._replace(origin=b"")  # as if it had registered: nothing is to change then
+            self._db.execute(_INSERT, file)
         return True
 
     def store(self, file_id: str, *, is_of_before: bool = False) -> bool:
@@ -125,7 +133,10 @@ class SentFileStore:
     # Questions; each relay asks its own file
 
     def lacks(self, file: StoredFile, bounds: Bounds) -> str:
-        """Returns the name of the field of ``bounds`` that one more file would exceed; nothing where there is room."""
+        """Returns the name of the field of ``bounds`` that one more file would exceed; nothing where there is room.
+
+        ``guest_files`` where a guest has too many.
+        """
         subject, origin, charged = file.subject, file.origin, file.charged
         totals = self.totals()
         used = self._sum("SELECT SUM(charged) FROM sent_files_use WHERE subject = ?", subject)
@@ -133,6 +144,8 @@ class SentFileStore:
         most = bounds.guest if origin else bounds.subject
         if most and used + charged > most:
             return share
+        if self._has_many(file):
+            return "guest_files"
         if origin:
             used = self._sum("SELECT SUM(charged) FROM sent_files_use WHERE origin = ?", origin)
             if used + charged > bounds.guest_address:
@@ -178,6 +191,11 @@ class SentFileStore:
     def arriving(self) -> list[str]:
         """Returns the files that are not stored yet."""
         return [row[0] for row in self._db.execute("SELECT id FROM sent_files WHERE NOT is_stored ORDER BY id")]
+
+    def _has_many(self, file: StoredFile) -> bool:
+        """Tells whether a file is a guest's who has as many as a guest may have."""
+        query = "SELECT SUM(files) FROM sent_files_use WHERE subject = ? AND origin <> x''"
+        return bool(file.origin) and self._sum(query, file.subject) >= MAX_GUEST_FILES
 
     def _of_account(self, file: StoredFile) -> StoredFile:
         """Returns the record as an account's, where the guest who sent it has become one."""
