@@ -35,7 +35,7 @@ from clasp_relay.net import admission, frames, outbox, reading, turn
 from clasp_relay.option_table import DEFAULTS
 from clasp_relay.push import chat, destinations, sender, subscriptions
 from clasp_relay.storage import audit as audit_rows
-from clasp_relay.storage import file_cache
+from clasp_relay.storage import file_cache, sent_files
 from clasp_relay.storage.journal import journal_log
 from clasp_relay.wire import address, constants
 from clasp_relay.wire.mqtt import packets
@@ -160,6 +160,7 @@ LIMITS = {
     "one file": size(DEFAULTS["files_max_file"]),
     "all files of one user": size(DEFAULTS["files_per_user"]),
     "all files of one guest": f"{size(file_quotas.GUEST_BYTES)}; {size(file_quotas.GUEST_ADDRESS_BYTES)}",
+    "files of one guest, in a cluster": f"{sent_files.MAX_GUEST_FILES:,}",
     "all files; of guests": size(DEFAULTS["files_max_bytes"]),
     "free room on the disk": size(DEFAULTS["min_free_bytes"]),
     "days after the last read": f"{DEFAULTS['files_days']}",
