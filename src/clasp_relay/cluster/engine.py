@@ -395,7 +395,7 @@ class NatsEngine:
         finally:
             connecting.cancel()
             if self._client is not None:
-                await self._client.close()
+                await _close(self._client)
 
     def _make_calls(self) -> None:
         """Makes the calls that the thread was given, up to one that it has to wait for; ``_main`` does."""
@@ -548,7 +548,7 @@ class NatsEngine:
         except (NatsError, TimeoutError, OSError, ValueError):
             return False
         finally:
-            await probe.close()
+            await _close(probe)
 
     def _received(self, call: Callable[[bytes], None], _subject: bytes, data: bytes) -> None:
         self._tell(partial(call, data))
@@ -683,6 +683,13 @@ class NatsEngine:
         answer = await client.request(subject, body, timeout=ANSWER_S, headers=sent)
         found: dict[str, Any] = json.loads(answer.data)
         return found
+
+
+async def _close(client: Client) -> None:
+    try:
+        await client.close()
+    except (NatsError, OSError):
+        """The connection was lost before what was left could be written."""
 
 
 async def _flush(client: Client) -> None:
