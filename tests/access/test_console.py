@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access import console as module
-from clasp_relay.access.console import GivenToken
+from clasp_relay.access.console import MAX_EARLY_TOKENS, GivenToken
 from clasp_relay.access.people import RESET_S
 from clasp_relay.access.refusals import BadInput, Forbidden, Limited, Refusal, Unauthenticated
 from clasp_relay.access.tokens import ADMIN_SCOPES, TokenUnknown
@@ -86,6 +86,26 @@ class ConsoleTests(SynchronousTestCase):
         self.assertTrue(digest_is_valid(self.world, again.token))
         self.assertTrue(self.console.end(issued.token))
         self.assertEqual(ended, [token.digest])
+
+    def test_token_of_another_relay_waits_until_its_bearer_is_known(self) -> None:
+        """That relay knew first who is an administrator; not what has ended meanwhile, and not for ever."""
+        given: list[GivenToken] = []
+        self.console.when_given = given.append
+        issued = [result_of(self.console.sign_in("root", PASSWORD, HOME)) for _ in range(3)]
+        kept, ended, old = given
+        for token in given:
+            self.console.forget(token.digest)
+        decided = self.console.decided
+        self.console._take(decided._replace(administrators=frozenset()))
+        for token in (kept, ended, old._replace(expires_s=0)):
+            self.console.learn(token)
+        self.console.forget(ended.digest)
+        self.assertEqual([self.console.knows(each.token) for each in issued], [False, False, False])
+        self.console._take(decided)
+        self.assertEqual([self.console.knows(each.token) for each in issued], [True, False, False])
+        for number in range(MAX_EARLY_TOKENS + 1):
+            self.console.learn(GivenToken(b"%d" % number, "a1", "Ann", kept.expires_s))
+        self.assertEqual(len(self.console._early), MAX_EARLY_TOKENS)
 
     def test_admin_token_is_taken(self) -> None:
         """It has no end, and signing out of the console does not end it."""

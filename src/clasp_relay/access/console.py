@@ -42,6 +42,9 @@ CONSOLE_TOKEN_S = 3_600
 MAX_CONSOLE_TOKENS = 1_000
 """Console tokens that are valid at once; the oldest goes first."""
 
+MAX_EARLY_TOKENS = 100
+"""Console tokens of other relays that wait until their bearers are known as administrators here."""
+
 PREFIX = "cpca_"
 """The beginning of a console token."""
 
@@ -127,6 +130,8 @@ class Console:
         self._random_hex = random_hex
         self._by_digest: dict[bytes, Administrator] = {}
         """The oldest first."""
+        self._early: dict[bytes, GivenToken] = {}
+        """Those of people who are no administrators here yet: the relay that gave them out knew that first."""
         self._option = accounts.admission
         """Who may sign in as the options say."""
         self.decided = Decided(frozenset(), frozenset(), {})
@@ -191,12 +196,19 @@ class Console:
         self._by_digest[digest] = Administrator(user_id, username, expires_s, True, inner)
 
     def learn(self, given: GivenToken) -> None:
-        """Takes a token that another relay has given out, to somebody who is an administrator here, too."""
-        if given.digest not in self._by_digest and given.user_id in self._may_stay:
+        """Takes a token that another relay has given out, as soon as its bearer is an administrator here, too."""
+        if given.digest in self._by_digest:
+            return
+        if given.user_id in self._may_stay:
             self._take_in(given)
+            return
+        self._early[given.digest] = given
+        if len(self._early) > MAX_EARLY_TOKENS:
+            del self._early[next(iter(self._early))]
 
     def forget(self, digest: bytes) -> None:
         """Ends a token, given by its digest, that has ended at another relay."""
+        self._early.pop(digest, None)
         who = self._by_digest.pop(digest, None)
         if who is not None:
             self._tokens.revoke([digest_of(who.token)])
@@ -301,6 +313,10 @@ class Console:
         self.decided = decided
         for user_id in {who.user_id for who in self._by_digest.values()} - self._may_stay:
             self.end_of(user_id)
+        for given in [given for given in self._early.values() if given.user_id in self._may_stay]:
+            del self._early[given.digest]
+            if given.expires_s > self._now_s():
+                self._take_in(given)
         for subject in decided.disabled:
             self._tokens.revoke(self._tokens.of_subject(subject))
         choices = decided.choices
