@@ -102,7 +102,7 @@ PURGE_INTERVAL_S = 3600
 
 
 MOVE_INTERVAL_S = 5
-"""How often it is tried to move files into a cluster that the relay has from before; nothing is done once all are."""
+"""Interval between two attempts to move this relay's files of before into the cluster, until all are there."""
 
 DEVICES_INTERVAL_S = 0.5
 """How often the relay looks whether the operator made or revoked a device token: within a second it is in force."""

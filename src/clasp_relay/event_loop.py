@@ -29,11 +29,11 @@ THRESHOLDS = (700, 3, 1)
 generation 2 every 2 collections of generation 1: one looks at about 6,000 objects, which takes it a millisecond."""
 
 WHOLE_INTERVAL_S = 600
-"""Interval between two looks whether everything can be looked at."""
+"""Interval between two checks whether a collection of everything is due."""
 
 MAX_WHOLE_S = 0.008
-"""How long that may take while somebody is connected, by what it took the last time: about 100,000 objects. Where there
-are more of them it is done only while nobody is."""
+"""The longest that one may take while somebody is connected, estimated from the fastest so far: about 100,000 objects.
+Where there are more, it is done only while nobody is connected."""
 
 
 def choose_reactor() -> None:

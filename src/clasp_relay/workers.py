@@ -31,7 +31,7 @@ __all__ = ["WorkerSet", "nats_program"]
 
 MAX_MEMORY_BYTES = 64 * 1024 * 1024
 MAX_FILE_BYTES = 2 * 1024 * 1024 * 1024
-"""What nats-server may keep in memory, and on disk; of files that users send more."""
+"""What nats-server may keep in memory, and on disk beside the files that users send."""
 
 RESTART_S = 1.0
 """How long it waits before it starts again what has ended."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.files_of_before import FilesOfBefore
@@ -56,6 +57,17 @@ class FilesOfBeforeTests(SynchronousTestCase):
         self.assertEqual((os.listdir(self.folder), self.before.is_over), ([], True))
         self.assertTrue(self.opened().is_over)
         now(self.before.move())
+
+    def test_file_that_cannot_be_read_holds_up_no_other(self) -> None:
+        """It stays where it is, and the log names it once."""
+        bad = self.files[0]
+        (self.folder / bad.id).unlink()
+        (self.folder / bad.id).mkdir()
+        with capturedLogs() as logs:
+            now(self.before.move())
+            now(self.before.move())
+        told = [event["file"] for event in logs if event.get("event") == "file.not_moved"]
+        self.assertEqual((told, os.listdir(self.folder), self.before.is_over), ([bad.id], [bad.id], True))
 
     def test_move_goes_on_where_it_was_cut_off(self) -> None:
         """Whatever does not answer, and however often; nothing is lost, and nothing is there twice."""

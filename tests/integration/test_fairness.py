@@ -22,9 +22,6 @@ from tests.integration.process import RelayProcess, RelayTestCase, wait_until
 from tests.integration.raw import RawClient
 from tests.integration.swarm import SwarmClient, in_flight, join, masked, need_files
 
-COMMAND = ("-m", "clasp_relay")
-"""With the relay's own reactor, which twistd does not have."""
-
 CROWD = 100
 """Of one client address; by default it may have 250."""
 
@@ -104,7 +101,7 @@ class FairnessTests(RelayTestCase):
 
     def test_message_waits_for_one_of_each_other_address(self) -> None:
         """Not for a message of each connection."""
-        relay = self.start("--rate-limit", "0", "--durability", "snapshot", command=COMMAND)
+        relay = self.start("--rate-limit", "0", "--durability", "snapshot")
         self.crowd(relay, BUSY, MessageCode.ACK)
 
         def ask(client: RawClient) -> None:
@@ -116,7 +113,7 @@ class FairnessTests(RelayTestCase):
 
     def test_snapshot_waits_for_one_of_each_other_address(self) -> None:
         """Not for those of each connection."""
-        relay = self.start("--rate-limit", "0", command=COMMAND)
+        relay = self.start("--rate-limit", "0")
         maker = RawClient.live(relay.port)
         maker.send(Set("/large", encode_value("x" * 60_000)), Set("/small", encode_value(1)))
         maker.settle()

@@ -4,8 +4,8 @@
 command: ``clock SECONDS`` moves the machine's clock, as this process sees it, forwards or back; ``turns`` prints how
 long the longest turn of the event loop was since the last time, and on which threads passwords were hashed, as JSON
 behind the word «turns». After ``sample`` that JSON also says what the longest turns were doing, and how long the event
-loop's thread has waited for a processor, turn by turn. ``freeze`` has no later
-garbage collection look at what there is; ``cycles`` prints what is garbage of all objects, by type, behind the word
+loop's thread has waited for a processor so far, every 10 ms. ``freeze`` has no later garbage collection look at what
+there is; ``cycles`` prints what is garbage of all objects, by type, behind the word
 «cycles».
 ``WATCHED_AHEAD_S`` in the environment moves the clock before the start.
 """

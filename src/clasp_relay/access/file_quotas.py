@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from clasp_relay.access.refusals import BadInput, Later, Limited, NoRoom, TooLarge
+from clasp_relay.storage.files import BLOCK_BYTES, charge
 from clasp_relay.storage.sent_files import MAX_GUEST_FILES
 
 __all__ = ["BLOCK_BYTES", "FileLimits", "FileOwner", "FileQuotas", "charge", "no_room"]
-
-BLOCK_BYTES = 4096
-"""A file takes whole blocks of the disk, at least one; a count of bytes alone would let millions of tiny files in."""
 
 MIB = 1024 * 1024
 
@@ -114,11 +112,6 @@ def no_room(lacking: str, limits: FileLimits) -> Later | NoRoom:
         case "whole":
             return NoRoom("The relay has no room for more files. Send a smaller one, or ask its operator.")
     return NoRoom("The relay has no room for more files of guests. Register, or send a smaller one.")
-
-
-def charge(size_bytes: int) -> int:
-    """Returns what a file counts for, in bytes."""
-    return max(1, -(-size_bytes // BLOCK_BYTES)) * BLOCK_BYTES
 
 
 class FileQuotas:

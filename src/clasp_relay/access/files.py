@@ -60,7 +60,7 @@ _DISK_FULL = "The relay's disk is full. Try again later, or tell its operator."
 
 
 class Records(Protocol):
-    """Where the records of files are, as far as it is read alike everywhere. Its methods block."""
+    """The records of files, as far as those of one relay and those of a cluster are read alike. Its methods block."""
 
     def find(self, file_id: str, /) -> StoredFile | None:
         """Returns the record of a file; None where there is none."""
@@ -195,7 +195,7 @@ class Upload:
             if self._failure is None:
                 await self._files.store(self._bearer, self._owner, self._writer, self.record)
         except Exception as error:
-            # With its traceback, which holds this call, it would be a cycle.
+            # Its traceback holds this frame, which would be a reference cycle.
             self._fail(error.with_traceback(None) if isinstance(error, Refusal) else error)
         if self._failure is not None:
             await self._files.drop(self._owner, self._writer, self.record, self._failure)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from clasp_relay.access.refusals import Busy, NoRoom
 from clasp_relay.access.shared_files import SharedFiles
 from clasp_relay.access.workers import Workers
+from clasp_relay.errors import cause_text
 from clasp_relay.logs import events
 from clasp_relay.storage.files import FileStore, StoredFile
 
@@ -38,8 +39,10 @@ class FilesOfBefore:
         self._path = path
         self._count = 0
         """How many were moved."""
+        self._unread: set[str] = set()
+        """Those that the disk does not give; the next start tries again."""
         self.is_over = False
-        """Whether none is left."""
+        """Whether none is left that can be moved."""
 
     def load(self) -> None:
         """Removes what a kill has left, and looks whether there is anything; before the relay listens."""
@@ -53,9 +56,14 @@ class FilesOfBefore:
         try:
             while not self.is_over:
                 found = await self._sql.run("", _nothing, self._store.unread_since, 1 << 62, MOVED_AT_ONCE)
-                for file in found:
-                    await self._move(file)
-                self.is_over = not found
+                left = [file for file in found if file.id not in self._unread]
+                for file in left:
+                    try:
+                        await self._move(file)
+                    except OSError as error:
+                        self._unread.add(file.id)
+                        events.FILE_NOT_MOVED.log(file=file.id, path=self._path, cause=cause_text(error))
+                self.is_over = not left
         except (Busy, NoRoom):
             return  # the next call goes on
         if self._count:

@@ -394,9 +394,8 @@ class SharedFiles(Files):
         if self._unstored:
             self._remove_later()
         try:
-            kept = (
-                self._cache.kept()
-            )  # before the names are read: a copy that comes later is of an object that may, too
+            # Before the names: a copy that comes later may be of an object that is not among them.
+            kept = self._cache.kept()
             names = await self._objects.names()
             await self._restore(kept, names)
             if acts:

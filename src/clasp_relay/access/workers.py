@@ -36,8 +36,8 @@ _RETRY_AFTER_S = 2
 """Seconds to wait when a queue is full; hashes are done within a few seconds."""
 
 LANE: ContextVar[str] = ContextVar("lane", default="")
-"""What the client address counts as for which a coroutine works (``addresses.address_group``); empty for none's. A
-coroutine keeps what was set when it began."""
+"""The lane of the client address (``addresses.address_group``) that a coroutine works for; empty where it works for
+none. A coroutine keeps what was set when it began."""
 
 
 @contextmanager

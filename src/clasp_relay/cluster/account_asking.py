@@ -169,7 +169,7 @@ class AccountCalls:
         Args:
             method: its name.
             arguments: encoded.
-            lane: what the client address counts as that it is for; empty for none's, so that no bound holds for it.
+            lane: the lane of the client address that it is for; empty where it is for none, and no lane's bound holds.
 
         Returns:
             a Deferred of what the method returns, once this relay's file has what the call has changed. It fails with

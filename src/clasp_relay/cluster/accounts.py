@@ -484,6 +484,7 @@ class SharedAccounts:
             return
 
         def write() -> Deferred[None]:
+            # Anew for each try, since the rows can be read once only.
             _, _, rows = decode_pieces(pieces)
             return self._sql.run("", _nothing, self._store.rows.install, position, calls.items(), rows)
 

@@ -26,6 +26,7 @@ from nats.protocol.parser import PERMISSIONS_ERR, STALE_CONNECTION
 
 from clasp_relay.cluster.credentials import BadCredentials, Credentials
 from clasp_relay.cluster.direct_client import DirectClient
+from clasp_relay.cluster.jetstream import CUT_OFF, NO_MESSAGE, NO_REPLICAS, NO_STREAM, WRONG_SEQUENCE, error_code
 from clasp_relay.cluster.ports import Appended, Bounds, Outcome
 from clasp_relay.errors import cause_text
 from clasp_relay.logs import events
@@ -51,16 +52,9 @@ RETRY_S = 0.25
 FIRST_LINE_S = 1.0
 """How long the first attempts may fail before the log says so."""
 
-WRONG_SEQUENCE = 10071
-NO_MESSAGE = 10037
-NO_STREAM = 10059
-NO_REPLICAS = 10074
 NO_ROOM = 10047
 NOT_ENABLED = (10039, 10076)
 """JetStream is not enabled: for the account, or at all."""
-
-CUT_OFF = (10008, 10009)
-"""What a server answers that does not reach those with which it keeps the log."""
 
 NO_TLS = "the server speaks no TLS: give nats-server a tls block, or say nats:// where its network can be trusted"
 
@@ -398,7 +392,7 @@ class NatsEngine:
                 await _close(self._client)
 
     def _make_calls(self) -> None:
-        """Makes the calls that the thread was given, up to one that it has to wait for; ``_main`` does."""
+        """Makes the calls that the thread was given, up to one that has to be waited for, which ``_main`` does."""
         self._is_woken = False
         try:
             while self._calls and self._waits_for is None:
@@ -464,7 +458,7 @@ class NatsEngine:
         """Takes the stream's answer to an append; nobody waits any more for one that comes too late."""
         try:
             found = json.loads(data)
-            answer, is_cut_off = _appended(found), _code(found) in CUT_OFF
+            answer, is_cut_off = _appended(found), error_code(found) in CUT_OFF
         except ValueError:
             # No stream listens: its servers elect a leader.
             answer, is_cut_off = Appended(Outcome.FAILED, text="no stream answers"), True
@@ -516,7 +510,7 @@ class NatsEngine:
     async def _own_reaches_log(self) -> bool:
         """Tells whether the server that is connected answers about the log by now."""
         try:
-            return _code(await self._api_answer(f"STREAM.INFO.{self._name}")) not in CUT_OFF
+            return error_code(await self._api_answer(f"STREAM.INFO.{self._name}")) not in CUT_OFF
         except (NatsError, TimeoutError, OSError, ValueError):
             return False
 
@@ -544,7 +538,7 @@ class NatsEngine:
                     error_cb=_ignore_error,
                 )
                 answer = await probe.request(f"$JS.API.STREAM.INFO.{self._name}", timeout=ANSWER_S)
-            return _code(json.loads(answer.data)) in (None, NO_STREAM)
+            return error_code(json.loads(answer.data)) in (None, NO_STREAM)
         except (NatsError, TimeoutError, OSError, ValueError):
             return False
         finally:
@@ -603,7 +597,7 @@ class NatsEngine:
         while True:
             try:
                 answer = await self._api_answer(f"STREAM.INFO.{self._name}")
-                if _code(answer) == NO_STREAM:
+                if error_code(answer) == NO_STREAM:
                     body = json.dumps(self._config(replicas, rooms[0])).encode()
                     answer = await self._api_answer(f"STREAM.CREATE.{self._name}", body)
             except (NatsError, TimeoutError, OSError, ValueError) as error:
@@ -613,7 +607,7 @@ class NatsEngine:
                     raise _Unusable(f"{self.places}: JetStream is off: start nats-server with -js") from None
                 await asyncio.sleep(RETRY_S)
                 continue
-            code = _code(answer)
+            code = error_code(answer)
             if code is None:
                 self._check_stream(answer["config"])
                 self._is_finding = False
@@ -652,7 +646,7 @@ class NatsEngine:
     async def _message(self, seq: int) -> bytes | None:
         """Returns a message of the log; None where it has none of that number."""
         answer = await self._api_answer(f"STREAM.MSG.GET.{self._name}", b'{"seq":%d}' % seq)
-        code = _code(answer)
+        code = error_code(answer)
         if code == NO_MESSAGE:
             return None
         if code is not None:
@@ -672,7 +666,7 @@ class NatsEngine:
         except (NatsError, TimeoutError):
             self._note_answer(is_there=False)
             raise
-        self._note_answer(is_there=_code(found) not in CUT_OFF)
+        self._note_answer(is_there=error_code(found) not in CUT_OFF)
         return found
 
     async def _request(self, subject: str, body: bytes, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -709,18 +703,12 @@ def _replicas(client: Client) -> int:
 
 
 def _appended(answer: dict[str, Any]) -> Appended:
-    code = _code(answer)
+    code = error_code(answer)
     if code is None:
         return Appended(Outcome.DONE, int(answer["seq"]))
     if code == WRONG_SEQUENCE:
         return Appended(Outcome.FENCED)
     return Appended(Outcome.FAILED, text=str(answer["error"].get("description", code)))
-
-
-def _code(answer: dict[str, Any]) -> int | None:
-    """Returns the code of an error; None where there is none."""
-    error = answer.get("error")
-    return None if error is None else int(error.get("err_code", error.get("code", 0)))
 
 
 def _has_jetstream(client: Client) -> bool:

@@ -36,7 +36,7 @@ IMAGE_S = 2.0
 """How long an image is waited for before it is asked for again; counted from its last piece."""
 
 LONGEST_WAITS = 8
-"""How many times as long, at most, the image is waited for that was asked for again and again."""
+"""Each request that brings no image doubles how long the next one is waited for, up to so many times ``IMAGE_S``."""
 
 SAID_AFTER = 3
 """After so many requests without an image the log says so, and again after as many more."""

@@ -17,6 +17,8 @@ from uuid import uuid4
 
 from twisted.internet.defer import Deferred
 
+from clasp_relay.cluster.account_asking import NOT_DONE
+from clasp_relay.cluster.jetstream import CUT_OFF, NO_MESSAGE, NO_REPLICAS, NO_STREAM, WRONG_SEQUENCE, error_code
 from clasp_relay.logs import events
 
 __all__ = ["ObjectStore", "Requests"]
@@ -31,19 +33,13 @@ AGAIN_S = 0.2
 LEAST_BYTES = 64 * 1024 * 1024
 """A bucket that would be smaller is not made."""
 
-NO_MESSAGE = 10037
-OTHER_BEFORE = 10071
-"""Another message of the subject is the last one."""
 IN_USE = 10058
-NO_STREAM = 10059
-NO_REPLICAS = 10074
 NO_PEERS = 10005
-NOT_NOW = (10008, 10009, 10158)
+NOT_NOW = (*CUT_OFF, 10158)
 """The servers do not reach each other, or a piece with this id is on its way: as good as no answer."""
 NO_ROOM = (10002, 10023, 10047, 10077, 10122)
 """The server, the account or the bucket has no room for more."""
 
-AWAY = "The relay has no connection to its cluster at the moment. Try again in a few seconds."
 FULL = "The cluster has no room for more files. Try again later, or tell its operator."
 
 
@@ -165,7 +161,7 @@ class ObjectStore:
         """Removes an object, or what there is of it; first what says that it is there."""
         for subject in (self._about(file_id), self._pieces(file_id)):
             answer = await self._ask(f"$JS.API.STREAM.PURGE.{self._stream}", json.dumps({"filter": subject}).encode())
-            if _code(answer) not in (None, NO_STREAM):
+            if error_code(answer) not in (None, NO_STREAM):
                 self._fail(answer)
 
     def pieces(self, size_bytes: int) -> int:
@@ -193,9 +189,9 @@ class ObjectStore:
         while offset < total:
             body = json.dumps({"subjects_filter": which, "offset": offset}).encode()
             answer = await self._ask(f"$JS.API.STREAM.INFO.{self._stream}", body)
-            if _code(answer) == NO_STREAM:
+            if error_code(answer) == NO_STREAM:
                 return {}
-            if _code(answer) is not None:
+            if error_code(answer) is not None:
                 self._fail(answer)
             subjects = answer["state"].get("subjects") or {}
             found |= subjects
@@ -214,9 +210,9 @@ class ObjectStore:
         if self._has_bucket:
             return
         answer = await self._ask(f"$JS.API.STREAM.INFO.{self._stream}", b"")
-        if _code(answer) == NO_STREAM:
+        if error_code(answer) == NO_STREAM:
             await self._make_bucket("CREATE", self._config(), 0)
-        elif _code(answer) is not None:
+        elif error_code(answer) is not None:
             self._fail(answer)
         elif 0 < int(answer["config"].get("max_bytes", -1)) < self._max_bytes:
             before_bytes = answer["config"]["max_bytes"]
@@ -226,7 +222,7 @@ class ObjectStore:
     async def _make_bucket(self, verb: str, config: dict[str, Any], before_bytes: int) -> None:
         while True:
             answer = await self._ask(f"$JS.API.STREAM.{verb}.{self._stream}", json.dumps(config).encode())
-            code = _code(answer)
+            code = error_code(answer)
             if code is None:
                 if config["max_bytes"] < self._max_bytes:
                     events.FILES_ROOM_SMALL.log(bytes=config["max_bytes"], wanted=self._max_bytes)
@@ -272,11 +268,11 @@ class ObjectStore:
         """Appends a piece behind another one, and returns its number; None where another message is behind that."""
         headers = {"Nats-Msg-Id": piece_id, "Nats-Expected-Last-Subject-Sequence": str(previous_seq)}
         answer = await self._ask(subject, data, headers)
-        if _code(answer) != OTHER_BEFORE:
+        if error_code(answer) != WRONG_SEQUENCE:
             return self._seq(answer)
         # It may be this one, which was sent twice, since the answer was late.
         answer = await self._get({"last_by_subj": subject})
-        if _code(answer) in (NO_MESSAGE, NO_STREAM):
+        if error_code(answer) in (NO_MESSAGE, NO_STREAM):
             return None
         self._check(answer)
         message = answer["message"]
@@ -290,7 +286,7 @@ class ObjectStore:
     async def _message(self, which: dict[str, object]) -> tuple[int, bytes] | None:
         """Returns number and bytes of a message, asked of the server that has all; None where there is none."""
         answer = await self._get(which)
-        if _code(answer) in (NO_MESSAGE, NO_STREAM):
+        if error_code(answer) in (NO_MESSAGE, NO_STREAM):
             return None
         self._check(answer)
         message = answer["message"]
@@ -308,13 +304,13 @@ class ObjectStore:
         end_s = self._monotonic_s() + WAITS_S
         while not self._is_over:
             answer = await self._until(lambda done: self._engine().request(subject, payload, headers, done))
-            if answer is not None and _code(answer) not in NOT_NOW:
+            if answer is not None and error_code(answer) not in NOT_NOW:
                 return answer
             if self._monotonic_s() >= end_s:
                 break
             await self._until(lambda done: self._call_later(AGAIN_S, lambda: done(None)))
         self._has_bucket = False  # somebody may have removed it
-        raise self._busy(AWAY)
+        raise self._busy(NOT_DONE)
 
     async def _until(self, begin: Callable[[Callable[[dict[str, Any] | None], None]], object]) -> dict[str, Any] | None:
         """Begins something, and returns what it calls with; None where this ends before."""
@@ -334,7 +330,7 @@ class ObjectStore:
         return None
 
     def _check(self, answer: Mapping[str, Any]) -> None:
-        if _code(answer) is not None:
+        if error_code(answer) is not None:
             self._fail(answer)
 
     def _fail(self, answer: Mapping[str, Any]) -> NoReturn:
@@ -344,17 +340,11 @@ class ObjectStore:
             events.FILES_NO_ROOM.log(cause=text)
             raise self._full(FULL)
         events.FILES_REFUSED.log(cause=text)
-        raise self._busy(AWAY)
-
-
-def _code(answer: Mapping[str, Any]) -> int | None:
-    """Returns the code of an error; None where there is none."""
-    error = answer.get("error")
-    return None if error is None else int(error.get("err_code", error.get("code", 0)))
+        raise self._busy(NOT_DONE)
 
 
 def _lacks_room(answer: Mapping[str, Any]) -> bool:
-    code = _code(answer)
+    code = error_code(answer)
     return code in NO_ROOM or (code == NO_PEERS and "storage" in str(answer["error"].get("description")))
 
 

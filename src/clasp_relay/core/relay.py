@@ -151,9 +151,7 @@ class Relay:
         """What is kept as history; None for nothing."""
         self.decider = Decider(self.params, self.permissions, self.visibility, self.sessions, self.keeping, clock)
         self.schedule = Schedule(clock, self.work, self._run_due)
-        parts = self.visibility, self.params, self.subscriptions, self.sessions, self.snapshots, self.throttles
-        catch_ups = CatchUpSender(*parts, self.counts, self.work)
-        self.committer = self._make_committer(log or ImmediateLog(), catch_ups)
+        self.committer = self._make_committer(log or ImmediateLog())
         self.bundles = Bundles(self.params, self.decider, self.committer, clock, is_open=self.permissions.is_open)
         self.committer.too_slow = self._end_as_too_slow
         self.replays = None if reader is None else self._make_replays(reader)
@@ -166,7 +164,8 @@ class Relay:
         """What a client address counts as where shares are counted; several addresses may be one client's. To be set
         before the first session connects; without it no address is counted."""
         self.group_of: Callable[[str], str] = _as_it_is
-        """Which client addresses are one client's, where none is counted: they take turns together. Likewise."""
+        """What a client address counts as for taking turns, where ``origin_of`` counts none. To be set before the first
+        session connects; without it each address is alone."""
         self.when_gone: Callable[[str], None] = _untold
         """Is called with a subject whose last session has ended; with none in open mode. To be set early, too."""
         self.when_began: Callable[[Session], None] = _unseen
@@ -176,7 +175,17 @@ class Relay:
         self._report_fault = report_fault
         self._report_unheard: Callable[[str, str], None] = _unreported
 
-    def _make_committer(self, log: Log, catch_ups: CatchUpSender) -> Committer:
+    def _make_committer(self, log: Log) -> Committer:
+        catch_ups = CatchUpSender(
+            self.visibility,
+            self.params,
+            self.subscriptions,
+            self.sessions,
+            self.snapshots,
+            self.throttles,
+            self.counts,
+            self.work,
+        )
         return Committer(
             self.params,
             self.schedule,
@@ -198,6 +207,11 @@ class Relay:
         return Replays(
             self.keeping, reader, self.permissions, self.visibility, self.params, self.clock, self.work, ways
         )
+
+    @property
+    def are_reads_held(self) -> bool:
+        """Whether nothing is read for anybody now: with accounts, where the relay may lack that a right has ended."""
+        return self.refuses is not None and not self.permissions.is_open
 
     def connect(self, outbox: Outbox, peer: str, codec: Codec) -> Session:
         """Begins a session; it must say HELLO before anything else.

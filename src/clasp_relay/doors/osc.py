@@ -221,7 +221,7 @@ class OscClients:
         if not source.waiting.is_on:
             self._guarded(source, partial(self._handle, source, data))
         elif not source.waiting.add(data, MAX_WAITING_BYTES):
-            self.refuse(source.session.peer, f"{MAX_WAITING_BYTES} bytes of one source may wait behind a command")
+            self.refuse(source.session.peer, f"more than {MAX_WAITING_BYTES} bytes of one source wait behind a command")
 
     def _guarded(self, source: OscSource, call: Callable[[], None]) -> None:
         try:
@@ -240,8 +240,7 @@ class OscClients:
 
     def _command(self, source: OscSource, command: OscMessage) -> None:
         """Does a command, once it finds what the source has set before, and shows nothing that it must not."""
-        holds_reads = self._relay.refuses is not None and not self._relay.permissions.is_open
-        if source.undecided or holds_reads:
+        if source.undecided or self._relay.are_reads_held:
             source.waiting.begin(partial(self._go_on, source, command))
         elif command.address in ("/resync", "/clasp/resync"):
             self._resync(source)
@@ -254,7 +253,8 @@ class OscClients:
         """Is told that another core has decided about a source's oldest message."""
         source.undecided = max(0, source.undecided - 1)
         self.counts.refused += refusal is not None
-        source.waiting.look_now()
+        if not source.undecided:
+            source.waiting.look_now()
 
     def _go_on(self, source: OscSource, command: OscMessage) -> None:
         """Does a command that had to wait, and takes the packets behind it."""

@@ -12,7 +12,7 @@ LOOK_S = 0.1
 """How often it is looked whether what a client waits for is there: in a cluster its token, or that reads go on."""
 
 MAX_WAITING_BYTES = 1024 * 1024
-"""What may wait of one client; over a connection it is not read from meanwhile, and one read brings less."""
+"""What may wait of one client. Over a connection no more is read while something waits, and one read brings less."""
 
 PACKET_BYTES = 128
 """What a packet that waits counts for beside its bytes."""
@@ -40,9 +40,9 @@ class Waiting:
         """Has what comes wait from now on, until ``end``.
 
         Args:
-            look: called once in a moment, in the place of what was to be called before; it calls ``end`` or ``begin``.
-                None where something else does.
-            delay_s: in which.
+            look: called once, after ``delay_s`` seconds, instead of what was to be called before; it calls ``end`` or
+                ``begin``. None where something else calls ``end``.
+            delay_s: how long it waits for that.
         """
         self.is_on = True
         self._forget_look()
@@ -51,7 +51,7 @@ class Waiting:
             self._timer = self._reactor.callLater(delay_s, self.look_now)
 
     def look_now(self) -> None:
-        """Calls what is to be called in a moment now; what it waits for may be there. Harmless where there is none."""
+        """Calls at once what ``begin`` was given, since what it waits for may be there; nothing where that is None."""
         look = self._look
         self._forget_look()
         if look is not None:

@@ -97,6 +97,11 @@ class RefusedBody:
         """Does nothing."""
 
 
+def _patience_s(length: int) -> float:
+    """Returns how long each ``PACE_BYTES`` of a body of that length may take."""
+    return BODY_TIMEOUT_S + min(length, PACE_BYTES) / LEAST_BYTES_A_SECOND
+
+
 class ArrivingBody:
     """The body of an upload.
 
@@ -106,7 +111,7 @@ class ArrivingBody:
 
     def __init__(self, upload: Upload) -> None:
         self.upload = upload
-        self.patience_s = BODY_TIMEOUT_S + min(upload.length, PACE_BYTES) / LEAST_BYTES_A_SECOND
+        self.patience_s = _patience_s(upload.length)
         self.max_bytes = upload.length
 
     def when_room(self, call: Callable[[], None]) -> None:
@@ -132,7 +137,7 @@ class LateBody:
     """
 
     def __init__(self, waits: Deferred[None], begin: Callable[[], ArrivingBody | RefusedBody], length: int) -> None:
-        self.patience_s = BODY_TIMEOUT_S + min(length, PACE_BYTES) / LEAST_BYTES_A_SECOND
+        self.patience_s = _patience_s(length)
         self.max_bytes = length
         self._begin = begin
         self._room: Callable[[], None] = _nothing

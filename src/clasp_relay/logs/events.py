@@ -255,6 +255,13 @@ FILES_OF_BEFORE = Event(
 FILES_MOVED = Event(
     "files.moved", "info", "storage", "{count} files of {path} were moved into the cluster's object store"
 )
+FILE_NOT_MOVED = Event(
+    "file.not_moved",
+    "error",
+    "storage",
+    "file {file} of {path} cannot be read, so it is not moved into the cluster's object store before the next start:"
+    " {cause}",
+)
 FILES_ROOM_SMALL = Event(
     "files.room_small",
     "warn",

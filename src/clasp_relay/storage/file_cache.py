@@ -11,12 +11,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from threading import Lock
 
-from clasp_relay.storage.files import FileFolder, FileReader, FileWriter
+from clasp_relay.storage.files import FileFolder, FileReader, FileWriter, charge
 
 __all__ = ["FileCache"]
-
-BLOCK_BYTES = 4096
-"""A copy counts for whole blocks of the disk."""
 
 MAX_COPIES = 20_000
 """How many copies there may be: of each the relay keeps in memory that it is there."""
@@ -59,10 +56,10 @@ class FileCache(FileFolder):
         Nothing must arrive meanwhile.
         """
         self.remove_parts()
-        stats = sorted((os.stat(self._folder / each).st_mtime, each) for each in self.ids())
+        stats = {each: os.stat(self._folder / each) for each in self.ids()}
         with self._lock:
-            for _, file_id in stats:
-                self._note(file_id, os.stat(self._folder / file_id).st_size)
+            for file_id in sorted(stats, key=lambda each: (stats[each].st_mtime, each)):
+                self._note(file_id, stats[file_id].st_size)
             self._make_room()
         return self.kept()
 
@@ -99,7 +96,7 @@ class FileCache(FileFolder):
 
     def _note(self, file_id: str, size_bytes: int) -> None:
         self.bytes -= self._sizes.pop(file_id, 0)
-        charged = max(1, -(-size_bytes // BLOCK_BYTES)) * BLOCK_BYTES
+        charged = charge(size_bytes)
         self._sizes[file_id] = charged
         self.bytes += charged
 

@@ -24,6 +24,7 @@ from clasp_relay.errors import ClaspError, StartError
 from clasp_relay.storage.folder import FILE_MODE, prepare_folder
 
 __all__ = [
+    "BLOCK_BYTES",
     "READ_STEP_S",
     "DiskFull",
     "FileFolder",
@@ -39,6 +40,9 @@ SCHEMA_VERSION = 1
 
 READ_STEP_S = 3600
 """The time of the last read is kept to this many seconds, so that reading seldom writes."""
+
+BLOCK_BYTES = 4096
+"""A file takes whole blocks of the disk, at least one; a count of bytes alone would let millions of tiny files in."""
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _PART = ".part"
@@ -63,6 +67,11 @@ class StoredFile(NamedTuple):
     """What it counts for."""
     created_s: int
     read_s: int
+
+
+def charge(size_bytes: int) -> int:
+    """Returns what a file counts for, in bytes."""
+    return max(1, -(-size_bytes // BLOCK_BYTES)) * BLOCK_BYTES
 
 
 class FileUse(NamedTuple):

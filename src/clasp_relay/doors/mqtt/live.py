@@ -133,7 +133,7 @@ class LiveClient:
         """Subscribes, once it finds what the client has set before, and shows nothing that it must not."""
         broker = self._broker
         awaits_own = self._link.oldest_awaited() is not None
-        if broker.publisher.follows and (awaits_own or broker.subscribing.are_reads_held):
+        if broker.publisher.follows and (awaits_own or broker.relay.are_reads_held):
             self._waiting.begin(partial(self._go_on, partial(self._subscribe, packet)))
         else:
             broker.subscribing.subscribe(self.core, self.session, packet, self._link)

@@ -50,11 +50,6 @@ class Subscribing:
         self._writer = writer
         self._groups: dict[tuple[str, str], deque[MqttSession]] = {}
 
-    @property
-    def are_reads_held(self) -> bool:
-        """Whether nothing is read for anybody now: with accounts, where the relay may lack that a right has ended."""
-        return self._relay.refuses is not None and not self._relay.permissions.is_open
-
     def subscribe(self, core: Session, session: MqttSession, packet: SubscribePacket, link: MqttLink) -> None:
         """Subscribes a client, and sends it the SUBACK and what is retained.
 

@@ -1,9 +1,9 @@
 """Statements that insert many rows at once.
 
 The interpreter's lock is released and taken again twice for each statement, which takes up to 5 ms each time while the
-event loop is busy; so few statements matter more than short ones. Each number of rows is a statement of its own, which
-is prepared once and kept. They are ``INSERT OR ROLLBACK``: nobody goes on in a transaction in which one failed, and
-SQLite then copies no page, to undo the statement alone.
+event loop is busy; so few statements matter more than short ones. Each number of rows up to ``ROWS_AT_ONCE`` is a
+statement of its own, which is prepared once and kept. Those for entries and history are ``INSERT OR ROLLBACK``: nobody
+goes on in a transaction in which one failed, and SQLite then copies no page, to undo the statement alone.
 """
 
 from __future__ import annotations
