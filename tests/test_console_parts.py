@@ -11,8 +11,8 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.trial.unittest import TestCase
 
-from clasp_relay import admin_commands
 from clasp_relay.access.policy import Policy
+from clasp_relay.command_line import admin_commands
 from clasp_relay.settings import Settings
 from tests.test_auth_server import Running, until
 

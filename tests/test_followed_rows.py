@@ -14,7 +14,6 @@ from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.trial.unittest import TestCase
 
-from clasp_relay import account_commands, admin_commands
 from clasp_relay.access.addresses import ClientAddresses
 from clasp_relay.access.files import Files
 from clasp_relay.access.names import fold_name
@@ -22,6 +21,7 @@ from clasp_relay.access.permissions import TokenPermissions
 from clasp_relay.access.policy import Policy
 from clasp_relay.access.tokens import TokenTable, TokenUnknown
 from clasp_relay.auth_server import AuthServer, Clients, Core, Rights, Tells
+from clasp_relay.command_line import account_commands, admin_commands
 from clasp_relay.http.cors import Origins
 from clasp_relay.net.turn import TurnWriter
 from clasp_relay.net.websocket import ClaspFactory

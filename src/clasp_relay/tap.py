@@ -17,13 +17,13 @@ from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.logger import ILogObserver
 from twisted.python.components import Componentized
 
+from clasp_relay.command_line.options import Options, fail
 from clasp_relay.errors import StartError
 from clasp_relay.event_loop import choose_reactor
 from clasp_relay.logs import events
 from clasp_relay.logs.levels import LogLevels
 from clasp_relay.logs.target import SharedLogFile, log_observer, log_target
 from clasp_relay.net.open_files import raise_limit, room_for_sessions
-from clasp_relay.options import Options, fail
 from clasp_relay.sd_notify import SystemdNotifier
 
 __all__ = ["Options", "RelayApplication", "makeService", "relay"]

@@ -21,6 +21,7 @@ from clasp_relay.access import (
     tickets,
     tokens,
 )
+from clasp_relay.command_line.option_table import DEFAULTS
 from clasp_relay.core import commit, relay
 from clasp_relay.core.fanout import gestures, throttles
 from clasp_relay.core.handlers import reads
@@ -32,7 +33,6 @@ from clasp_relay.doors.mqtt import broker, messages, publishing, session, subscr
 from clasp_relay.http import admin_api, api_sessions, bounded, connections, files_api, params_api
 from clasp_relay.logs import ring
 from clasp_relay.net import admission, frames, outbox, reading, turn
-from clasp_relay.option_table import DEFAULTS
 from clasp_relay.push import chat, destinations, sender, subscriptions
 from clasp_relay.storage import audit as audit_rows
 from clasp_relay.storage import file_cache, sent_files

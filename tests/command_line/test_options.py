@@ -9,8 +9,8 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay import __version__
-from clasp_relay.option_table import NOT_SUPPORTED
-from clasp_relay.options import Options, rust_log_level
+from clasp_relay.command_line.option_table import NOT_SUPPORTED
+from clasp_relay.command_line.options import Options, rust_log_level
 from clasp_relay.settings import Settings
 
 PROXIES = (ip_network("10.0.0.0/8"), ip_network("::1"))

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.names import name_keys
 from clasp_relay.access.tokens import digest_of
-from clasp_relay.account_commands import parse_duration, run
+from clasp_relay.command_line.account_commands import parse_duration, run
 from clasp_relay.storage.users import InviteGone
 from clasp_relay.storage.users_sqlite import SqliteUsers
 

@@ -19,9 +19,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
-from clasp_relay.account_commands import parse_duration
+from clasp_relay.command_line.account_commands import parse_duration
+from clasp_relay.command_line.options import CommandParser, fail, settings_of
 from clasp_relay.errors import StartError, cause_text
-from clasp_relay.options import CommandParser, fail, settings_of
 from clasp_relay.settings import Settings
 from clasp_relay.storage.folder import FILE_MODE, FileLock
 from clasp_relay.storage.journal.journal_file import DamagedRowError, JournalFile

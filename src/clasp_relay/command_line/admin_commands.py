@@ -19,8 +19,8 @@ from typing import NamedTuple, TextIO
 from clasp_relay.access.names import fold_name, normalise_name
 from clasp_relay.access.people import make_reset
 from clasp_relay.access.tokens import digest_of
-from clasp_relay.account_commands import COMMAND_LINE, add_verb, aligned, time_text, with_users
-from clasp_relay.options import CommandParser, fail
+from clasp_relay.command_line.account_commands import COMMAND_LINE, add_verb, aligned, time_text, with_users
+from clasp_relay.command_line.options import CommandParser, fail
 from clasp_relay.storage.administration import AdminStore, Person
 from clasp_relay.storage.audit import AuditEntry
 from clasp_relay.storage.users import PersonGone

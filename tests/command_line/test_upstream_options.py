@@ -2,9 +2,8 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.option_table import NOT_SUPPORTED, OPTIONS
-from clasp_relay.settings import Settings
-from clasp_relay.upstream_options import (
+from clasp_relay.command_line.option_table import NOT_SUPPORTED, OPTIONS
+from clasp_relay.command_line.upstream_options import (
     ABOUT_ACCOUNTS,
     IGNORED,
     SPELLINGS,
@@ -12,6 +11,7 @@ from clasp_relay.upstream_options import (
     reason_against,
     reason_against_value,
 )
+from clasp_relay.settings import Settings
 
 
 class UpstreamOptionsTests(SynchronousTestCase):

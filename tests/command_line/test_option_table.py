@@ -5,10 +5,10 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.option_table import NOT_SUPPORTED, OPTIONS, Option, variable_of
+from clasp_relay.command_line.option_table import NOT_SUPPORTED, OPTIONS, Option, variable_of
 from clasp_relay.settings import Settings
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 WITHOUT_AN_OPTION = {"outbox_bytes"}
 
 

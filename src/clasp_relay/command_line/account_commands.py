@@ -19,8 +19,8 @@ from clasp_relay.access.hooks import CHAT, MAX_HOOK_NAME, check_hook_address
 from clasp_relay.access.names import name_keys
 from clasp_relay.access.refusals import BadInput
 from clasp_relay.access.tokens import digest_of
+from clasp_relay.command_line.options import CommandParser, fail, settings_of
 from clasp_relay.errors import RequestError, StartError
-from clasp_relay.options import CommandParser, fail, settings_of
 from clasp_relay.storage.audit import AuditEntry
 from clasp_relay.storage.devices import DeviceToken
 from clasp_relay.storage.folder import prepare_folder

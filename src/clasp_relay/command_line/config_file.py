@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 
-from clasp_relay.option_table import NOT_SUPPORTED, OPTIONS, Option
-from clasp_relay.upstream_options import IGNORED, reason_against
+from clasp_relay.command_line.option_table import NOT_SUPPORTED, OPTIONS, Option
+from clasp_relay.command_line.upstream_options import IGNORED, reason_against
 
 __all__ = ["ConfigError", "read_config"]
 

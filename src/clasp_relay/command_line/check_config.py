@@ -12,10 +12,10 @@ from typing import NoReturn, TextIO
 from clasp_relay.access.policy import Explanation, Policy, explain_read, explain_write
 from clasp_relay.access.policy.language.json_keys import parse_json
 from clasp_relay.access.policy_choice import choose_history, choose_policy, load_policy
+from clasp_relay.command_line.option_table import OPTIONS, Option
+from clasp_relay.command_line.options import Options, fail
 from clasp_relay.core.state.params import ParamLimits, Params
 from clasp_relay.errors import RequestError, StartError
-from clasp_relay.option_table import OPTIONS, Option
-from clasp_relay.options import Options, fail
 from clasp_relay.rules.rule_file import Rules, load_rules
 from clasp_relay.settings import Settings
 from clasp_relay.storage.state_file import StateFile

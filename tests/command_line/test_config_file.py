@@ -7,9 +7,9 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.addresses import parse_networks
-from clasp_relay.config_file import ConfigError, read_config
-from clasp_relay.option_table import NOT_SUPPORTED, OPTIONS
-from clasp_relay.options import Options
+from clasp_relay.command_line.config_file import ConfigError, read_config
+from clasp_relay.command_line.option_table import NOT_SUPPORTED, OPTIONS
+from clasp_relay.command_line.options import Options
 from clasp_relay.settings import Settings
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.check_config import run
+from clasp_relay.command_line.check_config import run
 
 POLICY = {
     "scopes": ["read:/a/**", "write:/a/{userId}/**"],

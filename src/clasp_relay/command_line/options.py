@@ -13,11 +13,9 @@ from typing import Any, NoReturn
 from twisted.python import usage
 
 from clasp_relay import __version__
-from clasp_relay.config_file import ConfigError, read_config
-from clasp_relay.logs.levels import LOG_FORMATS
-from clasp_relay.option_table import NOT_SUPPORTED, OPTIONS, Option
-from clasp_relay.settings import LOG_LEVELS, Contradiction, Settings
-from clasp_relay.upstream_options import (
+from clasp_relay.command_line.config_file import ConfigError, read_config
+from clasp_relay.command_line.option_table import NOT_SUPPORTED, OPTIONS, Option
+from clasp_relay.command_line.upstream_options import (
     ABOUT_ACCOUNTS,
     IGNORED,
     OPEN_SOURCE,
@@ -25,6 +23,8 @@ from clasp_relay.upstream_options import (
     reason_against,
     reason_against_value,
 )
+from clasp_relay.logs.levels import LOG_FORMATS
+from clasp_relay.settings import LOG_LEVELS, Contradiction, Settings
 
 __all__ = ["CommandParser", "Options", "fail", "rust_log_level", "settings_of"]
 

@@ -1,4 +1,4 @@
-"""Tests of clasp_relay.journal_commands: what ``clasp-relay journal`` prints, writes and refuses."""
+"""Tests of clasp_relay.command_line.journal_commands: what ``clasp-relay journal`` prints, writes and refuses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.journal_commands import MOST_KEYS, parse_before, run
+from clasp_relay.command_line.journal_commands import MOST_KEYS, parse_before, run
 from clasp_relay.storage.folder import FileLock
 from clasp_relay.storage.journal.journal_file import Entry
 from clasp_relay.storage.journal.opening import SCHEMA_VERSION, open_journal, open_to_read

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.names import name_keys
 from clasp_relay.access.tokens import digest_of
-from clasp_relay.admin_commands import _day, run
+from clasp_relay.command_line.admin_commands import _day, run
 from clasp_relay.storage.audit import AuditEntry
 from clasp_relay.storage.users import Claim
 from clasp_relay.storage.users_sqlite import SqliteUsers
