@@ -226,8 +226,8 @@ def makeService(options: Options) -> RelayApplication:
     for number in (signal.SIGTERM, signal.SIGINT):
         stop_on(number, reactor, _pid_file(options))
 
+    from clasp_relay.assembly.lifecycle import RelayService  # noqa: PLC0415
     from clasp_relay.clock import steady_timers  # noqa: PLC0415
-    from clasp_relay.lifecycle import RelayService  # noqa: PLC0415
     from clasp_relay.service import make_service  # noqa: PLC0415
     from clasp_relay.workers import WorkerSet  # noqa: PLC0415
 

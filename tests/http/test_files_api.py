@@ -16,7 +16,7 @@ from twisted.web.resource import Resource
 from clasp_relay.access.addresses import ClientAddresses
 from clasp_relay.access.file_quotas import MIB
 from clasp_relay.access.refusals import Busy
-from clasp_relay.access.workers import Workers
+from clasp_relay.access.threads import Workers
 from clasp_relay.http.bounded import MAX_DRAINED_BYTES
 from clasp_relay.http.connections import BODY_TIMEOUT_S
 from clasp_relay.http.cors import Origins

@@ -24,8 +24,8 @@ from clasp_relay.access.names import name_keys
 from clasp_relay.access.passwords import HASHES_AT_ONCE, MAX_WAITING_HASHES_PER_ADDRESS, Passwords, cheap_hasher
 from clasp_relay.access.permissions import TokenPermissions
 from clasp_relay.access.store_calls import MAX_WAITING_CALLS
+from clasp_relay.access.threads import ThreadWorkers
 from clasp_relay.access.tokens import TokenTable
-from clasp_relay.access.workers import ThreadWorkers
 from clasp_relay.doors.door import RequestDoor
 from clasp_relay.http.api_sessions import ApiSessions
 from clasp_relay.http.auth_api import make_auth_resource

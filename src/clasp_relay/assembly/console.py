@@ -21,8 +21,8 @@ from clasp_relay.access.people import Files, People
 from clasp_relay.access.policy import Policy
 from clasp_relay.access.rooms import Reports, Rooms
 from clasp_relay.access.search import Search
+from clasp_relay.access.threads import Workers
 from clasp_relay.access.tokens import TokenTable
-from clasp_relay.access.workers import Workers
 from clasp_relay.core.relay import Relay
 from clasp_relay.doors.door import Counting
 from clasp_relay.http.admin_api import console_routes, make_admin_resource

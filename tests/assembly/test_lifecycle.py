@@ -11,9 +11,9 @@ from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.assembly.lifecycle import SWEEP_INTERVAL_S, RelayService
 from clasp_relay.core.records import Ended, Param, StateImage
 from clasp_relay.errors import StartError
-from clasp_relay.lifecycle import SWEEP_INTERVAL_S, RelayService
 from clasp_relay.service import make_service
 from clasp_relay.settings import Settings
 from clasp_relay.storage.snapshot import encode

@@ -17,13 +17,13 @@ from twisted.internet.task import deferLater
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import TestCase
 
-from clasp_relay import auth_server
 from clasp_relay.access.addresses import ClientAddresses
 from clasp_relay.access.names import name_keys
 from clasp_relay.access.permissions import TokenPermissions
 from clasp_relay.access.policy import Policy
 from clasp_relay.access.tokens import POLICY_SCOPES, TokenRecord, TokenTable, digest_of
-from clasp_relay.auth_server import AuthServer, Clients, Core, Rights, Tells
+from clasp_relay.assembly import auth_server
+from clasp_relay.assembly.auth_server import AuthServer, Clients, Core, Rights, Tells
 from clasp_relay.core.records import Param, StateImage
 from clasp_relay.errors import StartError
 from clasp_relay.http.cors import Origins

@@ -22,9 +22,9 @@ from clasp_relay.access.refusals import Busy
 from clasp_relay.access.session_ids import KnownSessionIds
 from clasp_relay.access.shared_files import SharedFiles
 from clasp_relay.access.store_calls import StoreCalls
+from clasp_relay.access.threads import Workers
 from clasp_relay.access.tokens import MAX_EXPIRED, TokenRecord, TokenTable
-from clasp_relay.access.workers import Workers
-from clasp_relay.console_parts import ConsoleParts
+from clasp_relay.assembly.console import ConsoleParts
 from clasp_relay.logs import events
 from clasp_relay.push.web_push import WebPush
 from clasp_relay.storage.devices import DeviceToken

@@ -7,8 +7,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.assembly.lifecycle import RelayService
 from clasp_relay.errors import StartError
-from clasp_relay.lifecycle import RelayService
 from clasp_relay.service import make_service
 from clasp_relay.settings import Settings
 from tests.machine import Machine

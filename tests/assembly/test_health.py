@@ -9,8 +9,8 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.assembly.lifecycle import RelayService
 from clasp_relay.errors import StartError
-from clasp_relay.lifecycle import RelayService
 from clasp_relay.service import make_service
 from clasp_relay.settings import Settings
 from tests.http.memory_site import parse_answer

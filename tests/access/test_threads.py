@@ -13,7 +13,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
 from clasp_relay.access.refusals import BadInput, Busy
-from clasp_relay.access.workers import NICENESS, Slots, ThreadWorkers, uncancellable
+from clasp_relay.access.threads import NICENESS, Slots, ThreadWorkers, uncancellable
 
 REACTOR: Any = reactor
 

@@ -46,17 +46,17 @@ from clasp_relay.access.secret_files import admin_record, read_or_make_admin_tok
 from clasp_relay.access.session_ids import KnownSessionIds
 from clasp_relay.access.shared_files import Objects, SharedFiles
 from clasp_relay.access.store_calls import MAX_WAITING_CALLS, MAX_WAITING_CALLS_PER_ADDRESS
+from clasp_relay.access.threads import ThreadWorkers, Workers, in_lane
 from clasp_relay.access.tickets import Tickets
 from clasp_relay.access.tokens import TokenRecord, TokenTable
 from clasp_relay.access.turn import Turn
 from clasp_relay.access.wills import Wills
-from clasp_relay.access.workers import ThreadWorkers, Workers, in_lane
-from clasp_relay.console_parts import ConsoleParts
+from clasp_relay.assembly.console import ConsoleParts
+from clasp_relay.assembly.followed_rows import FollowedRows
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.session.identity import TOKEN_PREFIX, Identity
 from clasp_relay.doors.door import Counting, DoorCounts, RequestDoor
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, StartError
-from clasp_relay.followed_rows import FollowedRows
 from clasp_relay.http.api_sessions import ApiSessions, wait_until
 from clasp_relay.http.auth_api import make_auth_resource
 from clasp_relay.http.bounded import make_site

@@ -1,4 +1,4 @@
-"""Tests of clasp_relay.followed_rows: auth servers with the accounts of one cluster, with real threads and files."""
+"""Tests of clasp_relay.assembly.followed_rows: auth servers of one cluster, with real threads and files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from clasp_relay.access.names import fold_name
 from clasp_relay.access.permissions import TokenPermissions
 from clasp_relay.access.policy import Policy
 from clasp_relay.access.tokens import TokenTable, TokenUnknown
-from clasp_relay.auth_server import AuthServer, Clients, Core, Rights, Tells
+from clasp_relay.assembly.auth_server import AuthServer, Clients, Core, Rights, Tells
 from clasp_relay.command_line import account_commands, admin_commands
 from clasp_relay.http.cors import Origins
 from clasp_relay.net.turn import TurnWriter
@@ -31,11 +31,11 @@ from clasp_relay.storage.push_subscriptions import Subscription
 from clasp_relay.storage.session_ids import GivenId
 from clasp_relay.storage.users import PersonGone
 from tests.access.test_shared_files import MemoryObjects
+from tests.assembly.test_auth_server import PATIENCE_S, Running
 from tests.cluster.account_world import Place, World
 from tests.core.world import World as CoreWorld
 from tests.http.memory_site import Answer
 from tests.rules.test_watcher import SEES_ALL
-from tests.test_auth_server import PATIENCE_S, Running
 
 REACTOR: Any = reactor
 URLS = ("nats://127.0.0.1:4222",)

@@ -12,13 +12,13 @@ from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, mayb
 from twisted.internet.interfaces import IListeningPort
 from twisted.internet.threads import deferToThreadPool
 
-from clasp_relay.auth_server import AuthServer
+from clasp_relay.assembly.auth_server import AuthServer
+from clasp_relay.assembly.health import HealthServer
+from clasp_relay.assembly.journal import JournalKeeper
 from clasp_relay.clock import ReactorClock
 from clasp_relay.core.relay import Relay
 from clasp_relay.doors.door import Door, Reloading, Watching
 from clasp_relay.errors import CloseCode, StartError
-from clasp_relay.health_server import HealthServer
-from clasp_relay.journal_keeper import JournalKeeper
 from clasp_relay.logs import events
 from clasp_relay.logs.relay_log import RelayLog
 from clasp_relay.net.listening import TcpPlace, address_text, listen
@@ -33,7 +33,7 @@ from clasp_relay.storage.snapshot_writer import SnapshotWriter, try_thread
 from clasp_relay.storage.state_file import LoadedState, StateFile
 
 if TYPE_CHECKING:
-    from clasp_relay.cluster_parts import ClusterParts
+    from clasp_relay.assembly.cluster import ClusterParts
 
 JOURNAL_INTERVAL_S = 1.0
 """How often the journal is looked after; with ``--durability kill`` a loss of power costs at most this time."""

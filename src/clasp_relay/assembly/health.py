@@ -9,7 +9,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
 
-from clasp_relay.auth_server import AuthServer
+from clasp_relay.assembly.auth_server import AuthServer
 from clasp_relay.core.relay import Relay
 from clasp_relay.doors.door import Door
 from clasp_relay.event_loop import LoopLag

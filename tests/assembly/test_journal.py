@@ -1,4 +1,4 @@
-"""Tests of clasp_relay.journal_keeper: a relay on a real event loop that is stopped, cut off, or loses its disk."""
+"""Tests of clasp_relay.assembly.journal: a relay on a real event loop that is stopped, cut off, or loses its disk."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase
 
 from clasp_relay.access.tokens import POLICY_SCOPES, digest_of
+from clasp_relay.assembly.lifecycle import RelayService
 from clasp_relay.core.history.replays import END_MARK
 from clasp_relay.errors import CloseCode, ErrorCode, StartError
-from clasp_relay.lifecycle import RelayService
 from clasp_relay.service import make_service
 from clasp_relay.settings import Settings
 from clasp_relay.storage.journal.journal_file import JournalFile
