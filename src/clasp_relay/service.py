@@ -14,13 +14,13 @@ from twisted.python.failure import Failure
 from clasp_relay.access.addresses import ClientAddresses, address_group, is_in_networks
 from clasp_relay.access.permissions import EXPIRED, REVOKED, Bearer, TokenPermissions
 from clasp_relay.access.policy import Policy
-from clasp_relay.access.policy.history import HistoryRules
+from clasp_relay.access.policy.history_rules import HistoryRules
 from clasp_relay.access.policy.scopes import Scopes
 from clasp_relay.access.policy_choice import choose_history, choose_policy
 from clasp_relay.access.secret_files import ADMIN_SUBJECT, read_turn_secret
 from clasp_relay.access.session_ids import SessionIdsOfAll
 from clasp_relay.access.tokens import EndOfToken, TokenRecord, TokenTable
-from clasp_relay.access.turn import Turn
+from clasp_relay.access.turn_server import TurnServer
 from clasp_relay.assembly.auth_server import AuthServer, Clients, Core, Rights, Tells
 from clasp_relay.assembly.doors import ADMIN_SCOPES, make_doors
 from clasp_relay.assembly.lifecycle import RelayService
@@ -191,9 +191,9 @@ def _history(settings: Settings, policy: Policy | None) -> HistoryRules | None:
     return history
 
 
-def _turn(settings: Settings, holds_place: Callable[[str], bool]) -> Turn:
+def _turn(settings: Settings, holds_place: Callable[[str], bool]) -> TurnServer:
     secret = "" if settings.turn_secret is None else read_turn_secret(settings.turn_secret)
-    return Turn(settings.turn_urls, secret, holds_place, time.time)
+    return TurnServer(settings.turn_urls, secret, holds_place, time.time)
 
 
 def _may_enter(permissions: TokenPermissions, params: Params, room: str, subject: str) -> bool:

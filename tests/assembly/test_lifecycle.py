@@ -16,8 +16,8 @@ from clasp_relay.core.records import Ended, Param, StateImage
 from clasp_relay.errors import StartError
 from clasp_relay.service import make_service
 from clasp_relay.settings import Settings
-from clasp_relay.storage.snapshot import encode
 from clasp_relay.storage.state_file import StateFile
+from clasp_relay.storage.state_writing import encode
 from clasp_relay.wire.messages import Bundle, Set
 from clasp_relay.wire.values import encode_value
 from tests.machine import Machine, live, say

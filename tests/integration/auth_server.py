@@ -29,12 +29,12 @@ from clasp_relay.access.tokens import TokenTable
 from clasp_relay.doors.door import RequestDoor
 from clasp_relay.http.api_sessions import ApiSessions
 from clasp_relay.http.auth_api import make_auth_resource
-from clasp_relay.http.bounded import make_site
 from clasp_relay.http.cors import Origins
 from clasp_relay.http.files_api import make_files_resource
 from clasp_relay.http.hooks_api import make_hooks_resource
 from clasp_relay.http.journal_api import JournalApi
 from clasp_relay.http.params_api import make_params_resource
+from clasp_relay.http.site import make_site
 from clasp_relay.http.stream_api import StreamApi
 from clasp_relay.net.turn import TurnWriter
 from clasp_relay.net.websocket import ClaspFactory

@@ -49,7 +49,7 @@ from clasp_relay.access.store_calls import MAX_WAITING_CALLS, MAX_WAITING_CALLS_
 from clasp_relay.access.threads import ThreadWorkers, Workers, in_lane
 from clasp_relay.access.tickets import Tickets
 from clasp_relay.access.tokens import TokenRecord, TokenTable
-from clasp_relay.access.turn import Turn
+from clasp_relay.access.turn_server import TurnServer
 from clasp_relay.access.wills import Wills
 from clasp_relay.assembly.console import ConsoleParts
 from clasp_relay.assembly.followed_rows import FollowedRows
@@ -59,13 +59,13 @@ from clasp_relay.doors.door import Counting, DoorCounts, RequestDoor
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, StartError
 from clasp_relay.http.api_sessions import ApiSessions, wait_until
 from clasp_relay.http.auth_api import make_auth_resource
-from clasp_relay.http.bounded import make_site
 from clasp_relay.http.cors import Origins
 from clasp_relay.http.files_api import make_files_resource
 from clasp_relay.http.hooks_api import make_hooks_resource
 from clasp_relay.http.journal_api import JournalApi
 from clasp_relay.http.json_answers import AnsweredLater, NotFound, bearer_of
 from clasp_relay.http.params_api import make_params_resource
+from clasp_relay.http.site import make_site
 from clasp_relay.http.stream_api import StreamApi
 from clasp_relay.http.web_root import WebRoot, packaged_app
 from clasp_relay.logs import events
@@ -210,7 +210,7 @@ class AuthServer(Service):
         clients: Clients,
         core: Core,
         tells: Tells,
-        turn: Turn | None = None,
+        turn: TurnServer | None = None,
         push: WebPush | None = None,
         shared: SharedAccounts | None = None,
         clear: Callable[[Sequence[str]], Deferred[None]] | None = None,

@@ -23,7 +23,7 @@ from clasp_relay.errors import StartError, cause_text
 from clasp_relay.logs.relay_log import RelayLog
 from clasp_relay.net.listening import TcpPlace
 from clasp_relay.net.websocket import ClaspFactory
-from clasp_relay.rules.engine import RuleDoor
+from clasp_relay.rules.rule_door import RuleDoor
 from clasp_relay.setting_kinds import split_target
 from clasp_relay.settings import Settings
 

@@ -13,13 +13,13 @@ from clasp_relay.assembly.auth_server import AuthServer
 from clasp_relay.core.relay import Relay
 from clasp_relay.doors.door import Door
 from clasp_relay.event_loop import LoopLag
-from clasp_relay.http.bounded import make_site
 from clasp_relay.http.health import make_health_resource, make_metrics_resource
 from clasp_relay.http.metrics import Clustered, Sources, make_registry
+from clasp_relay.http.site import make_site
 from clasp_relay.net.listening import TcpPlace, listen
 from clasp_relay.net.websocket import ClaspFactory
 from clasp_relay.storage.journal.journal_log import JournalLog
-from clasp_relay.storage.snapshot_writer import SnapshotWriter
+from clasp_relay.storage.state_saver import StateSaver
 
 __all__ = ["HealthServer"]
 
@@ -34,7 +34,7 @@ class HealthServer(Service):
         factory: the connections.
         auth: the accounts; None in open mode.
         is_ready: whether every port listens and the state is loaded, and no stop has begun.
-        snapshots: returns what writes the state file; None until the state is loaded.
+        saver: returns what writes the state file; None until the state is loaded.
         metrics_place: where ``/metrics`` is served alone; None for nowhere.
         journal: what records the changes; None where nothing does.
         doors: the ways in for other protocols.
@@ -50,7 +50,7 @@ class HealthServer(Service):
         auth: AuthServer | None,
         *,
         is_ready: Callable[[], bool],
-        snapshots: Callable[[], SnapshotWriter | None],
+        saver: Callable[[], StateSaver | None],
         metrics_place: TcpPlace | None = None,
         journal: JournalLog | None = None,
         doors: Sequence[Door] = (),
@@ -67,7 +67,7 @@ class HealthServer(Service):
         sources = Sources(
             relay=relay,
             factory=factory,
-            snapshots=snapshots,
+            saver=saver,
             auth_outcomes=lambda: {} if auth is None else auth.outcomes,
             hash_queue=lambda: 0 if auth is None else auth.hashing.waiting,
             loop_lag=self._lag,

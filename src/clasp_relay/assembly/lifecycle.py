@@ -29,8 +29,8 @@ from clasp_relay.settings import Settings
 from clasp_relay.storage.folder import FileLock, prepare_folder
 from clasp_relay.storage.journal.history_reader import HistoryReader
 from clasp_relay.storage.journal.journal_log import JournalLog
-from clasp_relay.storage.snapshot_writer import SnapshotWriter, try_thread
 from clasp_relay.storage.state_file import LoadedState, StateFile
+from clasp_relay.storage.state_saver import StateSaver, try_thread
 
 if TYPE_CHECKING:
     from clasp_relay.assembly.cluster import ClusterParts
@@ -86,7 +86,7 @@ class RelayService(MultiService):
         """The ways in for other protocols."""
         self._reactor = reactor
         self._auth = auth
-        self._snapshots: SnapshotWriter | None = None
+        self._saver: StateSaver | None = None
         self._state_file = StateFile(settings.state_file)
         self._locks: list[FileLock] = []
         self._opened_as: int | None = None
@@ -112,7 +112,7 @@ class RelayService(MultiService):
                 factory,
                 auth,
                 is_ready=lambda: self.is_ready,
-                snapshots=lambda: self._snapshots,
+                saver=lambda: self._saver,
                 metrics_place=None if settings.metrics_port is None else TcpPlace(settings.host, settings.metrics_port),
                 journal=journal,
                 doors=doors,
@@ -136,11 +136,11 @@ class RelayService(MultiService):
     @property
     def is_ready(self) -> bool:
         """Whether the state is loaded, every port listens, and the last attempt to save did not fail."""
-        if self.port is None or self._snapshots is None or not self._journal.is_well:
+        if self.port is None or self._saver is None or not self._journal.is_well:
             return False
         if self._cluster is not None and not self._cluster.is_ready:
             return False
-        return not self._snapshots.is_failing
+        return not self._saver.is_failing
 
     def reload_tls(self) -> bool:
         """Reads certificate and key again, for new connections; open sessions continue.
@@ -207,7 +207,7 @@ class RelayService(MultiService):
         """Stops in order: no new connections, save, close every session, save their last changes.
 
         Returns:
-            A Deferred that fires at the end; it takes at most ``drain_timeout_s`` and the time of two snapshots.
+            A Deferred that fires at the end; it takes at most ``drain_timeout_s`` and the time of two saves.
         """
         if self.port is None:
             return
@@ -224,12 +224,12 @@ class RelayService(MultiService):
         if self._cluster is not None:
             yield self._cluster.stop()
         yield maybeDeferred(MultiService.stopService, self)
-        assert self._snapshots is not None, "stopped before anything was loaded"
+        assert self._saver is not None, "stopped before anything was loaded"
         self._clock.stop()
         self.relay.bundles.finish()
         if not self._journal.keeps_bundles and len(self.relay.schedule):
             events.BUNDLES_LOST.log(count=len(self.relay.schedule))
-        saved = yield self._snapshots.save_if_changed(may_block=True)
+        saved = yield self._saver.save_if_changed(may_block=True)
         saved = saved and not self._journal.is_lost
         self.is_saved = saved and not self._has_failed
         self._journal.close()
@@ -289,7 +289,7 @@ class RelayService(MultiService):
         """Takes the state, and what the journal has beyond it."""
         state_file, params, journal = self._state_file, self.relay.params, self._journal
         params.load(state.image, self.relay.clock.now_us())
-        self._snapshots = SnapshotWriter(
+        self._saver = StateSaver(
             state_file,
             journal.capture,
             lambda: params.changes + journal.changes,
@@ -355,8 +355,8 @@ class RelayService(MultiService):
 
     @inlineCallbacks
     def _save(self) -> Generator[Deferred[bool], bool, bool]:
-        assert self._snapshots is not None, "saved before anything was loaded"
-        self.is_saved = yield self._snapshots.save_if_changed()
+        assert self._saver is not None, "saved before anything was loaded"
+        self.is_saved = yield self._saver.save_if_changed()
         return self.is_saved
 
     def _look_after_journal(self) -> Deferred[Any] | None:

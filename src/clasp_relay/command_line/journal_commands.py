@@ -27,7 +27,7 @@ from clasp_relay.storage.folder import FILE_MODE, FileLock
 from clasp_relay.storage.journal.journal_file import DamagedRowError, JournalFile
 from clasp_relay.storage.journal.opening import cannot_use, open_journal, open_to_read
 from clasp_relay.storage.journal.upkeep import Facts, entries, forget, inspect
-from clasp_relay.storage.snapshot import HEAD_BYTES, read_journal_seq
+from clasp_relay.storage.state_writing import HEAD_BYTES, read_journal_seq
 
 __all__ = ["COMMAND", "parse_before", "run"]
 

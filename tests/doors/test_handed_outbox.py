@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.ports import Audience, Frame
 from clasp_relay.core.session.sessions import Session
-from clasp_relay.doors.handed import HandedOutbox
+from clasp_relay.doors.handed_outbox import HandedOutbox
 from clasp_relay.net.frames import CODEC
 from clasp_relay.net.turn import TurnWriter
 from tests.doors.site import Site

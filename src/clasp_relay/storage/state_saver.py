@@ -14,8 +14,8 @@ from twisted.logger import Logger
 from clasp_relay.core.records import StateImage
 from clasp_relay.errors import JournalLost, StartError, cause_text
 from clasp_relay.logs import events
-from clasp_relay.storage.snapshot import encode
 from clasp_relay.storage.state_file import StateFile
+from clasp_relay.storage.state_writing import encode
 
 PAUSE_S = 0.002
 """Seconds, at most, that the writing thread sleeps after each piece: as long as the piece took.
@@ -26,24 +26,24 @@ with 100 of them took up to 135 ms, with it up to 5 ms (``bench/snapshot_pause.p
 
 
 class DeferToThread(Protocol):
-    """``twisted.internet.threads.deferToThread``, or what a test puts in its place."""
+    """``twisted.internet.threads.deferToThread``, or a test's replacement."""
 
     def __call__(self, function: Callable[[], int], /) -> Deferred[int]:
-        """Makes the call in a thread; the Deferred fires with its result, on the event loop."""
+        """Calls the function in a thread; the Deferred fires with its result, on the event loop."""
 
 
 class Journal(Protocol):
-    """What records the changes that a snapshot has."""
+    """The journal that records the changes of the saved state."""
 
     def recorded(self) -> Deferred[None]:
         """Returns a Deferred that fires once all changes so far are recorded; it fails with ``JournalLost``."""
 
     def saved(self, seq: int, /) -> None:
-        """Is told that the file has all changes up to a seq; the one before it stays as ``.1``."""
+        """Is told that the state file has all changes up to a seq; the previous file is kept as ``.1``."""
 
 
 def try_thread() -> None:
-    """Finds out now whether the writing thread can be started.
+    """Checks that a thread can be started, before one is needed for writing.
 
     Raises:
         StartError: the system has no threads left for this user or container.
@@ -58,19 +58,21 @@ def try_thread() -> None:
     thread.join()
 
 
-class SnapshotWriter:
-    """Saves the state when it has changed. Make it once the state is loaded: what is there then counts as saved.
+class StateSaver:
+    """Saves the state when it has changed.
+
+    Create it once the state is loaded: the state at that moment counts as saved.
 
     Args:
-        state_file: where to.
-        capture: takes the state in one step, by reference, now or soon; called on the event loop.
-        changes: a number that is another one after every change of the state.
+        state_file: the file to write.
+        capture: returns the state, taken in one step and by reference, or a Deferred of it; called on the event loop.
+        changes: returns a number that differs after every change of the state.
         defer_to_thread: makes a call in a thread.
-        log: one line for each snapshot.
-        journal: what records the changes; a file names only what is recorded there, and none is written once it is
-            lost. None where nothing is recorded.
-        monotonic: seconds, for how long it takes.
-        sleep: lets the other threads run.
+        log: gets one line for each save.
+        journal: the journal; a file is written only once the changes that it includes are recorded there, and no file
+            is written after the journal was lost. None without a journal.
+        monotonic: returns seconds; measures how long a save takes.
+        sleep: pauses the writing thread so that other threads run.
     """
 
     def __init__(
@@ -97,35 +99,35 @@ class SnapshotWriter:
         self._saved_changes = changes()
         self._saved_s = monotonic()
         self.written = 0
-        """How many snapshots were written."""
+        """How many times the state was saved."""
         self.failed = 0
-        """How many could not be written."""
+        """How many times it could not be saved."""
         self.last_params = 0
-        """How many params the last written one has."""
+        """How many params the last save wrote."""
         self.last_size_bytes = 0
-        """How big the last written one is."""
+        """The size of the last file written, in bytes."""
         self.last_duration_s = 0.0
-        """How long the last written one took."""
+        """How long the last save took, in seconds."""
         self.is_failing = False
-        """Whether the last attempt to save failed: what was set since the last written snapshot is not on disk."""
+        """Whether the last attempt failed: what was set since the last save is not on disk."""
 
     @property
     def age_s(self) -> float:
-        """Seconds since all that was set was on disk; it rises beyond the interval only when something is wrong."""
+        """Seconds since everything set was on disk; more than the save interval when saving fails or takes long."""
         return self._monotonic() - self._saved_s
 
     def save_if_changed(self, *, may_block: bool = False) -> Deferred[bool]:
-        """Writes a snapshot if the state is another one than that of the last written snapshot.
+        """Saves the state if it has changed since it was last saved.
 
-        While another call of this is at work, it waits for that one first; what changed meanwhile is written then.
+        A call during another one waits for that one, and then saves what changed meanwhile.
 
         Args:
-            may_block: write on the calling thread where no other one can be started: for the last snapshot, after
-                which nobody waits for the event loop.
+            may_block: write on the calling thread if no other one can be started; for the last save, when nothing
+                waits for the event loop any more.
 
         Returns:
-            A Deferred that fires with whether the state is on disk now. It does not fail: why a
-            snapshot could not be written is logged, and the next call tries again.
+            A Deferred that fires with whether the state is on disk now. It does not fail: the cause is logged, and the
+            next call tries again.
         """
         return self._lock.run(self._save, may_block)
 
@@ -142,7 +144,7 @@ class SnapshotWriter:
             if self._journal is not None:
                 yield self._journal.recorded()
             size_bytes = yield self._write(image, may_block)
-        except JournalLost:  # which was logged when it happened
+        except JournalLost:  # logged when it happened
             self._fail()
             return False
         except OSError as error:
@@ -173,9 +175,9 @@ class SnapshotWriter:
     def _write(self, image: StateImage, may_block: bool) -> Deferred[int]:
         try:
             return self._defer_to_thread(lambda: self._state_file.save(self._paced(image)))
-        except RuntimeError as error:  # raised by the call itself, not by what it calls: the thread did not start
+        except RuntimeError as error:  # raised by starting the thread, not by what runs in it
             if not may_block:
-                raise OSError(errno.EAGAIN, str(error)) from error  # as the system says it
+                raise OSError(errno.EAGAIN, str(error)) from error  # the error number of a thread that cannot start
             return execute(self._state_file.save, encode(image))
 
     def _fail(self) -> None:

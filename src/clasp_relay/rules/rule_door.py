@@ -20,7 +20,7 @@ from clasp_relay.core.session.identity import Identity
 from clasp_relay.core.session.limiter import Limiter
 from clasp_relay.core.session.sessions import ANYBODY, Session
 from clasp_relay.doors.door import DoorCounts
-from clasp_relay.doors.handed import HandedOutbox
+from clasp_relay.doors.handed_outbox import HandedOutbox
 from clasp_relay.errors import CloseCode, DecodeError, StartError
 from clasp_relay.logs import events
 from clasp_relay.net.backlog import give_up

@@ -5,14 +5,14 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.doors.waiting import LOOK_S, MAX_WAITING_BYTES, PACKET_BYTES, Waiting
+from clasp_relay.doors.packet_queue import LOOK_S, MAX_WAITING_BYTES, PACKET_BYTES, PacketQueue
 
 
 class WaitingTests(SynchronousTestCase):
     def setUp(self) -> None:
         """Nothing waits."""
         self.clock = Clock()
-        self.waiting = Waiting(self.clock)
+        self.waiting = PacketQueue(self.clock)
         self.looks: list[str] = []
 
     def look(self, name: str) -> None:

@@ -20,7 +20,7 @@ from clasp_relay.access.policy.language.maps import (
     with_fields,
 )
 from clasp_relay.access.policy.language.question import NO_SESSION_IDS, Question, SessionIds
-from clasp_relay.access.policy.visibility import Visibility
+from clasp_relay.access.policy.visibility_rules import Visibility
 from clasp_relay.core.records import Ended, Param
 from clasp_relay.core.rights.memory import MAX_KEY_CHARACTERS, Answer, Memory, Reads
 from clasp_relay.core.rights.port import Grant, State

@@ -15,9 +15,9 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from clasp_relay.core.records import StateImage
 from clasp_relay.errors import StartError
-from clasp_relay.storage.snapshot import PIECE_PARAMS, encode
-from clasp_relay.storage.snapshot_writer import PAUSE_S, DeferToThread, SnapshotWriter, try_thread
 from clasp_relay.storage.state_file import StateFile
+from clasp_relay.storage.state_saver import PAUSE_S, DeferToThread, StateSaver, try_thread
+from clasp_relay.storage.state_writing import PIECE_PARAMS, encode
 from tests.storage.values import image, make_folder, param
 
 
@@ -69,9 +69,9 @@ class SnapshotWriterTests(SynchronousTestCase):
         self.pauses: list[float] = []
         self.writer = self.make_writer(lambda: self.table.state, self.threads)
 
-    def make_writer(self, capture: Callable[[], StateImage], threads: DeferToThread) -> SnapshotWriter:
+    def make_writer(self, capture: Callable[[], StateImage], threads: DeferToThread) -> StateSaver:
         """Makes a writer."""
-        return SnapshotWriter(
+        return StateSaver(
             self.state_file, capture, lambda: self.table.changes, threads, self.log, sleep=self.pauses.append
         )
 
@@ -103,7 +103,7 @@ class SnapshotWriterTests(SynchronousTestCase):
     def test_writer_tells_how_old_what_is_on_disk_is(self) -> None:
         """Since the last time that all that was set was on disk; that nothing has changed counts too."""
         now_s = 100.0
-        writer = SnapshotWriter(
+        writer = StateSaver(
             self.state_file,
             lambda: self.table.state,
             lambda: self.table.changes,
@@ -229,7 +229,7 @@ class SnapshotWriterTests(SynchronousTestCase):
     def test_written_snapshot_is_told_in_one_line(self) -> None:
         """The line and the attributes say how many params, how many bytes and how long."""
         clock = Clock()
-        writer = SnapshotWriter(
+        writer = StateSaver(
             self.state_file,
             lambda: self.table.state,
             lambda: self.table.changes,
@@ -294,7 +294,7 @@ class ThreadTests(TestCase):
             slept.append(threading.get_ident())
 
         log, _ = capture_log()
-        writer = SnapshotWriter(state_file, capture, lambda: next(changes), deferToThread, log, sleep=sleep)
+        writer = StateSaver(state_file, capture, lambda: next(changes), deferToThread, log, sleep=sleep)
         self.assertTrue((yield writer.save_if_changed()))
         self.assertEqual(captured, [threading.get_ident()])
         self.assertTrue(slept)

@@ -11,7 +11,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.records import Ended, StateImage
-from clasp_relay.storage.restore import Restored, read_state
+from clasp_relay.storage.state_reading import Restored, read_state
 from clasp_relay.wire.values import encode_value
 from tests.storage.values import TIME_US, WRITER, decode, string
 

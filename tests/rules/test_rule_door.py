@@ -13,8 +13,8 @@ from clasp_relay.access.policy.scopes import Scopes
 from clasp_relay.core.session.identity import Identity
 from clasp_relay.core.session.sessions import ANYBODY
 from clasp_relay.errors import CloseCode, Disconnect, StartError
-from clasp_relay.rules import engine
-from clasp_relay.rules.engine import MAX_DEPTH, RuleDoor
+from clasp_relay.rules import rule_door
+from clasp_relay.rules.rule_door import MAX_DEPTH, RuleDoor
 from clasp_relay.wire.codec import decode
 from clasp_relay.wire.frame import decode_frame
 from clasp_relay.wire.messages import NULL, Bundle, Message, Publish, Set, Subscribe
@@ -217,15 +217,15 @@ class ActionTests(RuleTestCase):
 
     def test_actions_are_bounded_in_a_second(self) -> None:
         """Each rule's for itself."""
-        self.patch(engine, "ACTIONS_PER_SECOND", 3)
+        self.patch(rule_door, "ACTIONS_PER_SECOND", 3)
         self.rules(rule(change(), copy("/out/x")), rule(change(), copy("/out/y")) | {"id": "s"})
         self.assertEqual(len(self.say(*(put("/a/x", number) for number in range(5)))), 6)
         self.assertEqual({each for each, _ in self.left_out}, {"r", "s"})
 
     def test_what_waits_is_bounded(self) -> None:
         """Changes, and delays."""
-        self.patch(engine, "MAX_WAITING", 2)
-        self.patch(engine, "MAX_DELAYED", 1)
+        self.patch(rule_door, "MAX_WAITING", 2)
+        self.patch(rule_door, "MAX_DELAYED", 1)
         self.rules(rule(change(), {"Delay": {"milliseconds": 100}}, copy("/out/x")))
         self.say(Bundle(tuple(put(f"/a/{number}", number) for number in range(3))))
         self.site.reactor.advance(0.2)
@@ -254,7 +254,7 @@ class ActionTests(RuleTestCase):
 
     def test_address_is_looked_up_once_and_few_are_remembered(self) -> None:
         """The memory is emptied when it is full."""
-        self.patch(engine, "MAX_KNOWN", 2)
+        self.patch(rule_door, "MAX_KNOWN", 2)
         self.rules(rule(change(), copy("/out/x")))
         for number in range(5):
             self.assertEqual(self.say(put(f"/a/{number}", number)), [("/out/x", number)])

@@ -2,44 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
-from clasp_relay.core.ports import Codec, Frame, Outbox
-from clasp_relay.core.relay import Relay
-from clasp_relay.core.session.identity import Identity
-from clasp_relay.errors import Disconnect
+from clasp_relay.core.ports import Frame
 from clasp_relay.logs import events
 from clasp_relay.net.backlog import Batch, Close, Snapshot
-
-
-def identity_of(relay: Relay, token: str, peer: str, codec: Codec) -> Identity:
-    """Returns as whom a client with a token would be let in, before it has a session.
-
-    Args:
-        relay: the core.
-        token: the client's; empty for none.
-        peer: the client's address.
-        codec: what it would speak.
-
-    Raises:
-        Disconnect: it would not.
-    """
-    return relay.permissions.admit(token, relay.connect(cast("Outbox", HandedOutbox()), peer, codec))
-
-
-def refusal_of(relay: Relay, token: str, codec: Codec) -> Disconnect | None:
-    """Returns why a client with a token would not be let in; None where it would.
-
-    Args:
-        relay: the core.
-        token: the client's; empty for none.
-        codec: what it would speak.
-    """
-    try:
-        identity_of(relay, token, "", codec)
-    except Disconnect as refusal:
-        return refusal
-    return None
 
 
 class HandedOutbox:

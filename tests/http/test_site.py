@@ -5,7 +5,7 @@ from twisted.web.iweb import IRequest
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from clasp_relay.http.bounded import IDLE_TIMEOUT_S, MAX_BODY_BYTES, MAX_DRAINED_BYTES
+from clasp_relay.http.site import IDLE_TIMEOUT_S, MAX_BODY_BYTES, MAX_DRAINED_BYTES
 from tests.http.memory_site import MemorySite, parse_answer
 
 HEAD = b"POST /auth HTTP/1.1\r\nHost: relay.example\r\n"

@@ -1,4 +1,4 @@
-"""Liveness: WebSocket pings at a steady pace, and an end for peers that answer nothing.
+"""Liveness checks: pings each connection at an interval, and ends those whose peers have been silent too long.
 
 One timer serves all connections: each second one thirtieth of them has its turn. A timer per connection
 would cost memory, and after a burst of connects also a burst of pings every 30 s.
@@ -19,27 +19,27 @@ SLOTS = 30
 """Into how many groups the connections are divided."""
 
 
-class Kept(Protocol):
-    """A connection that is looked after. Hashable by identity."""
+class Pinged(Protocol):
+    """A connection that is checked. Hashable by identity."""
 
     def keep_alive(self, interval_s: float) -> None:
-        """Is called every ``interval_s`` seconds: pings, or ends a dead connection."""
+        """Is called every ``interval_s`` seconds; pings the peer, or ends a connection that was silent too long."""
 
 
-class Keeper:
-    """Looks after all connections.
+class Liveness:
+    """Checks all connections in turn.
 
     Args:
         reactor: for its clock.
-        timeout_s: after how long a silence a peer is taken for dead. A peer has at least three pings to answer.
+        timeout_s: how long a peer may be silent, in seconds. At least three pings are sent in that time.
     """
 
     def __init__(self, reactor: IReactorTime, timeout_s: float) -> None:
         self._reactor = reactor
         self.interval_s = min(PING_INTERVAL_S, timeout_s / 3)
-        """How often each connection is looked after."""
-        self._slots: list[dict[Kept, None]] = [{} for _ in range(SLOTS)]
-        self._slot_of: dict[Kept, int] = {}
+        """The interval between two checks of one connection, in seconds."""
+        self._slots: list[dict[Pinged, None]] = [{} for _ in range(SLOTS)]
+        self._slot_of: dict[Pinged, int] = {}
         self._next_slot = 0
         self._turn = 0
         self._call: IDelayedCall | None = None
@@ -47,21 +47,21 @@ class Keeper:
     def __len__(self) -> int:
         return len(self._slot_of)
 
-    def add(self, kept: Kept) -> None:
-        """Begins to look after a connection."""
+    def add(self, connection: Pinged) -> None:
+        """Begins to check a connection."""
         slot = self._next_slot
         self._next_slot = (slot + 1) % SLOTS
-        self._slots[slot][kept] = None
-        self._slot_of[kept] = slot
+        self._slots[slot][connection] = None
+        self._slot_of[connection] = slot
         if self._call is None:
             self._wait()
 
-    def remove(self, kept: Kept) -> None:
-        """Forgets a connection; harmless when it is not looked after."""
-        slot = self._slot_of.pop(kept, None)
+    def remove(self, connection: Pinged) -> None:
+        """Stops checking a connection; does nothing if it is not checked."""
+        slot = self._slot_of.pop(connection, None)
         if slot is None:
             return
-        del self._slots[slot][kept]
+        del self._slots[slot][connection]
         if not self._slot_of and self._call is not None:
             self._call.cancel()
             self._call = None
@@ -73,8 +73,8 @@ class Keeper:
         self._wait()
         slot = self._turn
         self._turn = (slot + 1) % SLOTS
-        for kept in list(self._slots[slot]):
+        for connection in list(self._slots[slot]):
             try:
-                kept.keep_alive(self.interval_s)
+                connection.keep_alive(self.interval_s)
             except Exception:
                 events.CONNECTION_FAULT.failure(action="pinged a connection")

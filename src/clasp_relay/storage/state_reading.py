@@ -15,7 +15,7 @@ from typing import BinaryIO, NamedTuple
 from clasp_relay.core.records import Change, ChangeKind, Ended, Param, StateImage, decode_change
 from clasp_relay.errors import DecodeError, RequestError
 from clasp_relay.storage.json_stream import JsonObject
-from clasp_relay.storage.snapshot import VERSION
+from clasp_relay.storage.state_writing import VERSION
 from clasp_relay.wire.address import check_address
 from clasp_relay.wire.constants import MAX_DEPTH, MAX_PAYLOAD_BYTES, ValueType
 from clasp_relay.wire.messages import Value

@@ -14,7 +14,7 @@ from typing import Any
 
 from clasp_relay.access.refusals import Forbidden
 
-__all__ = ["CREDENTIAL_S", "IceServers", "Turn"]
+__all__ = ["CREDENTIAL_S", "IceServers", "TurnServer"]
 
 CREDENTIAL_S = 600
 """How long credentials are valid; a client that is in a call asks for new ones at half of it."""
@@ -28,7 +28,7 @@ class IceServers:
     expires_at: int
 
 
-class Turn:
+class TurnServer:
     """Makes credentials.
 
     Args:

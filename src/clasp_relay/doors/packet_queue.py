@@ -18,7 +18,7 @@ PACKET_BYTES = 128
 """What a packet that waits counts for beside its bytes."""
 
 
-class Waiting:
+class PacketQueue:
     """What one client sends while a packet before it is at work.
 
     Args:

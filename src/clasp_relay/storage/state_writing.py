@@ -1,4 +1,4 @@
-"""The state as a JSON document: writing.
+"""Writes the state as a JSON document.
 
 The Rust relay's format, so that a file can go both ways, plus optional keys of ours
 (``docs/protocol.md``, Persistence)::
@@ -10,9 +10,9 @@ The Rust relay's format, so that a file can go both ways, plus optional keys of 
     {"address":"/deleted","revision":7,"timestamp":…,"subject":"…","stamp":"…"}
     ]}
 
-``encoded`` is there when ``value`` alone would not come back as the same bytes; it wins when read.
-``journal_seq``, behind ``version``, is the last change of the journal that is in the file; ``scheduled``
-lists the bundles that wait, as encoded changes. A tombstone is what is remembered of a deleted address.
+``encoded`` is present when ``value`` alone would not be read back as the same bytes; a reader uses it instead.
+``journal_seq``, after ``version``, is the number of the last journal entry that the document includes; ``scheduled``
+lists the scheduled bundles, as encoded changes. A tombstone is what is remembered of a deleted address.
 The JSON is strict: no NaN. One line is one param, so that the usual text tools can find it.
 """
 
@@ -29,10 +29,10 @@ from clasp_relay.wire.constants import ValueType
 from clasp_relay.wire.values import decode_value, encode_value
 
 VERSION = 1
-"""What ``version`` says in a file of ours; a file of the Rust relay has none."""
+"""``version`` in a file that this relay wrote; a file of the Rust relay has none."""
 
 HEAD_BYTES = 64
-"""How much of a document holds all before its params."""
+"""The start of a document, up to its params, fits into this many bytes."""
 
 _JOURNAL_SEQ = re.compile(rb'\{"version":1,"journal_seq":([0-9]+),')
 
@@ -43,13 +43,13 @@ PIECE_CHARACTERS = 32 * 1024
 """… with this much text: so making one takes a few milliseconds, whatever is in it."""
 
 MAX_TRANSLATED_BYTES = 8 * 1024
-"""A bigger array or map is not taken apart, which takes milliseconds: ``encoded`` it is, with null beside it."""
+"""A larger array or map is not decoded, which would take milliseconds: ``encoded`` has it, and ``value`` is null."""
 
 MAX_APPROXIMATION_BYTES = 1024
-"""A bigger value that needs ``encoded`` has null beside it: bytes as a list of numbers take four times their size."""
+"""Where a larger value needs ``encoded``, ``value`` is null: bytes as a list of numbers take four times their size."""
 
 _EXACT = frozenset({ValueType.BOOL, ValueType.I64, ValueType.STRING})
-"""JSON says these exactly, whatever the value."""
+"""Types of which JSON represents every value exactly."""
 
 _CONTAINERS = frozenset({ValueType.ARRAY, ValueType.MAP})
 
@@ -59,10 +59,10 @@ _to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=
 def encode(image: StateImage) -> Iterator[bytes]:
     """Writes the state as a document.
 
-    Meant for a thread: pure work in small pieces, so that whoever takes them can let others run in between.
+    Meant to be called in a thread. It yields small pieces, so that the caller can let other threads run in between.
 
     Args:
-        image: the state; nobody changes it meanwhile.
+        image: the state, which must not change meanwhile.
 
     Yields:
         The document's bytes, in order.
@@ -133,7 +133,7 @@ def _tombstone_line(address: str, ended: Ended) -> str:
 
 
 def _value_text(value: bytes) -> tuple[str, bool]:
-    """Says a value in JSON, and whether that encodes back to the same bytes."""
+    """Returns a value as JSON, and whether that encodes back to the same bytes."""
     kind = value[0]
     if kind in _CONTAINERS and len(value) > MAX_TRANSLATED_BYTES:
         return "null", False
@@ -151,7 +151,7 @@ def _value_text(value: bytes) -> tuple[str, bool]:
 
 
 def _approximation(value: bytes, content: object) -> str:
-    """What a reader, and the Rust relay, can make of a value that JSON cannot say."""
+    """Returns a JSON approximation of a value that JSON cannot represent, for people and for the Rust relay."""
     return _to_json(_plain(content)) if len(value) <= MAX_APPROXIMATION_BYTES else "null"
 
 

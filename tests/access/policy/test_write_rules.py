@@ -2,9 +2,9 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.access.policy import Policy, write
+from clasp_relay.access.policy import Policy, write_rules
 from clasp_relay.access.policy.document import FailureLimit
-from clasp_relay.access.policy.write import Failures, WriteRequest
+from clasp_relay.access.policy.write_rules import Failures, WriteRequest
 from clasp_relay.core.rights.memory import Memory
 from clasp_relay.core.rights.port import Grant
 from clasp_relay.errors import ErrorCode, RequestError, StartError
@@ -544,7 +544,7 @@ class FailuresTests(SynchronousTestCase):
 
     def test_subject_that_fails_everywhere_has_to_wait(self) -> None:
         """So that what is remembered of one stays small, and nothing is pushed out of it."""
-        for n in range(write.MAX_KEYS):
+        for n in range(write_rules.MAX_KEYS):
             self.assertIsNone(self.limited(captured=("new",)))
             self.fail(1, captured=(f"r{n}",))
         self.assertIsNotNone(self.limited(captured=("new",)))
@@ -552,7 +552,7 @@ class FailuresTests(SynchronousTestCase):
 
     def test_memory_is_bounded(self) -> None:
         """Who failed longest ago is forgotten first."""
-        self.patch(write, "MAX_SUBJECTS", 3)
+        self.patch(write_rules, "MAX_SUBJECTS", 3)
         for subject in ("a", "b", "c"):
             self.fail(5, subject=subject)
         self.fail(1, subject="a")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.records import Ended, Param, StateImage
-from clasp_relay.storage.snapshot import (
+from clasp_relay.storage.state_writing import (
     MAX_APPROXIMATION_BYTES,
     MAX_TRANSLATED_BYTES,
     PIECE_CHARACTERS,

@@ -1,4 +1,4 @@
-"""Tests of clasp_relay.access.policy.history: what rules keep, under which key, and what erases it."""
+"""Tests of clasp_relay.access.policy.history_rules: what rules keep, under which key, and what erases it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.policy import Policy
-from clasp_relay.access.policy.history import HistoryRules, open_entries, with_max_age
+from clasp_relay.access.policy.history_rules import HistoryRules, open_entries, with_max_age
 from clasp_relay.core.history.rules import NOWHERE, Erasure, Limits
 from clasp_relay.core.records import Change, ChangeKind, Param, no_param
 from clasp_relay.core.rights.memory import Reads
