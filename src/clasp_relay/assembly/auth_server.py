@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -400,7 +400,21 @@ class AuthServer(Service):
         if settings.takes_files and (self._shared is None or self._objects is not None):
             self.files = self._open_files(store, accounts)
         devices = DeviceWatch(store.devices, self._calls, self._tokens)
-        console = self._console = ConsoleParts(
+        console = self._console = self._make_console(store, accounts, passwords, devices, audit)
+        console.load()
+        self._session_ids.open(store.session_ids, self._calls, self._reactor)
+        if self.push is not None:
+            self.push.open(store.push, self._calls)
+            self._tokens.on_end(self.push.token_ended)
+        if self._shared is not None:
+            self._share(self._shared, store, devices, accounts, console, key)
+        self._jobs = self._make_jobs(accounts, console)
+        return self._make_site(accounts)
+
+    def _make_console(
+        self, store: SqliteUsers, accounts: Accounts, passwords: Passwords, devices: DeviceWatch, audit: Audit
+    ) -> ConsoleParts:
+        return ConsoleParts(
             store,
             self._calls,
             accounts,
@@ -413,33 +427,27 @@ class AuthServer(Service):
             self._clear,
             lambda: self._acting is not None,
         )
-        console.load()
-        self._session_ids.open(store.session_ids, self._calls, self._reactor)
-        if self.push is not None:
-            self.push.open(store.push, self._calls)
-            self._tokens.on_end(self.push.token_ended)
-        if self._shared is not None:
-            self._share(self._shared, store, devices, accounts, console, key)
-        self._jobs = [
-            PeriodicService(
-                PURGE_INTERVAL_S,
-                self._reactor,
-                lambda: Deferred.fromCoroutine(self._purge(accounts)),
-                "purge",
-                run_at_start=True,
-            ),
-            PeriodicService(
-                DEVICES_INTERVAL_S, self._reactor, lambda: Deferred.fromCoroutine(console.look()), "device tokens"
-            ),
+
+    def _make_jobs(self, accounts: Accounts, console: ConsoleParts) -> list[PeriodicService]:
+        def job(
+            interval_s: float, work: Callable[[], Coroutine[Any, Any, None]], name: str, *, at_start: bool = False
+        ) -> PeriodicService:
+            def call() -> Deferred[None]:
+                return Deferred.fromCoroutine(work())
+
+            return PeriodicService(interval_s, self._reactor, call, name, run_at_start=at_start)
+
+        jobs = [
+            job(PURGE_INTERVAL_S, lambda: self._purge(accounts), "purge", at_start=True),
+            job(DEVICES_INTERVAL_S, console.look, "device tokens"),
         ]
         if self._before is not None:
-            before = self._before
-            move = PeriodicService(
-                MOVE_INTERVAL_S, self._reactor, lambda: Deferred.fromCoroutine(before.move()), "files of before"
-            )
-            self._jobs.append(move)
+            jobs.append(job(MOVE_INTERVAL_S, self._before.move, "files of before"))
+        return jobs
+
+    def _make_site(self, accounts: Accounts) -> Any:
         root = self._root(accounts)
-        site = make_site(root, self._reactor, settings.trusted_proxies)
+        site = make_site(root, self._reactor, self._settings.trusted_proxies)
         if self._shared is not None:
             site.instead = self._instead
         if self.files is None:
