@@ -9,7 +9,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -20,40 +20,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from clasp_relay.cluster import engine as engine_module
 from clasp_relay.cluster.engine import NatsEngine
 from clasp_relay.cluster.ports import Appended, Bounds, Outcome
-from clasp_relay.net.reactor import RelayReactor
 from tests.certificates import issue
+from tests.cluster.reactor import Loop
 from tests.integration.namespaces import HERE
 from tests.integration.nats import Nats
 from tests.integration.process import PATIENCE_S, wait_until
 from tests.ports import free_port
-
-
-class Loop(RelayReactor):
-    """An event loop that turns while somebody waits."""
-
-    def until(self, is_done: Callable[[], object], what: str = "what was waited for") -> None:
-        """Turns until something holds.
-
-        Args:
-            is_done: tells whether it does.
-            what: names it.
-
-        Raises:
-            AssertionError: it does not come true in time.
-        """
-        end_s = time.monotonic() + PATIENCE_S
-        while not is_done():
-            if time.monotonic() > end_s:
-                raise AssertionError(f"not within {PATIENCE_S:.0f} s: {what}")
-            self.runUntilCurrent()  # type: ignore[no-untyped-call]
-            self.doIteration(min(0.1, max(0.0, self.timeout() or 0.1)))  # type: ignore[no-untyped-call]
-
-    def ask(self, begin: Callable[[Callable[[Any], None]], None]) -> Any:
-        """Begins something and returns what it calls back with."""
-        found: list[Any] = []
-        begin(found.append)
-        self.until(lambda: bool(found))
-        return found[0]
 
 
 class ScriptedServer:

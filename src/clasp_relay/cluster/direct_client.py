@@ -2,7 +2,8 @@
 
 nats-py writes in one task and calls back in another one for each subscription, so a message waits for three turns of
 its loop, each with system calls of its own. Here what was gathered is written at once, also outside of the loop's
-turns, and who listens is called in the turn in which it was read. Connections, subscriptions and all else are nats-py's.
+turns, and who listens is called in the turn in which it was read. Connections, subscriptions and all else are
+nats-py's.
 """
 
 from __future__ import annotations

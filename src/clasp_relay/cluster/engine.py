@@ -13,7 +13,7 @@ import random
 import time
 from base64 import b64decode
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -309,7 +309,7 @@ class NatsEngine:
             self._calls.append(call)
             self._make_calls()
 
-    def _do_beside(self, call: Callable[[], Awaitable[None]]) -> None:
+    def _do_beside(self, call: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Begins something whose end nothing else waits for."""
 
         def begin() -> None:

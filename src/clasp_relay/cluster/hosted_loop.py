@@ -35,12 +35,11 @@ class _Selector(DefaultSelector):
         """Ends the turn."""
         self.idle_s: float | None = 0.0
         """For how long the loop has nothing to do, in s; None for ever."""
-        self._has_looked = False
         self._rounds = 0
 
     def begin(self) -> None:
         """Begins a turn."""
-        self._has_looked, self._rounds = False, 0
+        self._rounds = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
         """Returns what is ready.
@@ -48,19 +47,14 @@ class _Selector(DefaultSelector):
         Args:
             timeout: for how long the loop would wait, in s; 0 where something waits to be called, None for ever.
         """
-        if timeout is not None and timeout <= 0:
-            self._rounds += 1
-            if self._rounds >= ROUNDS:
-                self._end(0.0)
-            return []
-        if not self._has_looked:
-            self._has_looked = True
-            ready = super().select(0)
-            if ready:
-                return ready
-        # What has become ready since is the reactor's to tell.
-        self._end(timeout)
-        return []
+        self._rounds += 1
+        # What becomes ready later is the reactor's to tell.
+        ready = super().select(0) if self._rounds == 1 else []
+        if not ready and (timeout is None or timeout > 0):
+            self._end(timeout)
+        elif self._rounds >= ROUNDS:
+            self._end(0.0)
+        return ready
 
     def _end(self, idle_s: float | None) -> None:
         self.idle_s = idle_s
@@ -88,7 +82,7 @@ class _Watched:
         """See ``IReadDescriptor``."""
         self._turn()
 
-    def connectionLost(self, reason: Failure) -> None:  # noqa: N802  Twisted's
+    def connectionLost(self, reason: Failure) -> None:
         """See ``IReadDescriptor``; the reactor ends."""
 
     def logPrefix(self) -> str:  # noqa: N802  Twisted's
@@ -115,7 +109,7 @@ class HostedLoop(asyncio.SelectorEventLoop):
         reactor.addReader(self._watched)
 
     def call_soon(
-        self, callback: Callable[[Unpack[_Arguments]], object], *args: Unpack[_Arguments], context: Context | None = None
+        self, callback: Callable[[Unpack[_Arguments]], object], *args: *_Arguments, context: Context | None = None
     ) -> asyncio.Handle:
         """See ``AbstractEventLoop``; begins a turn where it is asked for outside of one."""
         handle = super().call_soon(callback, *args, context=context)
@@ -127,7 +121,7 @@ class HostedLoop(asyncio.SelectorEventLoop):
         self,
         when: float,
         callback: Callable[[Unpack[_Arguments]], object],
-        *args: Unpack[_Arguments],
+        *args: *_Arguments,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
         """See ``AbstractEventLoop``; likewise."""
