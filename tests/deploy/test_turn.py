@@ -17,7 +17,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.access.turn import Turn
+from clasp_relay.access.turn_server import TurnServer
 from tests.deploy import tools
 from tests.ports import free_port
 
@@ -57,7 +57,7 @@ class Client:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.settimeout(PATIENCE_S)
         self._socket.connect(("127.0.0.1", port))
-        turn = Turn(["turn:127.0.0.1"], SECRET, lambda _subject: True, time.time)
+        turn = TurnServer(["turn:127.0.0.1"], SECRET, lambda _subject: True, time.time)
         (server,) = turn.servers_for(subject).ice_servers
         self._user, self._password = server["username"], server["credential"]
         self._nonce = b""

@@ -21,8 +21,8 @@ from clasp_relay.doors.osc import (
     OscOptions,
     Target,
 )
+from clasp_relay.doors.packet_queue import PACKET_BYTES, PacketQueue
 from clasp_relay.doors.stream import StreamFactory
-from clasp_relay.doors.waiting import PACKET_BYTES, Waiting
 from clasp_relay.errors import CloseCode, StartError
 from clasp_relay.net.admission import NetLimits
 from clasp_relay.net.listening import TcpPlace
@@ -610,7 +610,7 @@ class ClusterTests(SynchronousTestCase):
 
         def timers() -> int:
             calls = reactor.getDelayedCalls()
-            return sum(getattr(call.func, "__func__", None) is Waiting.look_now for call in calls)
+            return sum(getattr(call.func, "__func__", None) is PacketQueue.look_now for call in calls)
 
         for number in range(5):
             for packet in (message("/a", number), message("/resync")):

@@ -13,10 +13,10 @@ from clasp_relay.errors import ErrorCode
 from clasp_relay.http import api_sessions, params_api
 from clasp_relay.http.api_sessions import ApiSessions
 from clasp_relay.http.auth_api import load_openapi
-from clasp_relay.http.bounded import MAX_BODY_BYTES
 from clasp_relay.http.cors import Origins
 from clasp_relay.http.journal_api import JournalApi
 from clasp_relay.http.params_api import METHODS, STATUS, make_params_resource
+from clasp_relay.http.site import MAX_BODY_BYTES
 from clasp_relay.http.stream_api import StreamApi
 from clasp_relay.net.turn import TurnWriter
 from clasp_relay.net.websocket import ClaspFactory

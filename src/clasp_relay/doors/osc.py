@@ -22,11 +22,10 @@ from clasp_relay.core.ports import Frame
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.session.limiter import Limiter
 from clasp_relay.core.session.sessions import Session
-from clasp_relay.doors.door import DoorCounts, Ports, WhileHandled
-from clasp_relay.doors.handed import refusal_of
+from clasp_relay.doors.door import DoorCounts, Ports, WhileHandled, refusal_of
 from clasp_relay.doors.osc_source import OscOutbox, OscSource, SenderAwareCodec
+from clasp_relay.doors.packet_queue import MAX_WAITING_BYTES
 from clasp_relay.doors.stream import StreamConnection, StreamFactory
-from clasp_relay.doors.waiting import MAX_WAITING_BYTES
 from clasp_relay.errors import CloseCode, DecodeError, Disconnect, RequestError, StartError, cause_text
 from clasp_relay.logs import events
 from clasp_relay.net.listening import TcpPlace, listen

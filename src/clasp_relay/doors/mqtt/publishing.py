@@ -15,7 +15,7 @@ from clasp_relay.doors.mqtt.link import Answer, MqttLink
 from clasp_relay.doors.mqtt.messages import MqttCodec, Sending, encode_mark, marked, own_bytes
 from clasp_relay.doors.mqtt.reasons import Reason, refusal_reason
 from clasp_relay.doors.mqtt.session import MqttSession
-from clasp_relay.doors.waiting import Waiting
+from clasp_relay.doors.packet_queue import PacketQueue
 from clasp_relay.errors import CloseCode, DecodeError, ErrorCode, RequestError
 from clasp_relay.wire.constants import TTL_ABSOLUTE, Signal
 from clasp_relay.wire.messages import Message, Publish, Set
@@ -190,7 +190,7 @@ class Publishing:
         self,
         publisher: Publisher,
         link: MqttLink,
-        waiting: Waiting,
+        waiting: PacketQueue,
         core: Session,
         session: MqttSession,
         go_on: Callable[[Callable[[], None]], None],
