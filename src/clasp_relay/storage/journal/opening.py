@@ -6,13 +6,14 @@ import os
 import sqlite3
 import stat
 import struct
-from contextlib import closing
+from collections.abc import Iterable
+from contextlib import closing, suppress
 from importlib.resources import files
 from pathlib import Path
 
 from clasp_relay.errors import StartError
 from clasp_relay.storage.folder import FILE_MODE
-from clasp_relay.storage.journal.journal_file import JournalFile
+from clasp_relay.storage.journal.journal_file import DamagedRowError, JournalFile, decode_body
 from clasp_relay.storage.journal.statements import CACHED_STATEMENTS
 
 APPLICATION_ID = 0x434C4A4C
@@ -23,6 +24,9 @@ SCHEMA_VERSION = 4
 
 BUSY_TIMEOUT_S = 2.0
 """How long the start waits for another process that holds the file."""
+
+COMPARED_ROWS = 20
+"""How many of the last rows of a journal's file are looked for, where there is a WAL beside it."""
 
 RUST_TABLE = "journal_entries"
 """The table of a journal that the Rust relay made."""
@@ -272,7 +276,8 @@ def _is_wal(head: bytes) -> bool:
 def _check_wal_fits(connection: sqlite3.Connection, path: Path) -> None:
     """Checks that the WAL belongs to the journal's file: the pages of another one would take the places of its own.
 
-    The last row of the file alone is there with its WAL, too, with the same time and address, unless it was trimmed.
+    The last rows of the file alone are there with its WAL, too, unless they were trimmed. Of a page that was being
+    written when the power failed nothing is sure, so none of them must be there, and there must be a few.
 
     Raises:
         StartError: it does not.
@@ -280,23 +285,32 @@ def _check_wal_fits(connection: sqlite3.Connection, path: Path) -> None:
     wal = _beside(path, "-wal")
     if not wal.exists() or not wal.stat().st_size:
         return
-    query = "SELECT seq, time_us, address FROM entries"
+    query = "SELECT seq, body FROM entries WHERE seq > ? ORDER BY seq DESC LIMIT ?"
+    trimmed = connection.execute("SELECT seq FROM trimmed").fetchone()
     try:
         # Without its WAL.
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as alone:
-            row = alone.execute(f"{query} ORDER BY seq DESC LIMIT 1").fetchone()
+            rows = _times(alone.execute(query, (*trimmed, COMPARED_ROWS)))
     except sqlite3.DatabaseError:
-        # All tables are in the WAL, or the checkpoint that wrote the file was interrupted.
+        # All tables are in the WAL, or a checkpoint was interrupted.
         return
-    if row is None or not (isinstance(row[1], int) and isinstance(row[2], str)):  # likewise
-        return
-    (trimmed_seq,) = connection.execute("SELECT seq FROM trimmed").fetchone()
-    found = connection.execute(f"{query} WHERE seq = ?", row[:1]).fetchone()
-    if found != row and (found is not None or row[0] > trimmed_seq):
+    query = f"SELECT seq, body FROM entries WHERE seq IN ({', '.join('?' * len(rows))})"  # noqa: S608 - question marks
+    if len(rows) > COMPARED_ROWS // 4 and rows.items().isdisjoint(
+        _times(connection.execute(query, list(rows))).items()
+    ):
         raise StartError(
             f"{wal}: this part of the journal belongs to another one; put back the one that belongs to {path.name}, or "
             "a backup of the journal and of state.json; it was not changed"
         )
+
+
+def _times(rows: Iterable[tuple[int, object]]) -> dict[int, int]:
+    """Returns the times of rows, in Unix µs, by their seqs; damaged ones are left out."""
+    found = {}
+    for seq, body in rows:
+        with suppress(DamagedRowError):
+            found[seq] = decode_body(seq, body).param.timestamp_us
+    return found
 
 
 def _beside(path: Path, suffix: str) -> Path:
