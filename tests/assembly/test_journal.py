@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
@@ -243,6 +245,41 @@ class JournalKeeperTests(KeeperCase):
                 self.start(durability=durability)
         (self.folder / "journal.db").unlink()
         self.assertTrue(self.start().is_ready)
+
+    @inlineCallbacks
+    def test_journal_that_cannot_be_used_stays_as_it_is(self) -> Steps:
+        """With the WAL of a relay that was killed: neither goes into the other, and no table is made anew."""
+        service = self.start()
+        session = live(service)
+        for number in range(20):
+            say(session, service, Set("/a", encode_value(number)))
+        yield self.cut_off(service)
+        wal = self.folder / "journal.db-wal"
+        shutil.copytree(self.folder, kept := self.folder.with_name("kept"))
+        # A file of the state that is older than what the journal begins with, then a row that is not as it was written.
+        rows_gone = "DELETE FROM entries WHERE seq < 5"
+        damage = "UPDATE entries SET body = substr(body, 2) WHERE seq = 17"
+        for script, words in ((rows_gone, "rows 1 to 4 are missing"), (damage, "row 17 is damaged")):
+            for durability in ("power", "kill", "snapshot"):
+                with self.subTest(words, durability=durability):
+                    shutil.rmtree(self.folder)
+                    shutil.copytree(kept, self.folder)
+                    leave_in_wal(self.folder / "journal.db", script)
+                    before = [path.read_bytes() for path in (self.folder / "journal.db", wal)]
+                    self.assertGreater(len(before[1]), 32)
+                    with self.assertRaisesRegex(StartError, words):
+                        self.start(durability=durability)
+                    self.assertEqual([path.read_bytes() for path in (self.folder / "journal.db", wal)], before)
+                    self.assertFalse((self.folder / "state.json").exists())
+
+
+def leave_in_wal(path: Path, script: str) -> None:
+    """Changes a database as a process does that is killed then."""
+    process = (
+        "import os, sqlite3, sys; sqlite3.connect(sys.argv[1], isolation_level=None).executescript(sys.argv[2]);"
+        " os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", process, str(path), script], check=True)
 
 
 class HistoryTests(KeeperCase):

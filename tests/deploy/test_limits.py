@@ -39,6 +39,7 @@ from clasp_relay.storage import file_cache, sent_files
 from clasp_relay.storage.journal import journal_log
 from clasp_relay.wire import address, constants
 from clasp_relay.wire.mqtt import packets
+from clasp_relay.wire.osc import packets as osc_packets
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -253,6 +254,8 @@ class LimitsTests(SynchronousTestCase):
             f"at most {osc_source.RESYNC_PACKETS / osc_source.RESYNC_INTERVAL_S:g} messages a second",
             f"`--osc-rate` values a second of one address ({DEFAULTS['osc_rate']:g})",
             f"Up to {size(packet_queue.MAX_WAITING_BYTES)} of packets wait behind it",
+            f"at most {osc_packets.MAX_MESSAGES:,} messages and {osc_packets.MAX_ARGUMENTS:,} arguments and brackets",
+            f"Every {osc_packets.MESSAGES_A_UNIT} messages and every {osc_packets.ARGUMENTS_A_UNIT} arguments",
         ):
             with self.subTest(sentence):
                 self.assertIn(sentence, section)

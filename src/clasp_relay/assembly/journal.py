@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from clasp_relay.settings import Settings
 from clasp_relay.storage.journal.history_reader import HistoryReader
 from clasp_relay.storage.journal.journal_file import DamagedRowError, JournalFile
 from clasp_relay.storage.journal.journal_log import JournalLog
-from clasp_relay.storage.journal.opening import cannot_use, open_journal
+from clasp_relay.storage.journal.opening import cannot_use, open_journal, open_to_check
 from clasp_relay.storage.journal.recovery import recover
 from clasp_relay.storage.journal.rust_journal import is_rust_journal, read_params, take_over
 from clasp_relay.storage.state_file import LoadedState
@@ -132,34 +133,41 @@ class JournalKeeper:
             committer.restore(change)
         if is_rust_journal(path) and not self._take_over(path, has_state=state.found):
             return
-        file = open_journal(path, syncs_each_commit=settings.durability == "power")
-        began_s = time.monotonic()
-        try:
-            found = recover(file, state.image.journal_seq, committer.restore, has_state=state.found)
-        except BaseException:
-            file.close()
-            raise
-        self._last_seq = found.last_seq
-        for warning in found.warnings:
-            events.JOURNAL_WARNING.log(text=warning)
-        if found.rows:
-            took_ms = round((time.monotonic() - began_s) * 1000)
-            events.JOURNAL_RECOVERED.log(path=str(path), rows=found.rows, duration_ms=took_ms)
+        self._recover(path, state)
         if log is None:
-            file.close()
             return
+        file = open_journal(path, syncs_each_commit=settings.durability == "power")
         log.load_floors(previous_seq, state.image.journal_seq)
         try:
             self._begin_history(file)
         except BaseException:
             file.close()
             raise
-        log.open(file, found.last_seq)
+        log.open(file, self._last_seq)
         if self._reader is not None:
             self._reader.open()
         events.JOURNAL_OPENED.log(
             path=str(path), sqlite=sqlite3.sqlite_version, survives=_SURVIVES[settings.durability]
         )
+
+    def _recover(self, path: Path, state: LoadedState) -> None:
+        """Applies the changes behind the state file; nothing is written to the journal before all of it is known.
+
+        Raises:
+            StartError: the journal cannot be used.
+        """
+        file = open_to_check(path)
+        if file is None:
+            return
+        began_s = time.monotonic()
+        with closing(file):
+            found = recover(file, state.image.journal_seq, self._relay.committer.restore, has_state=state.found)
+        self._last_seq = found.last_seq
+        for warning in found.warnings:
+            events.JOURNAL_WARNING.log(text=warning)
+        if found.rows:
+            took_ms = round((time.monotonic() - began_s) * 1000)
+            events.JOURNAL_RECOVERED.log(path=str(path), rows=found.rows, duration_ms=took_ms)
 
     def _take_over(self, path: Path, *, has_state: bool) -> bool:
         """Makes a journal of ours from one of the Rust relay, or takes its params alone; returns whether it is ours."""

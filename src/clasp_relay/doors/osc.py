@@ -36,7 +36,7 @@ from clasp_relay.net.websocket import ClaspFactory
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import Bundle, Message, Subscribe
 from clasp_relay.wire.osc.mapping import message_of, prefix_of
-from clasp_relay.wire.osc.packets import OscBundle, OscMessage, decode_packet, time_tag_us
+from clasp_relay.wire.osc.packets import OscBundle, OscMessage, decode_packet, packet_cost, time_tag_us
 from clasp_relay.wire.osc.slip import SlipReader, decode_slip, encode_slip
 
 MAX_SOURCES = 256
@@ -229,6 +229,9 @@ class OscClients:
             self.refuse(source.session.peer, error.message)
 
     def _handle(self, source: OscSource, data: bytes) -> None:
+        if not self._relay.pay(source.session, packet_cost(data)):
+            self.counts.refused += 1
+            return
         packet = decode_packet(data)
         if isinstance(packet, OscBundle):
             self._bundle(source, packet)

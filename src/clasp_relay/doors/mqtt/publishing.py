@@ -19,7 +19,7 @@ from clasp_relay.doors.packet_queue import PacketQueue
 from clasp_relay.errors import CloseCode, DecodeError, ErrorCode, RequestError
 from clasp_relay.wire.constants import TTL_ABSOLUTE, Signal
 from clasp_relay.wire.messages import Message, Publish, Set
-from clasp_relay.wire.mqtt.mapping import payload_value, topic_address
+from clasp_relay.wire.mqtt.mapping import payload_cost, payload_value, topic_address
 from clasp_relay.wire.mqtt.packets import (
     FORWARDED,
     V5,
@@ -107,6 +107,13 @@ class Publisher:
             return sending, Publish(address, Signal.EVENT, value=value)
         ttl = expiry if isinstance(expiry, int) and 0 < expiry < TTL_ABSOLUTE else None
         return sending, Set(address, value, ttl=None if ttl is None else ttl | TTL_ABSOLUTE)
+
+    def pays(self, core: Session, packet: PublishPacket) -> bool:
+        """Takes what it costs to read a PUBLISH's payload from the message limit; returns whether it may be read."""
+        if self._relay.pay(core, payload_cost(packet.payload)):
+            return True
+        self.counts.refused += 1
+        return False
 
     def publish(self, core: Session, sending: Sending, message: Message) -> tuple[Reason, bool]:
         """Has the core handle a message, and counts it where it is refused.
@@ -208,6 +215,9 @@ class Publishing:
             link.answer(Acknowledge(PacketType.PUBREC, packet.id))
             return
         answer, errors = link.expect(packet), core.errors
+        if not publisher.pays(core, packet):
+            self._published(packet, answer, Reason.QUOTA_EXCEEDED, is_awaited=False)
+            return
         try:
             sending, message = publisher.message(packet, topic, self._session)
             reason, is_awaited = publisher.publish(core, sending, message)

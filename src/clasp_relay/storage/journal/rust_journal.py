@@ -65,6 +65,8 @@ class TakenOver(NamedTuple):
 
 def is_rust_journal(path: Path) -> bool:
     """Tells whether a file is a journal of the Rust relay; what cannot be read is none."""
+    if not path.is_file():  # who opens a pipe waits for somebody at its other end
+        return False
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD.size)
