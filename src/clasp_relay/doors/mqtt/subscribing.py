@@ -1,4 +1,4 @@
-"""What MQTT clients subscribe to: their SUBSCRIBEs, who shares one, and what each of them may see."""
+"""Handles SUBSCRIBE and UNSUBSCRIBE, and shared subscriptions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from clasp_relay.wire.mqtt.packets import (
 )
 
 MAX_SUBSCRIPTION_FILTERS = 1_000
-"""Filters of one client, those that nothing matches included."""
+"""Filters of one client, those that no address matches included."""
 
 _SHARE = "$share/"
 
@@ -39,7 +39,7 @@ class Subscribing:
     Args:
         relay: the core.
         publisher: for the codec, the prefix of topics, and the counts.
-        writer: what waits to be written in this turn.
+        writer: the turn writer.
     """
 
     def __init__(self, relay: Relay, publisher: Publisher, writer: TurnWriter) -> None:
@@ -51,19 +51,19 @@ class Subscribing:
         self._groups: dict[tuple[str, str], deque[MqttSession]] = {}
 
     def subscribe(self, core: Session, session: MqttSession, packet: SubscribePacket, link: MqttLink) -> None:
-        """Subscribes a client, and sends it the SUBACK and what is retained.
+        """Subscribes a client, and sends it the SUBACK and the retained messages.
 
         Args:
-            core: its session of the core.
+            core: its session in the core.
             session: its session here.
-            packet: what it asks for.
-            link: its way out.
+            packet: the SUBSCRIBE.
+            link: the outgoing side of its connection.
 
         Raises:
-            DecodeError: a filter is none.
+            DecodeError: a filter is not valid.
         """
         if self._writer.runs:
-            # What was told before must not follow the retained messages.
+            # Earlier messages must not follow the retained ones.
             self._writer.flush_runs()
         session.holding = []
         reasons, wanted = [], []
@@ -86,7 +86,7 @@ class Subscribing:
     def _add(
         self, core: Session, session: MqttSession, options: Filter, subscription_id: int
     ) -> tuple[int, Subscribed | None]:
-        """Adds one subscription; returns its reason code, and the subscription where it was granted."""
+        """Adds one subscription; returns its reason code, and the subscription if it was granted."""
         group, text = _group_of(options)
         if not is_filter(text):
             raise DecodeError(f"{options.text[:200]!r} is no MQTT topic filter")
@@ -118,10 +118,10 @@ class Subscribing:
         """Ends subscriptions of a client, and sends it the UNSUBACK.
 
         Args:
-            core: its session of the core.
+            core: its session in the core.
             session: its session here.
-            packet: which.
-            link: its way out.
+            packet: the UNSUBSCRIBE.
+            link: the outgoing side of its connection.
         """
         reasons = []
         for text in packet.filters:
@@ -129,12 +129,12 @@ class Subscribing:
             reasons.append(Reason.NO_SUBSCRIPTION_EXISTED if removed is None else Reason.SUCCESS)
             if removed is not None:
                 self._leave_group(session, removed)
-                # It costs nothing and must not be refused: the client would go on getting messages.
+                # Never refused: the client would go on getting messages.
                 self._relay.unsubscribe(core, removed.id)
         link.write(encode_unsuback(link.version, packet.id, reasons))
 
     def subscribe_again(self, core: Session, session: MqttSession) -> None:
-        """Subscribes a new session of the core to all that a kept session has subscribed to, without retained ones."""
+        """Adds a kept session's subscriptions to a new session of the core, without sending retained messages."""
         limiter, core.limiter = core.limiter, None
         session.holding = []
         for subscribed in session.subscriptions.values():
@@ -146,7 +146,7 @@ class Subscribing:
         core.limiter = limiter
 
     def view_of(self, core: Session, address: str) -> HiddenKeys:
-        """Returns how a session sees an address now; what waited for it may have been hidden since."""
+        """Returns how a session sees an address now; a waiting message may have been hidden meanwhile."""
         relay = self._relay
         if relay.permissions.is_open:
             return FULL
@@ -162,7 +162,7 @@ class Subscribing:
     # Shared subscriptions
 
     def choose(self, group: tuple[str, str]) -> object:
-        """Returns who gets the next message of a group: in turn, those that are connected first.
+        """Returns the session that gets the next message of a group: round robin, connected ones first.
 
         Args:
             group: a shared subscription: its name and filter.
@@ -177,7 +177,7 @@ class Subscribing:
         return members[-1]
 
     def forget(self, session: MqttSession) -> None:
-        """Takes a session that has ended out of its groups."""
+        """Removes a session that has ended from its groups."""
         for subscribed in session.subscriptions.values():
             self._leave_group(session, subscribed)
 
