@@ -1,4 +1,4 @@
-"""The relay of a cluster that decides: a core of its own, behind which no socket is, in front of the log.
+"""The decider of a cluster: a core of its own without sockets, whose changes go to the log.
 
 Its sessions stand for those of all relays of the cluster, its own among them. What they ask is decided here, as by a
 relay that is alone, ahead of the log; what comes of it, changes and answers, is gathered as the items of the next

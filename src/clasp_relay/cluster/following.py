@@ -1,4 +1,4 @@
-"""A relay of a cluster as its clients see it: reads are answered here, writes are asked of the decider.
+"""The serving core of a relay in a cluster: answers reads itself, and sends writes to the decider.
 
 What a session asks is numbered and kept until a batch of the log says that it is done; the answers come with that
 batch. Where the decider changes, all that is not done is sent again, and nothing is done twice: the log says up to
