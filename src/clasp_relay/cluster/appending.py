@@ -272,7 +272,11 @@ class Appending:
             membership.releasing -= 1
             if membership.is_over and membership.role is not Role.DECIDER and not membership.engine.is_connected:
                 return
-            membership.publish("live", seq.to_bytes(8, "big") + sent.payload)
+            with membership.engine.in_one_write():
+                membership.publish("live", seq.to_bytes(8, "big") + sent.payload)
+                if not self.is_handing_over:
+                    # The log takes the next one while this relay applies this one.
+                    self.append()
             membership.known_seq = max(membership.known_seq, seq)
             self._applying.take(seq, digest, sent.payload, sent.batch, is_recorded=True)
             membership.applied_journal_seq = journal_seq
