@@ -292,9 +292,10 @@ class Relay:
         if session.held is not None:
             self._hold(session, (message, qos), mark)
             return
-        cost = len(message.messages) if isinstance(message, Bundle) else 1
-        if session.limiter is not None and not self._within_limit(session, max(1, cost)):
-            return
+        if session.limiter is not None:
+            cost = len(message.messages) if isinstance(message, Bundle) else 1
+            if not self._within_limit(session, max(1, cost)):
+                return
         try:
             self._handle(session, message, qos, mark)
         except Exception as error:
