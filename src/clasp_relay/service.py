@@ -14,14 +14,16 @@ from twisted.python.failure import Failure
 from clasp_relay.access.addresses import ClientAddresses, address_group, is_in_networks
 from clasp_relay.access.permissions import EXPIRED, REVOKED, Bearer, TokenPermissions
 from clasp_relay.access.policy import Policy
-from clasp_relay.access.policy.history import HistoryRules
+from clasp_relay.access.policy.history_rules import HistoryRules
 from clasp_relay.access.policy.scopes import Scopes
 from clasp_relay.access.policy_choice import choose_history, choose_policy
 from clasp_relay.access.secret_files import ADMIN_SUBJECT, read_turn_secret
 from clasp_relay.access.session_ids import SessionIdsOfAll
 from clasp_relay.access.tokens import EndOfToken, TokenRecord, TokenTable
-from clasp_relay.access.turn import Turn
-from clasp_relay.auth_server import AuthServer, Clients, Core, Rights, Tells
+from clasp_relay.access.turn_server import TurnServer
+from clasp_relay.assembly.auth_server import AuthServer, Clients, Core, Rights, Tells
+from clasp_relay.assembly.doors import ADMIN_SCOPES, make_doors
+from clasp_relay.assembly.lifecycle import RelayService
 from clasp_relay.clock import ReactorClock
 from clasp_relay.core.fanout.waiting import ENTRY_BYTES
 from clasp_relay.core.handlers import HANDLERS
@@ -31,10 +33,8 @@ from clasp_relay.core.relay import Handler, Relay, RelayOptions
 from clasp_relay.core.rights.port import OpenPermissions
 from clasp_relay.core.state.params import ParamLimits, Params
 from clasp_relay.core.state.shares import ShareLimits
-from clasp_relay.door_set import ADMIN_SCOPES, make_doors
 from clasp_relay.errors import StartError
 from clasp_relay.http.cors import Origins
-from clasp_relay.lifecycle import RelayService
 from clasp_relay.logs import events
 from clasp_relay.logs.levels import LogLevels
 from clasp_relay.logs.relay_log import RelayLog
@@ -50,7 +50,7 @@ from clasp_relay.wire.messages import Message
 from clasp_relay.wire.values import encode_value
 
 if TYPE_CHECKING:
-    from clasp_relay.cluster_parts import ClusterParts
+    from clasp_relay.assembly.cluster import ClusterParts
 
 MESSAGES_PER_SECOND = 30.0
 """What one session may send in authenticated mode when neither option nor policy says otherwise."""
@@ -191,9 +191,9 @@ def _history(settings: Settings, policy: Policy | None) -> HistoryRules | None:
     return history
 
 
-def _turn(settings: Settings, holds_place: Callable[[str], bool]) -> Turn:
+def _turn(settings: Settings, holds_place: Callable[[str], bool]) -> TurnServer:
     secret = "" if settings.turn_secret is None else read_turn_secret(settings.turn_secret)
-    return Turn(settings.turn_urls, secret, holds_place, time.time)
+    return TurnServer(settings.turn_urls, secret, holds_place, time.time)
 
 
 def _may_enter(permissions: TokenPermissions, params: Params, room: str, subject: str) -> bool:
@@ -282,7 +282,7 @@ def _cluster(settings: Settings, reactor: Any, journal: JournalLog | None) -> Cl
     if not settings.cluster or journal is None:
         return None
     try:
-        from clasp_relay.cluster_parts import ClusterParts  # noqa: PLC0415  a relay that is alone imports none of it
+        from clasp_relay.assembly.cluster import ClusterParts  # noqa: PLC0415  a relay that is alone imports none of it
     except ImportError as error:
         raise StartError(f"--cluster needs nats-py: pip install 'clasp-relay[cluster]' ({error})") from error
     return ClusterParts(settings, reactor, journal)

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.records import Change, Param
 from clasp_relay.storage.journal.journal_file import Entry, JournalFile
-from clasp_relay.storage.journal.opening import open_journal, prepare
+from clasp_relay.storage.journal.opening import open_journal, open_to_check, prepare
 from clasp_relay.storage.journal.recovery import recover
 from clasp_relay.wire.values import encode_value
 from tests.integration.forgetful_disk import ForgetfulDisk
@@ -113,8 +113,11 @@ class PowerLossTests(SynchronousTestCase):
     def found(self, path: Path, life: Life) -> list[Entry]:
         """Starts on what is there, as a relay does, and goes on."""
         applied: list[Change] = []
+        last_seq = life.saved
+        if (checked := open_to_check(path)) is not None:
+            with closing(checked):
+                last_seq = recover(checked, life.saved, applied.append, has_state=life.saved > 0).last_seq
         with closing(open_journal(path, syncs_each_commit=True)) as file:
-            last_seq = recover(file, life.saved, applied.append, has_state=life.saved > 0).last_seq
             keys = dict(file.ask("SELECT seq, key FROM history"))
             rows = [Entry(seq, change, keys.get(seq)) for seq, change in file.read(life.saved)]
             self.assertEqual([entry.change for entry in rows], applied)

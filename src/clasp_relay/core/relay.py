@@ -49,6 +49,7 @@ from clasp_relay.core.work import Pieces, Work
 from clasp_relay.errors import CloseCode, DecodeError, Disconnect, ErrorCode, RequestError
 from clasp_relay.wire.clasp import ClaspCodec
 from clasp_relay.wire.constants import MessageCode
+from clasp_relay.wire.cost import message_cost
 from clasp_relay.wire.messages import Bundle, Error, Message
 from clasp_relay.wire.values import decode_value
 
@@ -292,14 +293,24 @@ class Relay:
         if session.held is not None:
             self._hold(session, (message, qos), mark)
             return
-        if session.limiter is not None:
-            cost = len(message.messages) if isinstance(message, Bundle) else 1
-            if not self._within_limit(session, max(1, cost)):
-                return
+        if session.limiter is not None and not self._within_limit(session, message_cost(message)):
+            return
         try:
             self._handle(session, message, qos, mark)
         except Exception as error:
             self._gate(session, error)
+
+    def pay(self, session: Session, cost: int) -> bool:
+        """Takes what it costs to read a message from a session's limiter, before a door reads it.
+
+        Args:
+            session: whose message it is.
+            cost: beside what ``accept`` takes; 0 for what takes no time.
+
+        Returns:
+            Whether it may be read; if not, it is dropped, and the session is told as of any that is too much.
+        """
+        return not cost or session.limiter is None or self._within_limit(session, cost)
 
     def _handle(
         self, session: Session, message: Message, qos: int, mark: AbstractContextManager[object] | None = None

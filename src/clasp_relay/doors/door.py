@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
 
+from clasp_relay.core.ports import Codec, Outbox
 from clasp_relay.core.relay import Relay
+from clasp_relay.core.session.identity import Identity
+from clasp_relay.doors.handed_outbox import HandedOutbox
+from clasp_relay.errors import Disconnect
 from clasp_relay.logs import events
 from clasp_relay.net.listening import address_text
 from clasp_relay.net.tls import ServerTls
@@ -184,3 +188,33 @@ class Ports:
         """Logs where they listen."""
         for port in self._ports:
             events.DOOR_LISTENING.log(door=self._name, address=address_text(port.getHost()))
+
+
+def identity_of(relay: Relay, token: str, peer: str, codec: Codec) -> Identity:
+    """Returns as whom a client with a token would be let in, before it has a session.
+
+    Args:
+        relay: the core.
+        token: the client's; empty for none.
+        peer: the client's address.
+        codec: what it would speak.
+
+    Raises:
+        Disconnect: it would not.
+    """
+    return relay.permissions.admit(token, relay.connect(cast("Outbox", HandedOutbox()), peer, codec))
+
+
+def refusal_of(relay: Relay, token: str, codec: Codec) -> Disconnect | None:
+    """Returns why a client with a token would not be let in; None where it would.
+
+    Args:
+        relay: the core.
+        token: the client's; empty for none.
+        codec: what it would speak.
+    """
+    try:
+        identity_of(relay, token, "", codec)
+    except Disconnect as refusal:
+        return refusal
+    return None

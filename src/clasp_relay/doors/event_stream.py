@@ -21,7 +21,7 @@ from clasp_relay.core.ports import NOT_YET, Frame, Kind
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.doors.door import DoorCounts
-from clasp_relay.doors.handed import HandedOutbox
+from clasp_relay.doors.handed_outbox import HandedOutbox
 from clasp_relay.doors.stream import StreamConnection
 from clasp_relay.errors import CloseCode, ErrorCode
 from clasp_relay.net.backlog import Batch, Close, Snapshot, give_up

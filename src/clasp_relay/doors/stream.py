@@ -217,7 +217,7 @@ class StreamConnection(Draining, Protocol):
         self._stop_timer()
         self.transport.abortConnection()
 
-    # For the gate: net.closing.Closable, net.keeper.Kept
+    # For the gate: net.closing.Closable, net.liveness.Pinged
 
     def close(self, close_code: CloseCode, reason: str) -> None:
         """Ends the session."""

@@ -28,8 +28,9 @@ from clasp_relay.core.work import Pieces
 from clasp_relay.errors import CloseCode, ErrorCode, RequestError
 from clasp_relay.net.backlog import give_up
 from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.cost import message_cost
 from clasp_relay.wire.json_values import CODEC, param_to_json
-from clasp_relay.wire.messages import Bundle, Get, Hello, Message, SnapshotParam
+from clasp_relay.wire.messages import Bundle, Get, Hello, Message, Query, SnapshotParam
 
 __all__ = ["IDLE_S", "MAX_HTTP_SESSIONS", "ApiSessions", "wait_until"]
 
@@ -146,6 +147,15 @@ class _Client:
         self.limiter = self.session.limiter
         """Its message limit: taken here, since a message that the core drops has no answer of its own."""
         self.session.limiter = None
+
+    def check(self) -> None:
+        """Checks that HELLO was accepted.
+
+        Raises:
+            RequestError: it was not.
+        """
+        if self.refusal is not None:
+            raise RequestError(ErrorCode(self.refusal["code"]), self.refusal["error"])
 
     def ask(self, message: Message) -> Deferred[Answer]:
         """Sends a message and returns its answer."""
@@ -283,6 +293,27 @@ class ApiSessions:
         """How many tokens have a session now."""
         return len(self._clients)
 
+    def pay(self, token: str | None, address: str, cost: int) -> None:
+        """Takes what it costs to read a request from a client's message limit, before it is read.
+
+        Args:
+            token: what it presents; None for nothing.
+            address: the client's.
+            cost: beside what ``ask`` takes, as ``wire.cost`` has it; 0 for what takes no time.
+
+        Raises:
+            RequestError: LIMIT, OVERLOADED, or why the client is not let in.
+        """
+        if not cost:
+            return
+        client = self._of(token, address) if token else self._anonymous(address)
+        try:
+            client.check()
+            self._take(client, cost)
+        finally:
+            if not token:
+                client.end("the request was read")
+
     def ask(self, token: str | None, address: str, message: Message) -> Deferred[Answer]:
         """Sends a message for a client.
 
@@ -360,7 +391,7 @@ class ApiSessions:
             return done
         try:
             self._check_admits()
-            self._pay(client, Get(pattern.text))
+            self._pay(client, Query(pattern.text))
             self._relay.permissions.check_subscribe(client.session.identity, pattern)
         except RequestError:
             if not token:
@@ -387,8 +418,7 @@ class ApiSessions:
         if not token:
             raise RequestError(ErrorCode.UNAUTHENTICATED, "an administrator's token is needed")
         client = self._of(token, address)
-        if client.refusal is not None:
-            raise RequestError(ErrorCode(client.refusal["code"]), client.refusal["error"])
+        client.check()
         self._pay(client, Get("/"))
         client.keep()
         reads = Reads()
@@ -468,14 +498,16 @@ class ApiSessions:
             raise RequestError(refuses.code or ErrorCode.OVERLOADED, refuses.reason)
 
     def _pay(self, client: _Client, message: Message) -> None:
-        cost = len(message.messages) if isinstance(message, Bundle) else 1
-        if client.limiter is None or client.limiter.take(max(1, cost), self._relay.clock.now_us()):
+        self._take(client, message_cost(message))
+
+    def _take(self, client: _Client, cost: int) -> None:
+        if client.limiter is None or client.limiter.take(cost, self._relay.clock.now_us()):
             return
         self._relay.counts.limited += 1
         self._relay.observer.limited(client.session)
         if cost > client.limiter.burst:
             text = (
-                f"the bundle counts as {cost} messages, at most {client.limiter.burst} pass at once: send smaller ones"
+                f"the request counts as {cost} messages, at most {client.limiter.burst} pass at once: send smaller ones"
             )
             raise RequestError(ErrorCode.LIMIT, text)
         raise RequestError(ErrorCode.LIMIT, "too many messages; try again in a second")

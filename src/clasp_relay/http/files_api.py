@@ -19,11 +19,11 @@ from clasp_relay.access.addresses import ClientAddresses
 from clasp_relay.access.files import FileReading, Files, Upload, UploadCut, refusal_of
 from clasp_relay.access.refusals import BadInput, Later, Missing, Refusal, Unauthenticated
 from clasp_relay.http.auth_api import STATUS, request_address
-from clasp_relay.http.bounded import MAX_DRAINED_BYTES, PACE_BYTES, Body, BoundedRequest
 from clasp_relay.http.connections import BODY_TIMEOUT_S
 from clasp_relay.http.cors import Origins, set_cors_headers
 from clasp_relay.http.json_answers import NOT_FOUND, answer, bearer_of, refuse
 from clasp_relay.http.params_api import answer_method
+from clasp_relay.http.site import MAX_DRAINED_BYTES, PACE_BYTES, Body, BoundedRequest
 from clasp_relay.http.web_root import is_known
 from clasp_relay.logs import events
 from clasp_relay.storage.files import StoredFile

@@ -16,8 +16,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from clasp_relay.access.refusals import BadInput, Busy
-from clasp_relay.http.bounded import MAX_BODY_BYTES
 from clasp_relay.http.cors import Origins, set_cors_headers
+from clasp_relay.http.site import MAX_BODY_BYTES
 from clasp_relay.logs import events
 
 __all__ = [

@@ -13,9 +13,8 @@ from twisted.protocols.policies import ProtocolWrapper
 
 from clasp_relay.access.tickets import Tickets
 from clasp_relay.core.relay import Relay
-from clasp_relay.doors.door import RequestDoor
+from clasp_relay.doors.door import RequestDoor, identity_of
 from clasp_relay.doors.event_stream import Asked, EventStream, codec_of
-from clasp_relay.doors.handed import identity_of
 from clasp_relay.errors import DecodeError, Disconnect, ErrorCode, RequestError
 from clasp_relay.http.api_sessions import wait_until
 from clasp_relay.http.json_answers import bearer_of

@@ -12,7 +12,7 @@ from clasp_relay.doors.mqtt.connecting import Connecting, read_limits
 from clasp_relay.doors.mqtt.link import MqttLink
 from clasp_relay.doors.mqtt.live import LiveClient
 from clasp_relay.doors.mqtt.reasons import Reason, end_reason
-from clasp_relay.doors.waiting import MAX_WAITING_BYTES, Waiting
+from clasp_relay.doors.packet_queue import MAX_WAITING_BYTES, PacketQueue
 from clasp_relay.errors import CloseCode, DecodeError
 from clasp_relay.logs import events
 from clasp_relay.net.outbox import Outbox
@@ -43,7 +43,7 @@ class MqttClient:
         self._broker = broker
         self._link = MqttLink(outbox, wrap, transport, partial(broker.refuse, address))
         self._address = address
-        self._waiting = Waiting(broker.reactor)
+        self._waiting = PacketQueue(broker.reactor)
         self._reader = PacketReader()
         self._live: LiveClient | None = None
         """None until its CONNECT was accepted, and once it is gone."""

@@ -14,7 +14,7 @@ from clasp_relay.doors.mqtt.broker import MAX_KEPT_S, Broker
 from clasp_relay.doors.mqtt.link import MqttLink
 from clasp_relay.doors.mqtt.publishing import MAX_TOPIC_ALIAS
 from clasp_relay.doors.mqtt.reasons import Reason
-from clasp_relay.doors.waiting import Waiting
+from clasp_relay.doors.packet_queue import PacketQueue
 from clasp_relay.errors import CloseCode, DecodeError, Disconnect, ErrorCode
 from clasp_relay.logs import events
 from clasp_relay.wire.mqtt.packets import MAX_PACKET_BYTES, V4, V5, Connect, Prop, Properties
@@ -40,7 +40,7 @@ class Connecting:
         broker: Broker,
         link: MqttLink,
         address: str,
-        waiting: Waiting,
+        waiting: PacketQueue,
         enter: Callable[[Connect, Session], None],
         go_on: Callable[[Callable[[], None]], None],
     ) -> None:

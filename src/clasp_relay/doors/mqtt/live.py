@@ -16,7 +16,7 @@ from clasp_relay.doors.mqtt.publishing import Publishing
 from clasp_relay.doors.mqtt.reasons import Reason
 from clasp_relay.doors.mqtt.session import MqttSession
 from clasp_relay.doors.mqtt.wills import LeftMessage
-from clasp_relay.doors.waiting import Waiting
+from clasp_relay.doors.packet_queue import PacketQueue
 from clasp_relay.errors import CloseCode, DecodeError, RequestError
 from clasp_relay.net.frames import ControlFrames
 from clasp_relay.wire.mqtt.packets import (
@@ -51,7 +51,7 @@ class LiveClient:
         self,
         broker: Broker,
         link: MqttLink,
-        waiting: Waiting,
+        waiting: PacketQueue,
         core: Session,
         session: MqttSession,
         expiry_s: int,

@@ -15,11 +15,11 @@ from clasp_relay.doors.mqtt.link import Answer, MqttLink
 from clasp_relay.doors.mqtt.messages import MqttCodec, Sending, encode_mark, marked, own_bytes
 from clasp_relay.doors.mqtt.reasons import Reason, refusal_reason
 from clasp_relay.doors.mqtt.session import MqttSession
-from clasp_relay.doors.waiting import Waiting
+from clasp_relay.doors.packet_queue import PacketQueue
 from clasp_relay.errors import CloseCode, DecodeError, ErrorCode, RequestError
 from clasp_relay.wire.constants import TTL_ABSOLUTE, Signal
 from clasp_relay.wire.messages import Message, Publish, Set
-from clasp_relay.wire.mqtt.mapping import payload_value, topic_address
+from clasp_relay.wire.mqtt.mapping import payload_cost, payload_value, topic_address
 from clasp_relay.wire.mqtt.packets import (
     FORWARDED,
     V5,
@@ -108,6 +108,13 @@ class Publisher:
         ttl = expiry if isinstance(expiry, int) and 0 < expiry < TTL_ABSOLUTE else None
         return sending, Set(address, value, ttl=None if ttl is None else ttl | TTL_ABSOLUTE)
 
+    def pays(self, core: Session, packet: PublishPacket) -> bool:
+        """Takes what it costs to read a PUBLISH's payload from the message limit; returns whether it may be read."""
+        if self._relay.pay(core, payload_cost(packet.payload)):
+            return True
+        self.counts.refused += 1
+        return False
+
     def publish(self, core: Session, sending: Sending, message: Message) -> tuple[Reason, bool]:
         """Has the core handle a message, and counts it where it is refused.
 
@@ -183,7 +190,7 @@ class Publishing:
         self,
         publisher: Publisher,
         link: MqttLink,
-        waiting: Waiting,
+        waiting: PacketQueue,
         core: Session,
         session: MqttSession,
         go_on: Callable[[Callable[[], None]], None],
@@ -208,6 +215,9 @@ class Publishing:
             link.answer(Acknowledge(PacketType.PUBREC, packet.id))
             return
         answer, errors = link.expect(packet), core.errors
+        if not publisher.pays(core, packet):
+            self._published(packet, answer, Reason.QUOTA_EXCEEDED, is_awaited=False)
+            return
         try:
             sending, message = publisher.message(packet, topic, self._session)
             reason, is_awaited = publisher.publish(core, sending, message)

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 from clasp_relay.core.ports import NOT_YET, Frame, Kind
 from clasp_relay.core.rights.port import FULL, HiddenKeys
 from clasp_relay.core.session.account import Account, Kept
-from clasp_relay.doors.handed import HandedOutbox
+from clasp_relay.doors.handed_outbox import HandedOutbox
 from clasp_relay.doors.mqtt.messages import Acked, Delivery, SharedBatches
 from clasp_relay.errors import CloseCode
 from clasp_relay.net.backlog import Batch, give_up

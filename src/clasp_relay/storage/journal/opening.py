@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import struct
+from collections.abc import Iterable
+from contextlib import closing, suppress
 from importlib.resources import files
 from pathlib import Path
 
 from clasp_relay.errors import StartError
 from clasp_relay.storage.folder import FILE_MODE
-from clasp_relay.storage.journal.journal_file import JournalFile
+from clasp_relay.storage.journal.journal_file import DamagedRowError, JournalFile, decode_body
 from clasp_relay.storage.journal.statements import CACHED_STATEMENTS
 
 APPLICATION_ID = 0x434C4A4C
@@ -22,12 +25,21 @@ SCHEMA_VERSION = 4
 BUSY_TIMEOUT_S = 2.0
 """How long the start waits for another process that holds the file."""
 
+COMPARED_ROWS = 20
+"""How many of the last rows of a journal's file are looked for, where there is a WAL beside it."""
+
 RUST_TABLE = "journal_entries"
 """The table of a journal that the Rust relay made."""
 
-_AWAY = "move it away, and the relay starts from state.json alone"
+_AWAY = "move it away with its -wal and -shm, and the relay starts from state.json alone"
 _RESTORE = f"put back a backup of it and of state.json, or {_AWAY}"
 _HEADER = struct.Struct(">16s2s10xI")
+
+_WAL_HEADER = struct.Struct(">24s2I")
+"""What a WAL begins with, and the checksums of that."""
+
+_WAL_MAGIC = {b"\x37\x7f\x06\x82": "<", b"\x37\x7f\x06\x83": ">"}
+"""The first bytes of a WAL, and in which order it takes the bytes of words that it adds up."""
 
 
 def open_journal(path: Path, *, syncs_each_commit: bool) -> JournalFile:
@@ -40,10 +52,7 @@ def open_journal(path: Path, *, syncs_each_commit: bool) -> JournalFile:
     Raises:
         StartError: it cannot be read or written, or it is no journal that this relay can use; it stays as it is.
     """
-    is_new = _is_new(path)
-    if not is_new:
-        _check_companions(path)
-        check_length(path)
+    is_new = not _check_files(path)
     try:
         connection = sqlite3.connect(
             path,
@@ -67,12 +76,27 @@ def open_journal(path: Path, *, syncs_each_commit: bool) -> JournalFile:
         raise
 
 
+def open_to_check(path: Path) -> JournalFile | None:
+    """Opens the journal of a relay that starts for reading only, so that one that cannot be used stays as it is.
+
+    Returns:
+        None where it has no tables yet.
+
+    Raises:
+        StartError: it cannot be read, or it is no journal that this relay can use.
+    """
+    if not _check_files(path):
+        return None
+    return _open_read_only(path)
+
+
 def open_to_read(path: Path) -> JournalFile:
     """Opens a journal for reading only, also one that a relay writes to.
 
     Raises:
         StartError: there is none, it cannot be read, or it is no journal that this relay can use.
     """
+    _check_plain(path)
     try:
         is_empty = path.stat().st_size == 0
         path.open("rb").close()
@@ -83,11 +107,30 @@ def open_to_read(path: Path) -> JournalFile:
         ) from error
     if not is_empty:
         check_length(path)
+    file = _open_read_only(path)
+    if file is None:
+        raise StartError(f"{path}: this journal is empty; a relay that starts on it makes its tables")
+    return file
+
+
+def _roll_back(path: Path) -> None:
+    """Has SQLite undo what was at work when the relay ended while it made the file, before there was a WAL."""
+    try:
+        with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master")
+    except sqlite3.Error as error:
+        raise cannot_use(path, error) from error
+
+
+def _open_read_only(path: Path) -> JournalFile | None:
+    """Opens a file for reading only; None where it has no tables."""
     connection = connect_to_read(path)
     try:
         _check_kind(connection, path)
         if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-            raise StartError(f"{path}: this journal is empty; a relay that starts on it makes its tables")
+            connection.close()
+            return None
+        _check_wal_fits(connection, path)
         return JournalFile(path, connection, syncs_each_commit=True)
     except sqlite3.Error as error:
         connection.close()
@@ -122,6 +165,37 @@ def cannot_use(path: Path, error: sqlite3.Error | ValueError) -> StartError:
     return StartError(f"{path}: the journal is damaged ({error}); {_RESTORE}")
 
 
+def _check_files(path: Path) -> bool:
+    """Checks what can be told without SQLite, and makes an empty file where there is none; tells whether it has more.
+
+    Raises:
+        StartError: the relay cannot start on these files.
+    """
+    _check_plain(path)
+    _check_companions(path)
+    _check_wal(path)
+    if path.exists() and _beside(path, "-journal").exists():
+        _roll_back(path)
+    if _is_new(path):
+        return False
+    check_length(path)
+    return True
+
+
+def _check_plain(path: Path) -> None:
+    """Checks that there is a plain file, or none: who opens a pipe waits for somebody at its other end.
+
+    Raises:
+        StartError: it is something else.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # who opens it is told why
+        return
+    if not stat.S_ISREG(mode):
+        raise StartError(f"{path}: the journal cannot be opened (it is no plain file); {_AWAY}; it was not changed")
+
+
 def _is_new(path: Path) -> bool:
     """Makes an empty file where there is none; tells whether there is nothing in it yet."""
     try:
@@ -142,17 +216,105 @@ def _is_new(path: Path) -> bool:
 
 def _check_companions(path: Path) -> None:
     """Checks that the files beside the journal can be written; SQLite's own error does not name them."""
-    for suffix in ("-wal", "-shm"):
-        companion = path.with_name(path.name + suffix)
+    for suffix in ("-wal", "-shm", "-journal"):
+        companion = _beside(path, suffix)
+        if not companion.exists():
+            continue
+        if not companion.is_file():
+            raise StartError(
+                f"{companion}: this part of the journal cannot be written (it is no plain file); move it away"
+            )
         try:
             os.close(os.open(companion, os.O_RDWR))
-        except FileNotFoundError:
-            continue
         except OSError as error:
             raise StartError(
                 f"{companion}: this part of the journal cannot be written ({error.strerror}); let user {os.geteuid()}"
                 " write to it, and do not move it away: it holds the latest changes"
             ) from error
+
+
+def _check_wal(path: Path) -> None:
+    """Checks that SQLite takes the WAL beside the journal for one; else it discards what is in it without a word.
+
+    Raises:
+        StartError: it does not.
+    """
+    wal = _beside(path, "-wal")
+    try:
+        with wal.open("rb") as file:
+            head = file.read(_WAL_HEADER.size)
+    except FileNotFoundError:
+        return
+    if len(head) < _WAL_HEADER.size:  # there is nothing in it
+        return
+    if not path.exists() or path.stat().st_size == 0:
+        raise StartError(
+            f"{path}: the journal is missing, and {wal.name} beside it has changes of it; put back both, or move "
+            f"{wal.name} away, and the relay starts from state.json alone"
+        )
+    # A loss of power may leave zeros, where nothing was promised yet.
+    if any(head) and not _is_wal(head):
+        raise StartError(
+            f"{wal}: this part of the journal is damaged (it is no WAL); put back a backup of {path.name} and of "
+            f"state.json, or move it away to go on without the latest changes; it was not changed"
+        )
+
+
+def _is_wal(head: bytes) -> bool:
+    """Tells whether a WAL begins so: https://sqlite.org/fileformat2.html#walformat."""
+    about, *expected = _WAL_HEADER.unpack(head)
+    order = _WAL_MAGIC.get(about[:4])
+    if order is None:
+        return False
+    sums = [0, 0]
+    for first, second in struct.iter_unpack(f"{order}2I", about):
+        sums[0] = (sums[0] + first + sums[1]) & 0xFFFF_FFFF
+        sums[1] = (sums[1] + second + sums[0]) & 0xFFFF_FFFF
+    return sums == expected
+
+
+def _check_wal_fits(connection: sqlite3.Connection, path: Path) -> None:
+    """Checks that the WAL belongs to the journal's file: the pages of another one would take the places of its own.
+
+    The last rows of the file alone are there with its WAL, too, unless they were trimmed. Of a page that was being
+    written when the power failed nothing is sure, so none of them must be there, and there must be a few.
+
+    Raises:
+        StartError: it does not.
+    """
+    wal = _beside(path, "-wal")
+    if not wal.exists() or not wal.stat().st_size:
+        return
+    query = "SELECT seq, body FROM entries WHERE seq > ? ORDER BY seq DESC LIMIT ?"
+    trimmed = connection.execute("SELECT seq FROM trimmed").fetchone()
+    try:
+        # Without its WAL.
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as alone:
+            rows = _times(alone.execute(query, (*trimmed, COMPARED_ROWS)))
+    except sqlite3.DatabaseError:
+        # All tables are in the WAL, or a checkpoint was interrupted.
+        return
+    query = f"SELECT seq, body FROM entries WHERE seq IN ({', '.join('?' * len(rows))})"  # noqa: S608 - question marks
+    if len(rows) > COMPARED_ROWS // 4 and rows.items().isdisjoint(
+        _times(connection.execute(query, list(rows))).items()
+    ):
+        raise StartError(
+            f"{wal}: this part of the journal belongs to another one; put back the one that belongs to {path.name}, or "
+            "a backup of the journal and of state.json; it was not changed"
+        )
+
+
+def _times(rows: Iterable[tuple[int, object]]) -> dict[int, int]:
+    """Returns the times of rows, in Unix µs, by their seqs; damaged ones are left out."""
+    found = {}
+    for seq, body in rows:
+        with suppress(DamagedRowError):
+            found[seq] = decode_body(seq, body).param.timestamp_us
+    return found
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
 
 
 def check_length(path: Path) -> None:
@@ -161,7 +323,7 @@ def check_length(path: Path) -> None:
     Raises:
         StartError: it was, or it is no SQLite file.
     """
-    wal = path.with_name(path.name + "-wal")
+    wal = _beside(path, "-wal")
     if wal.exists() and wal.stat().st_size:
         return
     with path.open("rb") as file:

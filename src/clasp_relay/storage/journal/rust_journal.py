@@ -29,7 +29,7 @@ from clasp_relay.storage.journal.opening import (
     check_length,
     open_journal,
 )
-from clasp_relay.storage.restore import Tally, check_fits, value_of_json
+from clasp_relay.storage.state_reading import Tally, check_fits, value_of_json
 from clasp_relay.wire.address import check_address
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import NULL, Publish
@@ -65,6 +65,8 @@ class TakenOver(NamedTuple):
 
 def is_rust_journal(path: Path) -> bool:
     """Tells whether a file is a journal of the Rust relay; what cannot be read is none."""
+    if not path.is_file():  # who opens a pipe waits for somebody at its other end
+        return False
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD.size)
