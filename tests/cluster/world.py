@@ -171,7 +171,7 @@ class MemoryJournal:
     def check(self) -> None:
         """See ``Log.check``."""
 
-    def append_judged(self, entries: Sequence[Row]) -> None:
+    def append_judged(self, entries: Sequence[Row], *, is_last: bool = False) -> None:
         """See ``membership.Journal``."""
         self.rows += [change for change, *_ in entries]
         self.appended_seq += len(entries)
