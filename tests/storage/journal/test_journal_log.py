@@ -341,6 +341,16 @@ class JournalLogTests(TestCase):
             self.assertEqual((yield rows), expected_rows)
 
     @inlineCallbacks
+    def test_what_is_the_last_of_a_turn_is_committed_within_it(self) -> Steps:
+        """Two batches within a turn, so the second one is a commit of its own behind the first; else both are one."""
+        for is_last, commits in ((True, 2), (False, 1)):
+            before = self.log.commits
+            for number in (7, 8):
+                self.log.append_judged([(_position(number), None, (), b"")], is_last=is_last)
+            yield self.log.recorded()
+            self.assertEqual(self.log.commits - before, commits)
+
+    @inlineCallbacks
     def test_a_journal_without_rows_goes_on_behind_those_of_others(self) -> Steps:
         """Their state is in the state file."""
         self.log.restart_at(41)

@@ -88,7 +88,8 @@ class Account:
     def take(self, kind: Kept, size_bytes: int, about: str | None = None) -> None:
         """Counts what is kept from now on, or refuses it; see ``check``."""
         self.check(kind, size_bytes, about)
-        self.add(kind, size_bytes)
+        self.bytes += size_bytes
+        self._accounts.add(kind, self._subject, self._origin, size_bytes)
 
     def add(self, kind: Kept, size_bytes: int) -> None:
         """Counts what is kept from now on, or with a negative size what is kept no longer."""

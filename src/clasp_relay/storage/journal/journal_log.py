@@ -248,11 +248,17 @@ class JournalLog:
             events.JOURNAL_FAULT.failure
         )
 
-    def append_judged(self, entries: Iterable[tuple[Change, str | None, tuple[Erasure, ...], bytes]]) -> None:
+    def append_judged(
+        self,
+        entries: Iterable[tuple[Change, str | None, tuple[Erasure, ...], bytes]],
+        *,
+        is_last: bool = False,
+    ) -> None:
         """Records changes of which somebody has found out already how they are recorded, and what history does.
 
         Args:
             entries: each change with its key, what it erases, and its bytes; no bytes where it is not encoded yet.
+            is_last: whether nothing follows in this turn of the event loop, so that a commit may begin at once.
         """
         if self.lost:
             return
@@ -267,7 +273,11 @@ class JournalLog:
             # What comes of it would be half recorded.
             self._fail(Failure())
             return
-        self._begin_commit()
+        if is_last and not self._is_at_work and self._gathered:
+            self._is_at_work = True
+            self._commit_in_time()
+        else:
+            self._begin_commit()
 
     def _begin_commit(self) -> None:
         if not self._is_at_work and self._gathered:
