@@ -5,8 +5,10 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.cluster.following import NOT_READY
+from clasp_relay.core.session.identity import Identity
 from clasp_relay.core.work import TURN_US
 from clasp_relay.doors.mqtt import subscribing
+from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import Set
 from clasp_relay.wire.mqtt.packets import V4, V5, Prop
@@ -187,11 +189,38 @@ class SubscribeTests(SynchronousTestCase):
         writer.say(p.publish("a/7/x", "first"))
         compared: list[str] = []
         matches = Pattern.matches
-        self.patch(Pattern, "matches", lambda self, address: compared.append(address) or matches(self, address))
+
+        def compare(pattern: Pattern, address: str) -> bool:
+            compared.append(address)
+            return matches(pattern, address)
+
+        self.patch(Pattern, "matches", compare)
         for number in range(5):
             writer.say(p.publish(f"a/7/{number}", "1", qos=1, id=1))
         self.assertEqual(compared, [])
         self.assertEqual(reader.heard(), ["publish a/7/x first qos 0", *(f"publish a/7/{n} 1 qos 1" for n in range(5))])
+
+    def test_kept_client_comes_back_without_a_search(self) -> None:
+        """Its filters find nothing anew; those that it may not have now are gone."""
+        guard = Guard()
+        house = House(guard)
+        thing = house.join("r", clean=False, password="ann")
+        thing.say(p.subscribe(1, ("a/#", 1), ("b/#", 1), ("$x", 1)))
+        relay = house.site.relay
+        self.patch(relay.params, "find", lambda _pattern: 1 / 0)
+        thing.lose()
+        self.assertEqual(len(relay.subscriptions), 2)
+
+        def check(_who: Identity, pattern: Pattern) -> None:
+            if pattern.text == "/mqtt/b/**":
+                raise RequestError(ErrorCode.SCOPE, "not any more")
+
+        self.patch(guard, "check_subscribe", check)
+        refused = house.broker.counts.refused
+        back = house.connect()
+        self.assertEqual(back.say(p.connect("r", clean=False, password="ann")), ["connack 1 0x0"])
+        self.assertEqual((len(relay.subscriptions), house.broker.counts.refused - refused), (1, 1))
+        self.assertEqual(back.say(p.publish("a/x", "1", qos=1, id=1)), ["puback 1", "publish a/x 1 qos 1"])
 
     def test_shared_subscription_goes_round(self) -> None:
         """Each message goes to one of the group, without retained ones; who leaves gets none."""

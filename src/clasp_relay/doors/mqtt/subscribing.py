@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
+from clasp_relay.core.handlers.reads import listen
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.rights.memory import Reads
 from clasp_relay.core.rights.port import FULL, HiddenKeys
@@ -14,7 +15,7 @@ from clasp_relay.doors.mqtt.link import MqttLink
 from clasp_relay.doors.mqtt.publishing import Publisher
 from clasp_relay.doors.mqtt.reasons import Reason, refusal_reason
 from clasp_relay.doors.mqtt.session import MqttSession, Subscribed
-from clasp_relay.errors import DecodeError
+from clasp_relay.errors import DecodeError, RequestError
 from clasp_relay.net.backlog import give_up
 from clasp_relay.net.turn import TurnWriter
 from clasp_relay.wire.address import Pattern
@@ -147,10 +148,9 @@ class Subscribing:
         """
         reasons = []
         for text in packet.filters:
-            removed = session.remove(text)
+            removed = self._forget(session, text)
             reasons.append(Reason.NO_SUBSCRIPTION_EXISTED if removed is None else Reason.SUCCESS)
             if removed is not None:
-                self._leave_group(session, removed)
                 # It costs nothing and must not be refused: the client would go on getting messages.
                 self._relay.unsubscribe(core, removed.id)
                 session.ids_by_node = None
@@ -159,17 +159,28 @@ class Subscribing:
         link.write(encode_unsuback(link.version, packet.id, reasons))
 
     def subscribe_again(self, core: Session, session: MqttSession) -> None:
-        """Subscribes a new session of the core to all that a kept session has subscribed to, without retained ones."""
-        limiter, core.limiter = core.limiter, None
-        session.holding = []
-        for subscribed in session.subscriptions.values():
-            if subscribed.pattern is not None:
-                self._relay.accept(core, Subscribe(subscribed.id, subscribed.pattern.text), 0)
-        held, session.holding = session.holding, None
-        for _, frames in held:
-            give_up(frames)
-        core.limiter = limiter
+        """Subscribes a new session of the core to all that a kept session has subscribed to, without retained ones.
+
+        In one step, so that nothing is missed in between. What the client may not have now it has no more.
+        """
+        for text, subscribed in list(session.subscriptions.items()):
+            if subscribed.pattern is None:
+                continue
+            message = Subscribe(subscribed.id, subscribed.pattern.text)
+            try:
+                listen(self._relay, core, message, subscribed.pattern)
+            except RequestError:
+                self._counts.refused += 1
+                self._forget(session, text)
+        session.look_at_options()
         session.ids_by_node = None
+
+    def _forget(self, session: MqttSession, text: str) -> Subscribed | None:
+        """Takes a subscription out of a client's session."""
+        removed = session.remove(text)
+        if removed is not None:
+            self._leave_group(session, removed)
+        return removed
 
     def _ids_at(self, session: MqttSession, core: Session, address: str) -> list[int]:
         """Returns the ids of a session's subscriptions that match an address.
