@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.ports import NOT_YET, Frame
+from clasp_relay.core.session.account import Accounts
 from clasp_relay.doors.mqtt import session as mqtt_session
 from clasp_relay.doors.mqtt.messages import Delivery, MqttCodec, SharedBatches
 from clasp_relay.doors.mqtt.session import KeptTotal, MqttSession, Subscribed
@@ -14,7 +15,7 @@ from clasp_relay.errors import CloseCode
 from clasp_relay.net.backlog import Batch
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import SnapshotParam
-from clasp_relay.wire.mqtt.packets import V4, V5, Acknowledge, Filter, PacketType, Prop, PublishPacket
+from clasp_relay.wire.mqtt.packets import V4, V5, Acknowledge, Filter, PacketType, Prop, Properties, PublishPacket
 from clasp_relay.wire.values import encode_value
 from tests.doors import mqtt_packets as p
 
@@ -95,6 +96,23 @@ class SessionTests(SynchronousTestCase):
         self.session.resume(wire)
         self.assertEqual(wire.said(), [f"publish a {number} qos 1" for number in (2, 3, 4)])
         self.assertEqual(self.session.queued_bytes, 0)
+
+    def test_properties_of_a_message_count(self) -> None:
+        """Whoever sends little else cannot fill the memory with them."""
+        self.patch(mqtt_session, "MAX_QUEUED_BYTES", 10_000)
+        properties: Properties = {
+            Prop.USER: [("a" * 500, "b" * 500)] * 2,
+            Prop.CORRELATION_DATA: b"c" * 1_000,
+            Prop.PAYLOAD_FORMAT: 1,
+        }
+        account = Accounts().open("ann", "")
+        self.session.charge(account)
+        for _ in range(10):
+            self.session.enqueue(PublishPacket("a", b"1", 1, properties=properties), "/mqtt/a")
+        self.assertEqual(self.session.kept_messages, 2)
+        self.assertGreater(account.bytes, 2 * 3_000)
+        self.session.discard()
+        self.assertEqual((self.session.queued_bytes, account.bytes), (0, 0))
 
     def test_total_of_all_sessions_is_bounded(self) -> None:
         """While there is no connection."""

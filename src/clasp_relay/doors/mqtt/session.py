@@ -37,7 +37,10 @@ MAX_QUEUED_BYTES = 1024 * 1024
 """What may wait behind them, as for any outbox; beyond it the oldest go."""
 
 MESSAGE_BYTES = 128
-"""What a message counts for beside its topic and payload."""
+"""What a message counts for beside its topic, its payload and its properties."""
+
+PROPERTY_BYTES = 160
+"""What a user property counts for beside its texts."""
 
 PIECE_BYTES = 16_384
 """How much of retained messages is written in one piece."""
@@ -464,7 +467,15 @@ def _packet(delivery: Delivery, qos: int, retain: bool, ids: list[int]) -> Publi
 
 
 def _size(packet: PublishPacket) -> int:
-    return MESSAGE_BYTES + len(packet.topic) + len(packet.payload)
+    size = MESSAGE_BYTES + len(packet.topic) + len(packet.payload)
+    return size + sum(map(_property_size, packet.properties.values())) if packet.properties else size
+
+
+def _property_size(value: object) -> int:
+    """Returns what a property counts for: a text, data, or user properties; numbers nothing."""
+    if isinstance(value, list):
+        return sum(PROPERTY_BYTES + sum(map(len, each)) for each in value if isinstance(each, tuple))
+    return len(value) if isinstance(value, str | bytes) else 0
 
 
 def _everything(_address: str) -> HiddenKeys:
