@@ -140,7 +140,7 @@ class Accounts:
                 if left:
                     kept[owner] = left
                 else:
-                    del kept[owner]
+                    kept.pop(owner, None)  # nothing may come to nothing that was never counted
 
 
 UNCOUNTED = Accounts().open("", "")
