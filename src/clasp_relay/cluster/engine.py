@@ -13,7 +13,8 @@ import random
 import time
 from base64 import b64decode
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -136,6 +137,8 @@ class NatsEngine:
         self._calls: deque[Callable[[], Awaitable[None] | None]] = deque()
         self._waits_for: Awaitable[None] | None = None
         """What is waited for before the next call is made."""
+        self._is_gathering = False
+        """Whether more comes that is to be written with what was put."""
         self._fault: Exception | None = None
         self._has_subscribed = False
         self._came: deque[Callable[[], None]] = deque()
@@ -221,6 +224,16 @@ class NatsEngine:
                 return None
 
         self._do(publish)
+
+    @contextmanager
+    def in_one_write(self) -> Iterator[None]:
+        """See ``Engine``."""
+        self._is_gathering = True
+        try:
+            yield
+        finally:
+            self._is_gathering = False
+            self._make_calls()
 
     def append(self, payload: bytes, expected: int, done: Callable[[Appended], None]) -> None:
         """See ``Engine``."""
@@ -397,7 +410,7 @@ class NatsEngine:
         try:
             while self._calls and self._waits_for is None:
                 self._waits_for = self._calls.popleft()()
-            if self._client is not None:
+            if self._client is not None and not self._is_gathering:
                 self._client.write()
         except Exception as error:
             self._fault = error

@@ -62,6 +62,28 @@ def get(relay: Relay, session: Session, message: Get, _qos: int) -> None:
 def subscribe(relay: Relay, session: Session, message: Subscribe, _qos: int) -> None:
     """Adds a subscription; the params that match now go out as a SNAPSHOT before any later change."""
     pattern = Pattern.parse(message.pattern)
+    subscription = _allowed(relay, session, message, pattern)
+    frames = relay.snapshots.of(session, subscription) if subscription.wants(Signal.PARAM) else None
+    relay.subscribe(session, subscription)
+    if frames is not None:
+        relay.send_snapshot(session, ("subscription", message.id), frames)
+
+
+def listen(relay: Relay, session: Session, message: Subscribe, pattern: Pattern) -> None:
+    """Adds a subscription of a client that had it before, without a SNAPSHOT: nothing is looked for.
+
+    Raises:
+        RequestError: it may not have it now.
+    """
+    relay.subscribe(session, _allowed(relay, session, message, pattern))
+
+
+def _allowed(relay: Relay, session: Session, message: Subscribe, pattern: Pattern) -> Subscription:
+    """Returns the subscription that a session asks for, which is not added yet.
+
+    Raises:
+        RequestError: it may not have it.
+    """
     relay.permissions.check_subscribe(session.identity, pattern)
     if len(session.subscriptions) >= MAX_SUBSCRIPTIONS and message.id not in session.subscriptions:
         text = f"a session may have {MAX_SUBSCRIPTIONS} subscriptions"
@@ -71,10 +93,7 @@ def subscribe(relay: Relay, session: Session, message: Subscribe, _qos: int) -> 
     epsilon = message.epsilon if message.epsilon is not None and message.epsilon > 0 else None
     subscription = Subscription(session, message.id, pattern, message.types, max_rate, epsilon)
     relay.check_subscription(session, subscription)
-    frames = relay.snapshots.of(session, subscription) if subscription.wants(Signal.PARAM) else None
-    relay.subscribe(session, subscription)
-    if frames is not None:
-        relay.send_snapshot(session, ("subscription", message.id), frames)
+    return subscription
 
 
 def unsubscribe(relay: Relay, session: Session, message: Unsubscribe, _qos: int) -> None:

@@ -88,7 +88,8 @@ class Account:
     def take(self, kind: Kept, size_bytes: int, about: str | None = None) -> None:
         """Adds a size, or refuses it; see ``check``."""
         self.check(kind, size_bytes, about)
-        self.add(kind, size_bytes)
+        self.bytes += size_bytes
+        self._accounts.add(kind, self._subject, self._origin, size_bytes)
 
     def add(self, kind: Kept, size_bytes: int) -> None:
         """Adds a size; a negative size subtracts."""
@@ -139,7 +140,7 @@ class Accounts:
                 if left:
                     kept[owner] = left
                 else:
-                    del kept[owner]
+                    kept.pop(owner, None)  # nothing may come to nothing that was never counted
 
 
 UNCOUNTED = Accounts().open("", "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
 
@@ -22,10 +22,11 @@ from clasp_relay.doors.mqtt.wills import LeftMessage, Wills
 from clasp_relay.net.websocket import ClaspFactory
 
 MAX_KEPT_SESSIONS = 1_000
-"""Kept sessions; beyond it the oldest one is ended."""
+"""Kept sessions; beyond it the oldest one of the client address with most of them is ended."""
 
 MAX_KEPT_MESSAGES = 10_000
-"""Messages that wait in all kept sessions together; beyond it a client's oldest are dropped."""
+"""Messages that wait in all kept sessions together; beyond it each client with more than its share loses its
+oldest."""
 
 MAX_KEPT_S = 3_600
 """The longest that a session is kept without a connection, in seconds."""
@@ -79,7 +80,7 @@ class Broker:
             claims.when_named = self.named
         self._clients: dict[Key, Connected] = {}
         self._kept: OrderedDict[Key, _Kept] = OrderedDict()
-        self._kept_total = KeptTotal(MAX_KEPT_MESSAGES)
+        self._kept_total = KeptTotal(MAX_KEPT_MESSAGES, MAX_KEPT_MESSAGES // MAX_KEPT_SESSIONS)
         self._last_id = 0
         self._batches = SharedBatches()
         self._is_stopping = False
@@ -158,12 +159,12 @@ class Broker:
 
     # Sessions without a connection
 
-    def keep(self, session: MqttSession, identity: Identity, keep_s: float, will: LeftMessage | None) -> None:
+    def keep(self, session: MqttSession, core: Session, keep_s: float, will: LeftMessage | None) -> None:
         """Keeps a session without a connection.
 
         Args:
             session: which.
-            identity: as whom it subscribed.
+            core: the core's session that it had: as whom, and from where, it subscribed.
             keep_s: for how long.
             will: what is to be published meanwhile; None for nothing.
         """
@@ -171,9 +172,10 @@ class Broker:
             return
         session.kept_total = self._kept_total
         self._kept_total.add(session.kept_messages)
-        kept = self._kept[session.key] = _Kept(self, session, identity, min(keep_s, MAX_KEPT_S), will)
+        kept = self._kept[session.key] = _Kept(self, session, core, min(keep_s, MAX_KEPT_S), will)
         if len(self._kept) > MAX_KEPT_SESSIONS:
-            self.drop(next(iter(self._kept.values())))
+            ((most, _),) = Counter(each.origin for each in self._kept.values()).most_common(1)
+            self.drop(next(each for each in self._kept.values() if each.origin == most))
         kept.begin()
 
     def drop(self, kept: _Kept) -> None:
@@ -207,7 +209,7 @@ class _Kept:
     Args:
         broker: what all clients share.
         session: which.
-        identity: as whom it subscribed.
+        before: the core's session that it had.
         keep_s: for how long.
         will: what is to be published meanwhile; None for nothing.
     """
@@ -216,13 +218,15 @@ class _Kept:
         self,
         broker: Broker,
         session: MqttSession,
-        identity: Identity,
+        before: Session,
         keep_s: float,
         will: LeftMessage | None,
     ) -> None:
         self._broker = broker
         self.session = session
-        self._identity = identity
+        self.origin = before.origin
+        """What its client address counts as."""
+        self._identity = before.identity
         self._will = will
         self._core: Session | None = None
         self._timer: IDelayedCall | None = broker.reactor.callLater(keep_s, self._expired)
@@ -235,11 +239,11 @@ class _Kept:
         broker, relay, session = self._broker, self._broker.relay, self.session
         core = self._core = relay.connect(session, "", broker.publisher.codec)
         core.door = "mqtt-kept"
-        core.identity = self._identity
+        core.identity, core.origin = self._identity, self.origin
         core.account = relay.accounts.open(self._identity.subject, core.origin)
         core.name = session.client_id
         relay.admit(core)
-        session.view_of = lambda address: broker.subscribing.view_of(core, address)
+        broker.subscribing.attach(session, core)
         session.charge(core.account)
         if self._will is not None:
             broker.wills.leave(core, self._will)

@@ -9,12 +9,14 @@ from typing import Any
 from twisted.internet.interfaces import IDelayedCall
 
 from clasp_relay.core.session.sessions import Session
+from clasp_relay.core.work import Pieces
 from clasp_relay.doors.mqtt.broker import MAX_KEPT_S, Broker
 from clasp_relay.doors.mqtt.claims import Claim
 from clasp_relay.doors.mqtt.link import MqttLink
 from clasp_relay.doors.mqtt.publishing import Publishing
 from clasp_relay.doors.mqtt.reasons import Reason
 from clasp_relay.doors.mqtt.session import MqttSession
+from clasp_relay.doors.mqtt.subscribing import FEW_FILTERS, check_filters
 from clasp_relay.doors.mqtt.wills import LeftMessage
 from clasp_relay.doors.packet_queue import PacketQueue
 from clasp_relay.errors import CloseCode, DecodeError, RequestError
@@ -87,7 +89,7 @@ class LiveClient:
         broker.relay.admit(core)
         broker.arrivals.claim(core, session, is_new=connect.clean)
         broker.relay.observer.began(core)
-        session.view_of = lambda address: broker.subscribing.view_of(core, address)
+        broker.subscribing.attach(session, core)
         try:
             self._will = broker.wills.read(connect, session)
         except RequestError as error:
@@ -136,7 +138,9 @@ class LiveClient:
         if broker.publisher.follows and (awaits_own or broker.relay.are_reads_held):
             self._waiting.begin(partial(self._go_on, partial(self._subscribe, packet)))
         else:
-            broker.subscribing.subscribe(self.core, self.session, packet, self._link)
+            check_filters(packet)
+            pieces = broker.subscribing.subscribe(self.core, self.session, packet, self._link)
+            self._do(pieces, len(packet.filters))
 
     def _decided(self, _revision: int | None, refusal: RequestError | None) -> None:
         """Handles the outcome of the oldest PUBLISH that another core decides."""
@@ -145,7 +149,25 @@ class LiveClient:
 
     def _unsubscribe(self, packet: UnsubscribePacket) -> None:
         if self._keeps_the_pace():
-            self._broker.subscribing.unsubscribe(self.core, self.session, packet, self._link)
+            pieces = self._broker.subscribing.unsubscribe(self.core, self.session, packet, self._link)
+            self._do(pieces, len(packet.filters))
+
+    def _do(self, pieces: Pieces, filters: int) -> None:
+        """Does what a packet asks for with its filters: many of them in pieces, behind which what comes waits."""
+        if filters <= FEW_FILTERS:
+            for _ in pieces:
+                """A few are no work."""
+            return
+        self._waiting.begin()
+        self._broker.relay.work.add(self.core, self._in_pieces(pieces))
+
+    def _in_pieces(self, pieces: Pieces) -> Pieces:
+        try:
+            yield from pieces
+        except Exception:
+            self._link.close(CloseCode.INTERNAL, "internal error")
+            raise
+        self._go_on(_nothing)
 
     def _ping(self, _packet: PingRequest) -> None:
         if self._keeps_the_pace():
@@ -204,7 +226,7 @@ class LiveClient:
             core.when_decided = _not_told
         relay.disconnect(core, cause)
         if keeps:
-            broker.keep(session, identity, self._expiry_s, will)
+            broker.keep(session, core, self._expiry_s, will)
         else:
             broker.forget(session)
 
@@ -221,6 +243,10 @@ _TAKERS: dict[type[object], Callable[[LiveClient, Any], None]] = {
 
 def _not_told(_revision: int | None, _refusal: RequestError | None) -> None:
     """Does nothing: the answer is not needed any more."""
+
+
+def _nothing() -> None:
+    """Nothing is left to be done before the packets that waited."""
 
 
 def _no_pong(_payload: bytes) -> None:

@@ -6,7 +6,7 @@ It is kept after the connection's end if the client asks for that (clean session
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import NamedTuple, Protocol
 
@@ -37,7 +37,10 @@ MAX_QUEUED_BYTES = 1024 * 1024
 """Limit of the messages that wait, as for any outbox; beyond it the oldest are dropped."""
 
 MESSAGE_BYTES = 128
-"""Bytes that a message counts for, without its topic and payload."""
+"""Bytes that a message counts for, without its topic, its payload and its properties."""
+
+PROPERTY_BYTES = 160
+"""Bytes that a user property counts for, without its texts."""
 
 PIECE_BYTES = 16_384
 """Bytes of retained messages that are written in one piece."""
@@ -97,17 +100,18 @@ class KeptTotal:
 
     Args:
         most: the limit.
+        share: how many one client may have beyond the limit.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, share: int) -> None:
         self._most = most
+        self._share = share
         self.messages = 0
         """The count."""
 
-    @property
-    def is_full(self) -> bool:
-        """Whether it exceeds the limit."""
-        return self.messages > self._most
+    def has_too_many(self, messages: int) -> bool:
+        """Tells whether a client with so many messages has to drop some."""
+        return self.messages > self._most and messages > self._share
 
     def add(self, messages: int) -> None:
         """Adds to the count, or subtracts."""
@@ -157,6 +161,8 @@ class MqttSession(HandedOutbox):
         """Why the core ended it; None if it did not."""
         self.subscriptions: dict[str, Subscribed] = {}
         """Its subscriptions, by the filter as the client wrote it."""
+        self._by_id: dict[int, Subscribed] = {}
+        """The same by their ids in the core."""
         self._is_plain = True
         self._is_deaf_to_itself = False
         """Whether a subscription has No Local."""
@@ -176,6 +182,10 @@ class MqttSession(HandedOutbox):
         self.view_of: Callable[[str], HiddenKeys] = _everything
         """Returns how its client sees an address now; called for a waiting message when it begins to wait and when it
         is sent."""
+        self.ids_at: Callable[[str], Iterable[int]] = _none
+        """Returns the ids of the core's subscriptions of its client that match an address."""
+        self.ids_by_node: dict[object, list[int]] | None = None
+        """Where the core keeps these subscriptions, for ``ids_at``; None once they have changed."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -183,8 +193,8 @@ class MqttSession(HandedOutbox):
         return self.subject, self.client_id
 
     def end(self) -> None:
-        """Drops the reference to the core's session, which refers to this one."""
-        self.view_of = _everything
+        """Drops the references to the core's session, which refers to this one."""
+        self.view_of, self.ids_at, self.ids_by_node = _everything, _none, None
 
     @property
     def kept_messages(self) -> int:
@@ -212,16 +222,23 @@ class MqttSession(HandedOutbox):
 
     def add(self, subscribed: Subscribed) -> None:
         """Adds a subscription; replaces one with the same filter."""
-        self.subscriptions[subscribed.options.text] = subscribed
-        self._look_at_options()
+        before = self.subscriptions.get(subscribed.options.text)
+        self.subscriptions[subscribed.options.text] = self._by_id[subscribed.id] = subscribed
+        if before is not None:
+            self.look_at_options()
+        else:
+            self._is_plain = self._is_plain and subscribed.is_plain
+            self._is_deaf_to_itself = self._is_deaf_to_itself or subscribed.options.no_local
 
     def remove(self, text: str) -> Subscribed | None:
-        """Removes a subscription."""
+        """Removes a subscription; ``look_at_options`` has to be called after the last removal."""
         removed = self.subscriptions.pop(text, None)
-        self._look_at_options()
+        if removed is not None:
+            del self._by_id[removed.id]
         return removed
 
-    def _look_at_options(self) -> None:
+    def look_at_options(self) -> None:
+        """Computes again what depends on the options of all subscriptions."""
         subscriptions = self.subscriptions.values()
         self._is_plain = all(each.is_plain for each in subscriptions)
         self._is_deaf_to_itself = any(each.options.no_local for each in subscriptions)
@@ -291,8 +308,9 @@ class MqttSession(HandedOutbox):
     def _found(self, delivery: Delivery) -> list[Subscribed]:
         """Returns the subscriptions that a message is for."""
         found = []
-        for each in self.subscriptions.values():
-            if each.pattern is None or not each.pattern.matches(delivery.address):
+        for number in sorted(self.ids_at(delivery.address)):
+            each = self._by_id.get(number)
+            if each is None:  # the core has it already, and its answer is not sent
                 continue
             if each.options.no_local and delivery.sender is self:
                 continue
@@ -339,7 +357,7 @@ class MqttSession(HandedOutbox):
         total, account = self.kept_total, self._account
         while self._queue and (
             self.queued_bytes > MAX_QUEUED_BYTES
-            or (total is not None and total.is_full)
+            or (total is not None and total.has_too_many(self.kept_messages))
             or (account is not None and account.is_over)
         ):
             self.drop_oldest()
@@ -415,7 +433,7 @@ class MqttSession(HandedOutbox):
 
     def _retained(self, key: object, frames: Iterator[bytes]) -> Iterator[bytes]:
         """Yields retained messages as packets of this session."""
-        subscribed = next((each for each in self.subscriptions.values() if ("subscription", each.id) == key), None)
+        subscribed = self._by_id.get(key[1]) if isinstance(key, tuple) else None
         parts: list[bytes] = []
         size = 0
         try:
@@ -450,11 +468,23 @@ def _packet(delivery: Delivery, qos: int, retain: bool, ids: list[int]) -> Publi
 
 
 def _size(packet: PublishPacket) -> int:
-    return MESSAGE_BYTES + len(packet.topic) + len(packet.payload)
+    size = MESSAGE_BYTES + len(packet.topic) + len(packet.payload)
+    return size + sum(map(_property_size, packet.properties.values())) if packet.properties else size
+
+
+def _property_size(value: object) -> int:
+    """Returns what a property counts for: a text, data, or user properties; numbers nothing."""
+    if isinstance(value, list):
+        return sum(PROPERTY_BYTES + sum(map(len, each)) for each in value if isinstance(each, tuple))
+    return len(value) if isinstance(value, str | bytes) else 0
 
 
 def _everything(_address: str) -> HiddenKeys:
     return FULL
+
+
+def _none(_address: str) -> Iterable[int]:
+    return ()
 
 
 def _hides_no_more(now: HiddenKeys, then: HiddenKeys) -> bool:
