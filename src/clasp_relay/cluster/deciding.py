@@ -39,6 +39,7 @@ from clasp_relay.storage.journal.journal_file import RECORDED_KINDS
 from clasp_relay.wire.clasp import ClaspCodec
 from clasp_relay.wire.codec import decode, encode
 from clasp_relay.wire.messages import Announce, Error, Message
+from clasp_relay.wire.tuples import new_tuple
 
 __all__ = ["BatchLog", "Deciding", "Judged", "RulesFanOut", "Sealed", "deciders_handlers"]
 
@@ -63,8 +64,6 @@ Row: TypeAlias = tuple[Change, "str | None", tuple[Erasure, ...], bytes]
 
 _MESSAGE, _END = int(Asked.MESSAGE), int(Asked.END)
 
-# Skips the argument handling of the generated constructor: there is a group for each SET.
-_new = tuple.__new__
 
 REFUSED = Disconnect(CloseCode.POLICY_VIOLATION, "the token was revoked: sign in again", ErrorCode.TOKEN_EXPIRED)
 """What a session reads whose token the decider does not know any more."""
@@ -126,7 +125,7 @@ class BatchLog:
         if len(changes) == 1 and changes[0].kind is ChangeKind.WRITE and not self.mark:  # the usual SET
             change = changes[0]
             data = encode_change(change)
-            self.items.append(_new(Group, ((change,), (data,))))
+            self.items.append(new_tuple(Group, ((change,), (data,))))
             self.rows.append((*self.judge(change), data))
             self.size_bytes += CHANGE_BYTES + len(data)
             if len(self.items) == 1:
