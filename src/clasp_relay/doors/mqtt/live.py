@@ -1,4 +1,4 @@
-"""What a client that was let in asks for, packet by packet, and what becomes of its session when it is gone."""
+"""A client after its CONNECT: handles its packets, and its session when the connection ends."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class LiveClient:
     Args:
         broker: what all clients share.
         link: its way out.
-        waiting: what it sends while a packet of it is at work.
-        core: its session of the core.
+        waiting: the queue of its packets while one is being handled.
+        core: its session in the core.
         session: its session here.
-        expiry_s: for how long that one is kept without a connection.
-        go_on: does what packets had to wait for, and takes them.
+        expiry_s: how long that one is kept without a connection, in seconds.
+        go_on: goes on with the packets that wait.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class LiveClient:
         self._link = link
         self._waiting = waiting
         self.core = core
-        """Its session of the core."""
+        """Its session in the core."""
         self.session = session
         """Its session here."""
         self._expiry_s = expiry_s
@@ -79,7 +79,7 @@ class LiveClient:
 
         Args:
             connect: what it has asked for.
-            properties: what it is told to that.
+            properties: the properties of the CONNACK.
             was_there: whether its session goes on.
         """
         broker, core, session, link = self._broker, self.core, self.session, self._link
@@ -100,7 +100,7 @@ class LiveClient:
         if was_there:
             broker.subscribing.subscribe_again(core, session)
         session.resume(link)
-        # One and a half of what the client has said ([5] 3.1.2.10).
+        # One and a half times the client's interval ([5] 3.1.2.10).
         self._keep_alive_s = 1.5 * connect.keep_alive_s
         self._renew_life()
 
@@ -111,10 +111,10 @@ class LiveClient:
     # Packets
 
     def take(self, packet: object) -> None:
-        """Takes a packet.
+        """Handles a packet.
 
         Raises:
-            DecodeError: it is none that may come now.
+            DecodeError: the packet is not allowed now.
         """
         self._renew_life()
         take = _TAKERS.get(type(packet))
@@ -132,7 +132,7 @@ class LiveClient:
             self.session.acknowledged(packet)
 
     def _subscribe(self, packet: SubscribePacket) -> None:
-        """Subscribes, once it finds what the client has set before, and shows nothing that it must not."""
+        """Subscribes, once reads include the client's earlier writes and all changes of rights."""
         broker = self._broker
         awaits_own = self._link.oldest_awaited() is not None
         if broker.publisher.follows and (awaits_own or broker.relay.are_reads_held):
@@ -143,7 +143,7 @@ class LiveClient:
             self._do(pieces, len(packet.filters))
 
     def _decided(self, _revision: int | None, refusal: RequestError | None) -> None:
-        """Is told what became of the oldest PUBLISH about which another core decides."""
+        """Handles the outcome of the oldest PUBLISH that another core decides."""
         self._publishing.decided(refusal)
         self._waiting.look_now()
 
@@ -174,7 +174,7 @@ class LiveClient:
             self._link.write(PINGRESP)
 
     def _keeps_the_pace(self) -> bool:
-        """Counts a packet that the message rate does not, and ends a client that sends too many."""
+        """Counts a packet that the message rate does not count, and ends a client that sends too many."""
         if self._controls.count(True) is None:
             return True
         text = "too many PINGREQs and UNSUBSCRIBEs in a second"
@@ -192,7 +192,7 @@ class LiveClient:
     # Time
 
     def _renew_life(self) -> None:
-        """Begins the keep-alive interval anew."""
+        """Restarts the keep-alive interval."""
         if not self._keep_alive_s or self._link.is_closing:
             return
         if self._timer is None:
@@ -206,7 +206,7 @@ class LiveClient:
         self._link.end(Reason.KEEP_ALIVE_TIMEOUT, CloseCode.POLICY_VIOLATION, text)
 
     def end(self, cause: str) -> None:
-        """The connection is gone: the client's will is published, and its session is kept, or ends.
+        """Publishes the client's will, and keeps or ends its session, since the connection is gone.
 
         Args:
             cause: why, for people.
@@ -242,7 +242,7 @@ _TAKERS: dict[type[object], Callable[[LiveClient, Any], None]] = {
 
 
 def _not_told(_revision: int | None, _refusal: RequestError | None) -> None:
-    """Nobody waits any more for what becomes of a message."""
+    """Does nothing: the answer is not needed any more."""
 
 
 def _nothing() -> None:
@@ -250,4 +250,4 @@ def _nothing() -> None:
 
 
 def _no_pong(_payload: bytes) -> None:
-    """MQTT has no pongs that could be coalesced."""
+    """Does nothing: MQTT has no pongs that could be coalesced."""

@@ -1,4 +1,4 @@
-"""What MQTT clients subscribe to: their SUBSCRIBEs, who shares one, and what each of them may see."""
+"""Handles SUBSCRIBE and UNSUBSCRIBE, and shared subscriptions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from clasp_relay.wire.mqtt.packets import (
 )
 
 MAX_SUBSCRIPTION_FILTERS = 1_000
-"""Filters of one client, those that nothing matches included."""
+"""Filters of one client, those that no address matches included."""
 
 FEW_FILTERS = 4
 """A packet with so many filters is done in one step."""
@@ -48,7 +48,7 @@ class Subscribing:
     Args:
         relay: the core.
         publisher: for the codec, the prefix of topics, and the counts.
-        writer: what waits to be written in this turn.
+        writer: the turn writer.
     """
 
     def __init__(self, relay: Relay, publisher: Publisher, writer: TurnWriter) -> None:
@@ -69,10 +69,10 @@ class Subscribing:
         """Subscribes a client, a filter in each piece, and sends it the SUBACK and what is retained.
 
         Args:
-            core: its session of the core.
+            core: its session in the core.
             session: its session here.
-            packet: what it asks for; ``check_filters`` has accepted it.
-            link: its way out.
+            packet: the SUBSCRIBE; ``check_filters`` has accepted it.
+            link: the outgoing side of its connection.
         """
         self._flush()
         reasons: list[int] = []
@@ -110,7 +110,7 @@ class Subscribing:
     def _add(
         self, core: Session, session: MqttSession, options: Filter, subscription_id: int
     ) -> tuple[int, Subscribed | None]:
-        """Adds one subscription; returns its reason code, and the subscription where it was granted."""
+        """Adds one subscription; returns its reason code, and the subscription if it was granted."""
         group, text = _group_of(options)
         before = session.subscriptions.get(options.text)
         if before is None and len(session.subscriptions) >= MAX_SUBSCRIPTION_FILTERS:
@@ -141,10 +141,10 @@ class Subscribing:
         """Ends subscriptions of a client, one in each piece, and sends it the UNSUBACK.
 
         Args:
-            core: its session of the core.
+            core: its session in the core.
             session: its session here.
-            packet: which.
-            link: its way out.
+            packet: the UNSUBSCRIBE.
+            link: the outgoing side of its connection.
         """
         reasons = []
         for text in packet.filters:
@@ -176,7 +176,7 @@ class Subscribing:
         session.ids_by_node = None
 
     def _forget(self, session: MqttSession, text: str) -> Subscribed | None:
-        """Takes a subscription out of a client's session."""
+        """Removes a subscription from a client's session."""
         removed = session.remove(text)
         if removed is not None:
             self._leave_group(session, removed)
@@ -212,7 +212,7 @@ class Subscribing:
     # Shared subscriptions
 
     def choose(self, group: tuple[str, str]) -> object:
-        """Returns who gets the next message of a group: in turn, those that are connected first.
+        """Returns the session that gets the next message of a group: round robin, connected ones first.
 
         Args:
             group: a shared subscription: its name and filter.
@@ -227,7 +227,7 @@ class Subscribing:
         return members[-1]
 
     def forget(self, session: MqttSession) -> None:
-        """Takes a session that has ended out of its groups."""
+        """Removes a session that has ended from its groups."""
         for subscribed in session.subscriptions.values():
             self._leave_group(session, subscribed)
 
