@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import sqlite3
 from collections.abc import Sequence
@@ -176,6 +177,14 @@ class OpenJournalTests(JournalCase):
         wal.mkdir()
         with self.assertRaisesRegex(StartError, r"journal\.db-wal: this part of the journal cannot be written"):
             open_journal(self.path, syncs_each_commit=True)
+
+    def test_disk_without_room_for_all_parts_is_named(self) -> None:
+        """SQLite says «disk I/O error» where there is none for the index of the WAL, and the cure is no other user."""
+        self.make()
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_FSIZE, limits)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1, limits[1]))
+        self.assertRegex(self.refused(), r"cannot be read or written \(disk I/O error\); make room on its disk")
 
     def test_read_only_journal_is_named(self) -> None:
         """Where the user may not write to it."""

@@ -156,7 +156,12 @@ def cannot_use(path: Path, error: sqlite3.Error | ValueError) -> StartError:
         )
     if code == sqlite3.SQLITE_FULL:
         return StartError(f"{path}: the journal cannot be written ({error}); make room on its disk")
-    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR):
+    if code == sqlite3.SQLITE_IOERR:  # also where there is no room for the -shm
+        return StartError(
+            f"{path}: the journal cannot be read or written ({error}); make room on its disk, and where there is some, "
+            "look for errors of the disk in the system's log"
+        )
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         return StartError(
             f"{path}: the journal cannot be written ({error}); let user {os.geteuid()} write to it and its folder"
         )
@@ -227,9 +232,10 @@ def _check_companions(path: Path) -> None:
         try:
             os.close(os.open(companion, os.O_RDWR))
         except OSError as error:
+            warning = ", and do not move it away: it holds the latest changes" if suffix == "-wal" else ""
             raise StartError(
                 f"{companion}: this part of the journal cannot be written ({error.strerror}); let user {os.geteuid()}"
-                " write to it, and do not move it away: it holds the latest changes"
+                f" write to it{warning}"
             ) from error
 
 
