@@ -87,7 +87,14 @@ def open_to_check(path: Path) -> JournalFile | None:
     """
     if not _check_files(path):
         return None
-    return _open_read_only(path)
+    file = _open_read_only(path)
+    if file is not None:
+        try:
+            _check_tables(file)
+        except BaseException:
+            file.close()
+            raise
+    return file
 
 
 def open_to_read(path: Path) -> JournalFile:
@@ -138,6 +145,22 @@ def _open_read_only(path: Path) -> JournalFile | None:
     except BaseException:
         connection.close()
         raise
+
+
+def _check_tables(file: JournalFile) -> None:
+    """Checks the tables that a start does not read from end to end; 0.1 s for a million entries of history.
+
+    Damage there would end the relay later, at a commit, and after each start again.
+
+    Raises:
+        StartError: one is damaged.
+    """
+    try:
+        tables = file.ask("SELECT name FROM sqlite_master WHERE type = 'table' AND name <> 'entries'")
+        for (table,) in tables:
+            file.check_structure(f"quick_check({table})")
+    except sqlite3.Error as error:
+        raise cannot_use(file.path, error) from error
 
 
 def connect_to_read(path: Path) -> sqlite3.Connection:
