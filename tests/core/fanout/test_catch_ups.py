@@ -7,6 +7,7 @@ from time import thread_time
 
 from clasp_relay.core.fanout import catch_ups
 from clasp_relay.core.rights.port import FULL, HIDDEN, CatchUp, State, Verdict
+from clasp_relay.core.rights.visibility import Place
 from clasp_relay.core.work import Pieces
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import ALL_TYPES, MessageCode, Signal
@@ -171,7 +172,12 @@ class OpeningTests(VisibilityCase):
         (telling,) = added
         looked_at: list[str] = []
         place, sent = self.world.relay.visibility.place, self.world.relay.counts.sent
-        self.patch(self.world.relay.visibility, "place", lambda address: (looked_at.append(address), place(address))[1])
+
+        def noted(address: str) -> Place:
+            looked_at.append(address)
+            return place(address)
+
+        self.patch(self.world.relay.visibility, "place", noted)
         found = []
         before = sent[MessageCode.SNAPSHOT]
         for _ in telling:

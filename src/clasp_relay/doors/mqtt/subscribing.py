@@ -72,7 +72,7 @@ class Subscribing:
             core: its session in the core.
             session: its session here.
             packet: the SUBSCRIBE, which ``check_filters`` has accepted.
-            link: its way out.
+            link: the outgoing side of its connection.
         """
         self._flush()
         reasons: list[int] = []
@@ -176,7 +176,7 @@ class Subscribing:
         session.ids_by_node = None
 
     def _forget(self, session: MqttSession, text: str) -> Subscribed | None:
-        """Takes a subscription out of a client's session."""
+        """Removes a subscription from a client's session."""
         removed = session.remove(text)
         if removed is not None:
             self._leave_group(session, removed)
