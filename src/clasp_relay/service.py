@@ -1,4 +1,4 @@
-"""The one place where the relay is put together; what it then does is in ``lifecycle``."""
+"""Makes the relay from its parts (``assembly``); ``assembly.lifecycle`` starts and stops it."""
 
 from __future__ import annotations
 
@@ -53,29 +53,29 @@ if TYPE_CHECKING:
     from clasp_relay.assembly.cluster import ClusterParts
 
 MESSAGES_PER_SECOND = 30.0
-"""What one session may send in authenticated mode when neither option nor policy says otherwise."""
+"""Default of messages a second for one session in authenticated mode."""
 
 SHARE_FACTOR = 4
-"""How many users' shares of the state one client address may take: a family's, not a crowd's."""
+"""The share of a client address, in shares of one user: enough for a family."""
 
 BURST_FACTOR = 4
-"""How many seconds' worth of messages may come at once."""
+"""The burst of messages, in seconds of the rate."""
 
 
 _WATCHER = Bearer(scopes=Scopes.parse(ADMIN_SCOPES))
-"""As whom the relay itself watches what it keeps."""
+"""The identity by which the relay itself watches params."""
 
 _EMPTY_MAP = encode_value({})
 
 LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
-"""Where a relay that listens serves this machine only: there is no address to tell its clients apart by."""
+"""Hosts at which only this machine can connect: there clients have no addresses that differ."""
 
 
 def make_service(settings: Settings, reactor: Any) -> RelayService:
     """Builds a relay; no port, folder or state is opened before the service starts.
 
     Args:
-        settings: what it is told.
+        settings: the settings.
         reactor: the reactor that will run it.
 
     Returns:
@@ -145,7 +145,7 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
 
 
 def _watch_tokens(tokens: TokenTable, relay: Relay, cluster: ClusterParts | None) -> None:
-    """Has sessions end with their tokens, or go on with others, at once: in both cores where this relay decides."""
+    """Ends sessions with their tokens, or replaces their tokens, at once: in both cores if this relay decides."""
 
     def decides() -> Relay | None:
         return None if cluster is None else cluster.core
@@ -182,7 +182,7 @@ def _journal(settings: Settings, reactor: Any, policy: Policy | None) -> Journal
 
 
 def _history(settings: Settings, policy: Policy | None) -> HistoryRules | None:
-    """Returns what is kept of the past; None for nothing."""
+    """Returns the history rules; None for none."""
     if not settings.keeps_entries:
         return None
     history = choose_history(policy, settings.history, by_name=settings.asks_for_journal)
@@ -202,7 +202,7 @@ def _may_enter(permissions: TokenPermissions, params: Params, room: str, subject
 
 
 def _may_do_all(_subject: str) -> bool:
-    """Without a policy whoever has a token may do everything."""
+    """Returns True: without a policy every token may do everything."""
     return True
 
 
@@ -322,7 +322,7 @@ def _decider(
 
 
 def _session_memory_bytes(settings: Settings) -> int:
-    """Returns how much may be kept for one session; five SNAPSHOTs of a full state always may wait."""
+    """Returns the memory limit of one session in bytes; it has room for five waiting SNAPSHOTs of a full state."""
     if not settings.max_session_memory:
         return 0
     return max(settings.max_session_memory, 5 * ENTRY_BYTES * settings.max_params)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import select
 import socket
 import threading
 import time
@@ -294,6 +295,23 @@ class DoorLoadTests(AccountsTestCase):
                     used_s[payload] = cpu_s(relay) - before_s
             costly_s, cheap_s = used_s.values()
             self.assertLess(costly_s, 3 * cheap_s)
+
+    def test_many_mqtt_filters_hold_nobody_up(self) -> None:
+        """A SUBSCRIBE of a thousand, which takes 150 ms: others are answered meanwhile."""
+        relay = self.start_accounts(*FREE, "--rate-limit", "0", "--mqtt-port", "0")
+        bystander = self.guest(relay, "ann")
+        with socket.create_connection(("127.0.0.1", door_port(relay, "MQTT")), timeout=PATIENCE_S) as client:
+            client.sendall(mqtt_packets.connect("mal", password=relay.api.guest("mal")))
+            self.assertEqual(client.recv(4), b"\x20\x02\0\0")
+            client.sendall(mqtt_packets.subscribe(1, *((f"a/+/{number}/#", 1) for number in range(1_000))))
+            waits_s = []
+            while not select.select([client], [], [], 0)[0]:
+                before_s = cpu_s(relay)
+                bystander.ask(Ping())
+                waits_s.append(cpu_s(relay) - before_s)
+            self.assertEqual(client.recv(1), b"\x90")
+            self.assertGreater(len(waits_s), 1)
+            self.assertLess(max(waits_s), 0.05)
 
 
 class OriginTests(AccountsTestCase):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -86,53 +86,55 @@ if TYPE_CHECKING:
     from clasp_relay.cluster.accounts import SharedAccounts
 
 NOT_THE_APPS = (b"metrics", b"healthz", b"readyz")
-"""Paths that tools ask for on this port; the app's page with status 200 would look like an answer."""
+"""Paths that tools request on this port; they get 404, since the app's page with status 200 would look like an
+answer."""
 
 FILE_THREADS = 2
 """Threads that write and read files: a sync of one does not keep the others waiting."""
 
 MAX_WAITING_FILE_CALLS = 2048
-"""Length of the queue for these threads: every upload and every download has one call there at most."""
+"""Length of the queue of these threads: every upload and every download has at most one call in it."""
 
 NO_WEB_ROOT = "none"
 """The value of ``web_root`` for no app."""
 
 PURGE_INTERVAL_S = 3600
-"""How often old tokens are deleted, and what guests who are gone have in the state."""
+"""Interval between two deletions of old tokens, and of what former guests have in the state."""
 
 
 MOVE_INTERVAL_S = 5
 """Interval between two attempts to move this relay's files of before into the cluster, until all are there."""
 
 DEVICES_INTERVAL_S = 0.5
-"""How often the relay looks whether the operator made or revoked a device token: within a second it is in force."""
+"""Interval between two checks for device tokens that the operator made or revoked: they take effect within a
+second."""
 
 ORIGIN_DIGITS = 16
 """Hexadecimal digits of an address's hash that are kept with each param: enough to tell addresses apart."""
 
 
 class Rights(NamedTuple):
-    """Who may do what."""
+    """The rights of clients."""
 
     tokens: TokenTable
-    """The valid tokens, which the relay asks."""
+    """The valid tokens."""
     permissions: TokenPermissions
-    """What a token may do."""
+    """The permissions of tokens."""
     policy: Policy | None
-    """The application's rules, where there are any."""
+    """The application policy; None for none."""
 
 
 class Clients(NamedTuple):
-    """What is known of those who make requests."""
+    """What is checked about a request's origin and client address."""
 
     origins: Origins
-    """Whose pages may read the answers."""
+    """The origins whose pages may read the answers."""
     addresses: ClientAddresses
-    """Tells their addresses."""
+    """Finds the client's address of a request."""
 
 
 class Acting:
-    """What a relay does by itself in the core that decides: it ends what users and guests have left behind.
+    """What the relay does by itself in the core that decides: it ends what users and guests have left behind.
 
     Args:
         relay: the core.
@@ -146,18 +148,18 @@ class Acting:
         self.wills = Wills(paths, relay.params, relay.committer, relay.work, relay.sessions, relay.clock)
         relay.when_gone = self.wills.gone
         self.guests: GuestParams | None = None
-        """What guests wrote for themselves, where a policy says something about it."""
+        """Ends what former guests wrote for themselves, if the policy says so; else None."""
         if policy is not None:
             self.guests = GuestParams(policy.document, relay.params, relay.committer, relay.work, tokens, time.time)
 
     def stop(self) -> None:
-        """The core decides no longer: what is under way there never ends."""
+        """Stops: the core no longer decides, so work that is under way there never ends."""
         if self.guests is not None:
             self.guests.stop()
 
 
 class Core(NamedTuple):
-    """What requests reach."""
+    """The core and its connections."""
 
     relay: Relay
     """The core, for clients by HTTP."""
@@ -166,41 +168,41 @@ class Core(NamedTuple):
 
 
 def _alone() -> None:
-    """There is no cluster."""
+    """Does nothing: there is no cluster."""
 
 
 def _not_told(*_: str) -> None:
-    """Nobody is told."""
+    """Does nothing."""
 
 
 class Tells(NamedTuple):
-    """Who is told of what happens."""
+    """The functions that are called with what happens."""
 
     call: Tell
-    """Of each call; see ``accounts.Tell``."""
+    """Called with each call of the auth API; see ``accounts.Tell``."""
     refused: Callable[[str, str, str], None] = _not_told
-    """Of refused requests; see ``RequestDoor``."""
+    """Called with refused requests; see ``RequestDoor``."""
 
 
 class AuthServer(Service):
     """Serves the auth API while it runs. Implements ``doors.door.AtDecider``.
 
     Args:
-        settings: what the relay is told.
-        reactor: what it runs on.
-        rights: who may do what.
-        clients: what is known of those who make requests.
-        core: what requests reach.
-        tells: who is told of what happens.
+        settings: the settings.
+        reactor: the reactor.
+        rights: the rights of clients.
+        clients: checks origins and client addresses.
+        core: the core and its connections.
+        tells: the functions that are called with what happens.
         turn: makes credentials for the TURN server.
-        push: tells browsers while no page is open; None where the relay does not.
+        push: sends push messages to browsers; None where it is off.
         shared: the accounts as a cluster has them; None for a relay that is alone.
         clear: in a cluster, has the relay that decides end params (``Search``); None for a relay that is alone.
         objects: the files that users of a cluster have sent; None for a relay that is alone, or takes none.
     """
 
     _before: FilesOfBefore | None = None
-    """What users have sent before this relay was in a cluster; None where nothing is left of it."""
+    """Moves what users sent before this relay was in a cluster; None once nothing is left."""
 
     def __init__(
         self,
@@ -224,13 +226,13 @@ class AuthServer(Service):
         self._streams: StreamApi | None = None
         self._turn = turn
         self.push = push
-        """Tells browsers; None where the relay does not."""
+        """Sends push messages to browsers; None where it is off."""
         self._session_ids = KnownSessionIds(relay.sessions, relay.clock.now_us, self._id_outdated)
         if policy is not None:
             policy.session_ids = self._session_ids
             relay.when_began = self._session_ids.began
         self._acting: Acting | None = None
-        """What ends by itself; None while another relay decides."""
+        """Ends what users and guests have left behind; None while another relay decides."""
         self._clear = clear
         self._is_starting, self._tell = True, tells.call
         self._accounts: Accounts | None = None
@@ -238,11 +240,11 @@ class AuthServer(Service):
         self._relay = relay
         self._api = ApiSessions(relay)
         self.registry: CollectorRegistry | None = None
-        """The metrics, for the console; set by whoever counts them."""
+        """The metrics, for the console; set by ``RelayService``."""
         self.doors: Sequence[Counting] = ()
-        """The ways in for other protocols, for the console; set by whoever opens them."""
+        """The doors, for the console; set by ``RelayService``."""
         self.member: Callable[[], tuple[str, str] | None] = _alone
-        """Which relay of a cluster this is, and its role; set by whoever knows."""
+        """Returns the relay's name in its cluster and its role; set in a cluster."""
         self._ring = LogRing(LogLevels.parse(settings.log_level))
         self._audit: Audit | None = None
         self._console: ConsoleParts | None = None
@@ -297,7 +299,7 @@ class AuthServer(Service):
             self.push.acts(False)
 
     def _id_outdated(self, session_id: str) -> None:
-        """Has what is remembered of whose session id it is be found anew."""
+        """Ends the remembered answers that depend on the owner of a session id."""
         thing = given_id(session_id)
         self._permissions.memory.outdated(thing)
         if self._acting is not None:
@@ -310,7 +312,7 @@ class AuthServer(Service):
 
     @property
     def counts(self) -> Sequence[DoorCounts]:
-        """What goes through the HTTP API, nothing before ``open``. Clients of ``http`` are tokens with a session."""
+        """The counts of the HTTP doors; none before ``open``. The clients of ``http`` are tokens with a session."""
         if self._streams is None:
             return ()
         self._http.counts.clients = self._api.clients
@@ -318,18 +320,18 @@ class AuthServer(Service):
 
     @property
     def tickets(self) -> Tickets:
-        """What stands for tokens in URLs; from ``open`` on."""
+        """The tickets, which replace tokens in URLs; from ``open`` on."""
         assert self._accounts is not None, "asked for tickets before the start"
         return self._accounts.tickets
 
     @property
     def console(self) -> Console:
-        """What has the tokens of the console; from ``open`` on."""
+        """The tokens of the console; from ``open`` on."""
         assert self._console is not None, "asked for the console before the start"
         return self._console.console
 
     def sign_in(self, username: str, password: str, address: str) -> Deferred[Identity]:
-        """Finds out as whom a name and a password speak, for a door whose clients have no token.
+        """Returns the identity of a name and a password, for a door whose clients have no token.
 
         Returns:
             A Deferred that fails with a Disconnect: UNAUTHENTICATED, or OVERLOADED where another try may succeed.
@@ -357,14 +359,14 @@ class AuthServer(Service):
         return self._hash_of(address)
 
     def origin_of(self, address: str) -> str:
-        """Returns what a client address counts as in the state: a keyed hash, so the state file tells no address."""
+        """Returns the origin of a client address: a keyed hash, so that the state file has no addresses."""
         return self._hash_of(address).hex()[:ORIGIN_DIGITS] if address else ""
 
     def open(self) -> Any:
         """Opens users.db and fills the table of tokens.
 
         Returns:
-            what the port serves: a ``twisted.web`` site.
+            the site that the port serves, of ``twisted.web``.
 
         Raises:
             StartError: a file or folder cannot be used.
@@ -400,7 +402,21 @@ class AuthServer(Service):
         if settings.takes_files and (self._shared is None or self._objects is not None):
             self.files = self._open_files(store, accounts)
         devices = DeviceWatch(store.devices, self._calls, self._tokens)
-        console = self._console = ConsoleParts(
+        console = self._console = self._make_console(store, accounts, passwords, devices, audit)
+        console.load()
+        self._session_ids.open(store.session_ids, self._calls, self._reactor)
+        if self.push is not None:
+            self.push.open(store.push, self._calls)
+            self._tokens.on_end(self.push.token_ended)
+        if self._shared is not None:
+            self._share(self._shared, store, devices, accounts, console, key)
+        self._jobs = self._make_jobs(accounts, console)
+        return self._make_site(accounts)
+
+    def _make_console(
+        self, store: SqliteUsers, accounts: Accounts, passwords: Passwords, devices: DeviceWatch, audit: Audit
+    ) -> ConsoleParts:
+        return ConsoleParts(
             store,
             self._calls,
             accounts,
@@ -413,33 +429,27 @@ class AuthServer(Service):
             self._clear,
             lambda: self._acting is not None,
         )
-        console.load()
-        self._session_ids.open(store.session_ids, self._calls, self._reactor)
-        if self.push is not None:
-            self.push.open(store.push, self._calls)
-            self._tokens.on_end(self.push.token_ended)
-        if self._shared is not None:
-            self._share(self._shared, store, devices, accounts, console, key)
-        self._jobs = [
-            PeriodicService(
-                PURGE_INTERVAL_S,
-                self._reactor,
-                lambda: Deferred.fromCoroutine(self._purge(accounts)),
-                "purge",
-                run_at_start=True,
-            ),
-            PeriodicService(
-                DEVICES_INTERVAL_S, self._reactor, lambda: Deferred.fromCoroutine(console.look()), "device tokens"
-            ),
+
+    def _make_jobs(self, accounts: Accounts, console: ConsoleParts) -> list[PeriodicService]:
+        def job(
+            interval_s: float, work: Callable[[], Coroutine[Any, Any, None]], name: str, *, at_start: bool = False
+        ) -> PeriodicService:
+            def call() -> Deferred[None]:
+                return Deferred.fromCoroutine(work())
+
+            return PeriodicService(interval_s, self._reactor, call, name, run_at_start=at_start)
+
+        jobs = [
+            job(PURGE_INTERVAL_S, lambda: self._purge(accounts), "purge", at_start=True),
+            job(DEVICES_INTERVAL_S, console.look, "device tokens"),
         ]
         if self._before is not None:
-            before = self._before
-            move = PeriodicService(
-                MOVE_INTERVAL_S, self._reactor, lambda: Deferred.fromCoroutine(before.move()), "files of before"
-            )
-            self._jobs.append(move)
+            jobs.append(job(MOVE_INTERVAL_S, self._before.move, "files of before"))
+        return jobs
+
+    def _make_site(self, accounts: Accounts) -> Any:
         root = self._root(accounts)
-        site = make_site(root, self._reactor, settings.trusted_proxies)
+        site = make_site(root, self._reactor, self._settings.trusted_proxies)
         if self._shared is not None:
             site.instead = self._instead
         if self.files is None:
@@ -453,7 +463,7 @@ class AuthServer(Service):
         return site
 
     def _instead(self, request: IRequest, find: Callable[[Any], Any]) -> AnsweredLater | None:
-        """Has a request wait whose token is not known here: another relay may have issued it just now."""
+        """Lets a request wait whose token is unknown here: another relay may have issued it just now."""
         bearer = bearer_of(request)
         if bearer is not None and bearer.startswith(CONSOLE_PREFIX) and not self.console.knows(bearer):
             waits = wait_until(self._relay.clock, lambda: self.console.knows(bearer))
@@ -462,7 +472,7 @@ class AuthServer(Service):
         return None if waiting is None else AnsweredLater(waiting, find, self._origins)
 
     def _until_known(self, bearer: str | None) -> Deferred[None] | None:
-        """Returns what fires when all tokens are known that another relay may have issued; None if this one is."""
+        """Returns a Deferred that fires once all the decider's tokens are known; None if this one is known."""
         if bearer is None or not bearer.startswith(TOKEN_PREFIX) or self._tokens.knows(bearer):
             return None
         assert self._shared is not None, "a relay that is alone knows all tokens"
@@ -477,7 +487,7 @@ class AuthServer(Service):
         console: ConsoleParts,
         key: bytes,
     ) -> None:
-        """Has the accounts be those of a cluster from now on."""
+        """Connects the accounts with those of the cluster."""
         file = self._settings.users_file
 
         def take_key(key: bytes) -> None:
@@ -537,7 +547,7 @@ class AuthServer(Service):
         return files
 
     def _open_files_of_before(self, files: SharedFiles) -> FilesOfBefore | None:
-        """Opens what users have sent before this relay was in a cluster; returns None where there is nothing."""
+        """Opens the files that users sent before this relay was in a cluster; returns None if there are none."""
         settings = self._settings
         if not settings.files_database.exists():
             return None
@@ -547,14 +557,14 @@ class AuthServer(Service):
         return None if before.is_over else before
 
     def _registered(self, user_id: str) -> None:
-        """What a guest has sent, and is told by, counts as a user's from now on."""
+        """Counts a guest's files and push subscriptions as a user's from now on."""
         if self.push is not None:
             self.push.subscriptions.registered(user_id)
         if self.files is not None:
             Deferred.fromCoroutine(self.files.registered(user_id)).addErrback(events.AUTH_FAULT.failure)
 
     async def _purge(self, accounts: Accounts) -> None:
-        """Ends what is old: what guests have in the state, then tokens and addresses, which have time at the start."""
+        """Ends what former guests have in the state, then old tokens and addresses, which can wait at the start."""
         is_start, self._is_starting = self._is_starting, False
         self._session_ids.renew()
         if self.files is not None:
@@ -566,7 +576,7 @@ class AuthServer(Service):
             try:
                 await acting.guests.end_old(accounts.last_issued)
             except Busy:
-                return  # the tokens are left, too: which of them are still needed is not known
+                return  # the tokens stay, too: it is not known which of them are still needed
         if self.files is not None:
             await self.files.end_old()
         # A relay that decides by now was not told which tokens are still needed.
@@ -602,7 +612,7 @@ class AuthServer(Service):
         return DeferredList([job.stopService() for job in self._jobs]).addCallback(lambda _: self._end())
 
     def close(self) -> None:
-        """Closes users.db and files.db; enough for a server that was opened and not started."""
+        """Closes users.db and files.db; enough for a server that was opened but not started."""
         if self._store is not None:
             self._store.close()
         if self._file_store is not None:
@@ -701,7 +711,7 @@ class AuthServer(Service):
 
 
 def _told_files(settings: Settings) -> dict[str, int] | None:
-    """Returns what clients are told of the bounds of files, in bytes and days; None where there are none."""
+    """Returns the limits of files that clients are sent, in bytes and days; None where the relay takes no files."""
     if not settings.takes_files:
         return None
     return {

@@ -68,9 +68,9 @@ class ClusterParts:
 
     def __init__(self, settings: Settings, reactor: Any, journal: JournalLog) -> None:
         self.when_lost: Callable[[], None] = _nothing
-        """Is called when the relay cannot go on, once the log says why; set by the service."""
+        """Called when the relay cannot go on, after the cause was logged; set by the service."""
         self.when_imaged: Callable[[], object] = _nothing
-        """Is called when the state came from another relay, to be saved; set by the service."""
+        """Called when the state came from another relay, to save it; set by the service."""
         self._settings = settings
         self._reactor = reactor
         self._journal = journal
@@ -114,17 +114,17 @@ class ClusterParts:
         """Returns the clock of the core that serves clients.
 
         Args:
-            own: this machine's.
+            own: this machine's clock.
         """
         return FollowersClock(own, lambda: None if self._node is None else self._node.now_us())
 
     @property
     def core(self) -> Relay | None:
-        """The core that decides; None while another relay does."""
+        """The core that decides; None while another relay decides."""
         return None if self._deciding_now is None else self._deciding_now.relay
 
     def watch_tokens(self, knows_token: Callable[[str], bool]) -> None:
-        """Takes what tells whether a token is known here; without it none means anything.
+        """Sets the function that tells whether a token is known here; without it tokens have no meaning.
 
         Args:
             knows_token: tells it.
@@ -132,12 +132,12 @@ class ClusterParts:
         self._following.knows_token = knows_token
 
     def pass_sessions(self, subject: str, old: bytes, new: bytes) -> None:
-        """Has the sessions of a token go on with its successor, where this relay decides."""
+        """Replaces the token of sessions at this relay's deciding core, if it decides."""
         if self._deciding_now is not None:
             self._deciding_now.pass_sessions(subject, old, new)
 
     def clear(self, addresses: Sequence[str]) -> Deferred[None]:
-        """Has the decider end what is set at some addresses, as the relay's own nulls.
+        """Has the decider end the params at some addresses by nulls of the relay's own.
 
         Returns:
             a Deferred that fires when that is done and known here; it fails with ``Busy``, so that it is tried again.
@@ -158,13 +158,13 @@ class ClusterParts:
         return self._following.handlers(HANDLERS)
 
     def attach(self, relay: Relay, make_relay: MakeRelay) -> None:
-        """Is told of the core that serves clients, and of what makes another one like it."""
+        """Sets the core that serves clients, and the function that makes another one like it."""
         self._relay, self._make_relay = relay, make_relay
         self._following.attach(relay)
         relay.committer.when_accounts = self._has_accounts if self.accounts is None else self.accounts.follow
 
     def take_passes(self, tickets: Callable[[], Tickets], console: Callable[[], Console]) -> None:
-        """Is told of what clients may use at other relays as well, though it is in no database.
+        """Sets the passes that clients may also use at other relays: those that are in no database.
 
         Args:
             tickets: returns what stands for tokens in URLs, once the relay is opened.
@@ -173,20 +173,20 @@ class ClusterParts:
         self._passes = tickets, console
 
     def take_reader(self, reader: HistoryReader | None) -> None:
-        """Is told of what reads the history in the journal; of None where nothing is kept."""
+        """Sets the reader of history in the journal; None without history."""
         self._reader = reader
 
     def take_doors(self, doors: Iterable[object]) -> None:
-        """Is told of the relay's doors and whatever else acts only while it decides."""
+        """Sets the relay's doors, and what else acts only while it decides."""
         self._at_decider = [door for door in doors if isinstance(door, AtDecider)]
 
     @property
     def claims(self) -> Claims:
-        """What tells other relays which clients of a door are here."""
+        """Tells other relays which clients of a door are here."""
         return self._following
 
     def open(self) -> None:
-        """Looks what the journal has of the log; the state is loaded.
+        """Reads from the journal how much of the log it has; the state is loaded.
 
         Raises:
             StartError: the files were changed by a relay without the cluster.
@@ -225,7 +225,7 @@ class ClusterParts:
         self._open_past(engine)
 
     def _open_accounts(self, accounts: SharedAccounts, engine: NatsEngine) -> None:
-        """Has users.db take what the journal has beyond it, and listens to what relays ask."""
+        """Writes to users.db the records that only the journal has, and begins to answer other relays."""
         try:
             accounts.catch_up(self._journal.accounts_behind(accounts.number))
         except StoreBusy:
@@ -240,7 +240,7 @@ class ClusterParts:
             engine.subscribe(f"{self._settings.cluster_name}.{name}", call)
 
     def _open_past(self, engine: NatsEngine) -> None:
-        """Has the relay ask others for what they have kept of before, where anything is kept."""
+        """Asks other relays for history from before this one joined, where history is kept."""
         if self._reader is None:
             return
         name = self._settings.cluster_name
@@ -255,11 +255,11 @@ class ClusterParts:
         )
         engine.subscribe(f"{name}.past", past.heard_request)
         engine.subscribe(f"{name}.page", past.heard_page)
-        # Until it is known what there is, everything may be elsewhere.
+        # Until it is known what this relay has, everything may be elsewhere.
         self._know_past(MAX_SEQ)
 
     def _begin_history(self, last_us: int) -> None:
-        """Takes note of the time of an entry of others: this relay's place in history is behind it."""
+        """Notes the time of another relay's entry: this relay's position in history is after it."""
         if self._relay.keeping is not None:
             self._relay.keeping.begin(last_us)
 
@@ -295,18 +295,18 @@ class ClusterParts:
         return done
 
     def sweep(self) -> None:
-        """Ends what has lived long enough. To be called twice a second."""
+        """Ends expired params, gestures and signals of the deciding core. Called twice a second."""
         if self._node is not None:
             self._node.sweep()
 
     def hand_over(self) -> None:
-        """Has another relay decide, where there is one."""
+        """Hands the deciding to another relay, if there is one."""
         if self._node is not None:
             self._node.hand_over()
 
     @property
     def is_ready(self) -> bool:
-        """Whether clients are well served here."""
+        """Whether this relay can serve clients."""
         is_ready = self._node is not None and self._node.is_ready
         return is_ready and (self.accounts is None or self.accounts.is_ready)
 
@@ -446,4 +446,4 @@ def _made_name(folder: Path) -> str:
 
 
 def _nothing() -> None:
-    """Nobody is told."""
+    """Does nothing."""

@@ -43,20 +43,20 @@ __all__ = ["ConsoleParts"]
 
 
 class ConsoleParts:
-    """What the console is made of.
+    """The parts of the console.
 
     Args:
         store: the users' database.
-        sql: where it is called.
+        sql: the thread that the store is called on.
         accounts: verify passwords.
         passwords: make hashes.
         tokens: the valid tokens.
-        devices: takes note of device tokens.
+        devices: loads device tokens.
         audit: the audit log.
         relay: the core.
-        files: what people have sent; None where the relay keeps no files.
-        clear: ends params in the place of the core; see ``Search``.
-        acts: tells whether what is left of deletions is for this relay to do; see ``People``.
+        files: the files that people sent; None where the relay takes no files.
+        clear: ends params at the decider of a cluster; see ``Search``.
+        acts: tells whether this relay finishes deletions; see ``People``.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class ConsoleParts:
         self._audit = audit
         self._relay = relay
         self.console = Console(accounts, passwords, store.administration, sql, tokens, time.time, secrets.token_hex)
-        """Lets administrators in."""
+        """The tokens of the console."""
         self._search = Search(relay.params, relay.committer, relay.work, clear)
         self._people = People(
             store=store,
@@ -99,16 +99,16 @@ class ConsoleParts:
         )
 
     def load(self) -> None:
-        """Takes note of what the operator has decided; before the event loop runs."""
+        """Loads what the operator has decided; called before the event loop runs."""
         self._devices.load()
         self.console.load()
 
     async def take_note(self) -> None:
-        """Takes note of what was decided, by whichever relay of a cluster."""
+        """Loads what was decided at any relay of a cluster."""
         await self._people.take_note()
 
     async def look(self) -> None:
-        """Takes note of what another process has decided since the last time."""
+        """Loads what another process has decided since the last time."""
         await self._people.look()
 
     def make_resource(
@@ -136,12 +136,12 @@ class ConsoleParts:
             factory: the connections.
             policy: the application's rules; None for none.
             registry: returns the metrics.
-            doors: returns the ways in for other protocols.
+            doors: returns the doors.
             ring: the last lines of the log.
-            name: what the relay is called.
-            origins: whose pages may read the answers.
-            addresses: tells the clients' addresses.
-            cluster: returns which relay of a cluster this is; see ``Watched``.
+            name: the relay's name.
+            origins: the origins whose pages may read the answers.
+            addresses: finds the client's address of a request.
+            cluster: returns the relay's name in its cluster and its role; see ``Watched``.
         """
         relay = self._relay
 

@@ -45,12 +45,12 @@ def make_doors(
     """Returns the doors that the settings ask for, not open yet.
 
     Args:
-        settings: what the relay is told.
+        settings: the settings.
         reactor: accepts the connections.
         relay: the core.
         gate: admits connections and passes on what they send.
-        log: is told of what doors refuse.
-        sign_in: finds out as whom a name and a password speak; None where there are no accounts.
+        log: logs what doors refuse.
+        sign_in: returns the identity of a name and a password; None where there are no accounts.
         claims: tells other relays of a cluster which MQTT clients are here; None for a relay that is alone.
     """
 
@@ -86,17 +86,17 @@ def make_doors(
 
 
 def _rules_identity(settings: Settings, scopes: tuple[str, ...] | None) -> Identity:
-    """Returns as whom rules act: with all rights, unless their file names scopes.
+    """Returns the identity of rules: with all rights, unless their file has scopes.
 
     Raises:
-        ValueError: one of the scopes is none.
+        ValueError: a scope is not valid.
     """
     granted = Scopes.parse(ADMIN_SCOPES if scopes is None else scopes)
     return ANYBODY if settings.is_open_mode else Bearer(RULES_SUBJECT, scopes=granted)
 
 
 def _osc_options(settings: Settings) -> OscOptions:
-    """Returns what the OSC door is told.
+    """Returns the options of the OSC door.
 
     Raises:
         StartError: the token's file cannot be read.

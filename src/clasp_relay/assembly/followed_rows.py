@@ -1,8 +1,8 @@
-"""What a relay of a cluster has in memory of its accounts, as it follows the rows of ``users.db``.
+"""Updates a cluster relay's memory of accounts by the rows of ``users.db`` that the log brings.
 
-Tokens and what lets somebody in follow in the moment in which the log says so, before the file has it: a revoked token
-ends its sessions on all relays, and a token that one relay has issued is valid on another one as soon as anybody has
-it. What has to be looked up follows when the file has it.
+Tokens, and everything else by which clients are admitted, are updated as soon as the log has the rows, before the file
+has them: a revoked token ends its sessions on all relays, and a token that one relay has issued is valid on all others
+before any client can present it. What has to be read from the file is updated once the file has the rows.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from clasp_relay.storage.users_sqlite import SqliteUsers
 __all__ = ["FollowedRows"]
 
 DECIDED = frozenset({"administrators", "disabled_subjects", "choices", "device_tokens", "deletions"})
-"""Tables of which the relay reads again what is decided, when they have changed."""
+"""Tables whose decisions the relay reads again after a change."""
 
 
 class FollowedRows:
@@ -47,16 +47,16 @@ class FollowedRows:
         store: the users' database.
         sql: the thread that it is called on.
         tokens: the valid tokens.
-        devices: takes note of device tokens.
+        devices: loads device tokens.
         accounts: the calls of the auth API.
         console: what administrators have decided.
-        session_ids: which session ids were given to whom.
-        known: from which addresses users have signed in lately.
+        session_ids: the session ids and their owners.
+        known: the addresses from which users have signed in lately.
         limiter: counts attempts to sign in.
-        push: tells browsers; None where the relay does not.
-        files: what users have sent to each other; None where the relay takes none.
-        key: that client addresses are hashed with.
-        take_key: takes another one; it may raise a StartError.
+        push: sends push messages to browsers; None where it is off.
+        files: the files that users sent; None where the relay takes none.
+        key: the key by which client addresses are hashed.
+        take_key: sets another key; it may raise a StartError.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class FollowedRows:
         take_key: Callable[[bytes], None],
     ) -> None:
         self.key = key
-        """The key that client addresses are hashed with."""
+        """The key by which client addresses are hashed."""
         self._store = store
         self._calls = StoreCalls(sql)
         self._tokens = tokens
@@ -99,7 +99,7 @@ class FollowedRows:
         }
 
     def follow(self, rows: Sequence[Row]) -> None:
-        """Takes rows as they are from now on, in the log's order."""
+        """Updates memory by changed rows, in the log's order."""
         for row in rows:
             taker = self._takers.get(row.table)
             if taker is not None:
@@ -107,7 +107,7 @@ class FollowedRows:
         self._users(rows)
 
     def written(self, rows: Sequence[Row]) -> None:
-        """Is told that rows are in the file."""
+        """Updates what has to be read from the file, once rows are in it."""
         self._devices.written(sum(row.table == "device_tokens" and row.values is not None for row in rows))
         if any(row.table in DECIDED for row in rows):
             self._take_note()
@@ -125,11 +125,11 @@ class FollowedRows:
         return Deferred.fromCoroutine(self._reload())
 
     def follow_attempts(self, what: int, counts: Sequence[tuple[int, bytes, str]]) -> None:
-        """Counts what another relay has counted of attempts to sign in."""
+        """Counts attempts to sign in that another relay has counted."""
         self._limiter.follow(what, counts)
 
     def take_key(self, key: bytes) -> None:
-        """Takes the key of the other relays."""
+        """Sets the key of the other relays."""
         self._take_key(key)
         self.key = key
 
@@ -147,7 +147,7 @@ class FollowedRows:
             of["subject"],
             of["username"],
             bool(of["guest"]),
-            # All records share one string: many are kept in memory.
+            # All records share one string, since many are in memory.
             intern(of["scopes_name"]),
             of["created_at"],
             of["expires_at"],
@@ -169,13 +169,13 @@ class FollowedRows:
         self._devices.follow(device, is_revoked=of["revoked_at"] is not None)
 
     def _users(self, rows: Sequence[Row]) -> None:
-        """Takes note of new users, new names and new passwords."""
+        """Updates users, names and passwords."""
         facts = {row.key for row in rows if row.table == "user_facts" and row.values is not None}
         for row in rows:
             if row.table != "users" or row.values is None or row.key not in facts:
                 continue
             user_id, username = str(row.key[0]), _columns(row)["username"]
-            # Whoever has another name than before has the password of before.
+            # A user with a new name keeps the password.
             self._accounts.password_followed(user_id, username)
             self._console.console.password_followed(user_id, username)
             self._console.console.rename(user_id, username)
@@ -213,7 +213,7 @@ class FollowedRows:
                 self._known.add(address, folded[str(user_id)], _columns(row)["last_used_at"])
 
     def _take_note(self) -> None:
-        """Reads again what is decided, once for all that comes meanwhile."""
+        """Reads decisions again, once for all changes that come meanwhile."""
         self._is_stale = True
         if self._is_taking_note:
             return
@@ -251,6 +251,6 @@ def _columns(row: Row) -> dict[str, Any]:
 
 
 def _tell(failure: Failure) -> None:
-    """What could not be read is read with the next change; ``People.look`` tries again what is decided."""
+    """Does nothing: what could not be read is read with the next change, and ``People.look`` reads decisions again."""
     if failure.check(Busy) is None:
         events.AUTH_FAULT.failure(failure)

@@ -34,10 +34,10 @@ class HealthServer(Service):
         factory: the connections.
         auth: the accounts; None in open mode.
         is_ready: whether every port listens and the state is loaded, and no stop has begun.
-        saver: returns what writes the state file; None until the state is loaded.
+        saver: returns the saver of the state file; None until the state is loaded.
         metrics_place: where ``/metrics`` is served alone; None for nowhere.
-        journal: what records the changes; None where nothing does.
-        doors: the ways in for other protocols.
+        journal: the journal; None for none.
+        doors: the doors.
         cluster: the relay's part in its cluster; None for a relay that is alone.
     """
 
@@ -87,7 +87,7 @@ class HealthServer(Service):
         self._metrics_site = make_site(make_metrics_resource(registry), reactor, uses_reserve=True)
 
     def open(self) -> None:
-        """Listens, unless it does.
+        """Listens; does nothing if it listens already.
 
         Raises:
             StartError: it cannot.

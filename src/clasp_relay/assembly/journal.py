@@ -1,4 +1,4 @@
-"""Opens the journal at the start, applies what the state file does not have, looks after it, and ends it."""
+"""Opens the journal at the start, applies the changes that the state file lacks, maintains it, and closes it."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ from clasp_relay.storage.journal.rust_journal import is_rust_journal, read_param
 from clasp_relay.storage.state_file import LoadedState
 
 LOST = Disconnect(CloseCode.TRY_AGAIN_LATER, "the relay cannot record changes and is stopping", ErrorCode.OVERLOADED)
-"""What sessions are told when a commit has failed."""
+"""The reason that sessions are sent when a commit has failed."""
 
 UNUSED = (
     "{path}: --durability snapshot writes no journal; one that is there is read for what the state file does "
     "not have, and --journal can be left out afterwards"
 )
-"""What the log says where ``--journal`` and ``--durability snapshot`` are given together."""
+"""The warning for ``--journal`` together with ``--durability snapshot``."""
 
 NOT_TAKEN_OVER = (
     "{path}: a journal of the Rust relay, which stays as it is with --durability snapshot; without a state file the "
     "params in it are loaded"
 )
-"""What the log says where the Rust relay's journal is not taken over."""
+"""The warning if the Rust relay's journal is not converted."""
 
 _SURVIVES = {"power": "a loss of power", "kill": "the end of the process"}
 
 
 class JournalKeeper:
-    """Looks after the journal of one relay.
+    """Keeps the journal of one relay.
 
     Args:
         settings: the settings.
-        relay: whose changes it has.
-        log: what records them; None for ``--durability snapshot``, where an older journal is read once.
-        on_lost: told when a commit has failed, and the sessions know.
+        relay: the relay whose changes it has.
+        log: records the changes; None for ``--durability snapshot``, where an older journal is read once.
+        on_lost: called when a commit has failed, after the sessions were told.
         reader: reads the history in it; None where there are no history rules.
     """
 
@@ -96,7 +96,7 @@ class JournalKeeper:
         return 0 if self.log is None else self.log.appended_seq - self._loaded_seq
 
     def capture(self) -> Deferred[StateImage]:
-        """Captures the state and how far the journal is in it, in one step: as soon as no bundle is half done."""
+        """Captures the state and its last journal entry in one step, as soon as no bundle is half done."""
         captured: Deferred[StateImage] = Deferred()
 
         def take() -> None:
@@ -113,7 +113,7 @@ class JournalKeeper:
         return image._replace(journal_seq=seq, scheduled=self._relay.schedule.image())
 
     def open(self, state: LoadedState, previous_seq: int) -> None:
-        """Applies the changes that the state file does not have, and begins to record.
+        """Applies the changes that the state file lacks, and begins to record.
 
         Args:
             state: the state file, which the relay has loaded.
@@ -151,7 +151,7 @@ class JournalKeeper:
         )
 
     def _recover(self, path: Path, state: LoadedState) -> None:
-        """Applies the changes behind the state file; nothing is written to the journal before all of it is known.
+        """Applies the changes after the state file; nothing is written to the journal before all of them are read.
 
         Raises:
             StartError: the journal cannot be used.
@@ -170,7 +170,7 @@ class JournalKeeper:
             events.JOURNAL_RECOVERED.log(path=str(path), rows=found.rows, duration_ms=took_ms)
 
     def _take_over(self, path: Path, *, has_state: bool) -> bool:
-        """Makes a journal of ours from one of the Rust relay, or takes its params alone; returns whether it is ours."""
+        """Converts a journal of the Rust relay, or only reads its params; returns whether it was converted."""
         now_us = self._relay.clock.now_us()
         if self.log is None:
             left_out = "" if has_state else read_params(path, now_us, self._relay.committer.restore)
@@ -190,7 +190,7 @@ class JournalKeeper:
         return self.log is not None
 
     def _begin_history(self, file: JournalFile) -> None:
-        """Takes the history rules in force; what they do not keep goes.
+        """Sets the history rules in force; entries that they do not keep are removed.
 
         Raises:
             StartError: an entry cannot be read.
@@ -210,13 +210,13 @@ class JournalKeeper:
             events.HISTORY_CHANGED.log(path=str(file.path), gone=gone)
 
     def maintain(self) -> Deferred[Any] | None:
-        """Does what is due once a second."""
+        """Does the maintenance that is due once a second."""
         if self.log is None:
             return None
         return self.log.maintain().addCallback(self._tell_disk)
 
     def close(self) -> None:
-        """Ends the journal, once what was appended is written."""
+        """Closes the journal, once everything appended is written."""
         if self._reader is not None:
             self._reader.close()
         if self.log is not None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from clasp_relay.assembly.cluster import ClusterParts
 
 JOURNAL_INTERVAL_S = 1.0
-"""How often the journal is looked after; with ``--durability kill`` a loss of power costs at most this time."""
+"""Interval of the journal's maintenance; with ``--durability kill`` a loss of power loses at most this time."""
 
 SWEEP_INTERVAL_S = 0.5
 """Interval between two searches for expired params: they end at most a second late."""
@@ -51,10 +51,10 @@ class RelayService(MultiService):
         relay: the core.
         factory: makes the WebSocket connections.
         auth: the accounts and their port; None in open mode.
-        log: flushed at the end of a stop.
-        journal: where the relay's changes are recorded; None for nowhere.
+        log: the log, flushed at the end of a stop.
+        journal: records the relay's changes; None for none.
         clock: the relay's; stopped before the last save, so that nothing changes after it.
-        doors: the ways in for other protocols.
+        doors: the doors.
         reader: reads the history in the journal; None where nothing is kept there.
         cluster: the relay's part in its cluster; None for a relay that is alone.
     """
@@ -83,7 +83,7 @@ class RelayService(MultiService):
         self.auth_port: IListeningPort | None = None
         """The port of the auth API while it listens; None in open mode."""
         self.doors = doors
-        """The ways in for other protocols."""
+        """The doors."""
         self._reactor = reactor
         self._auth = auth
         self._saver: StateSaver | None = None
@@ -286,7 +286,7 @@ class RelayService(MultiService):
         self._journal.close()
 
     def _load(self, state: LoadedState) -> None:
-        """Takes the state, and what the journal has beyond it."""
+        """Loads the state, and the changes that the journal has after it."""
         state_file, params, journal = self._state_file, self.relay.params, self._journal
         params.load(state.image, self.relay.clock.now_us())
         self._saver = StateSaver(
@@ -331,7 +331,7 @@ class RelayService(MultiService):
                 events.STATE_WARNING.log(text=lock.warning)
 
     def _try_files(self) -> None:
-        """Does now what saving needs later, as the user who will save."""
+        """Checks what saving needs later, as the user who will save."""
         for option, path in self._files():
             prepare_folder(option, path.parent)
         self._state_file.try_write(self._files()[0][0])
@@ -381,10 +381,10 @@ class RelayService(MultiService):
 
 
 def _clears_nothing(_who: object) -> None:
-    """A stop ends all sessions, and clears nothing that hangs on them."""
+    """Does nothing: a stop ends all sessions, but clears none of their params."""
 
 
 def _outcome(aborted: int, saved: bool) -> str:
-    """Says how a stop went."""
+    """Returns the outcome of a stop, for the log."""
     told = "all sessions were closed" if not aborted else f"sessions that did not receive everything: {aborted}"
     return f"{told}; " + ("all changes are saved" if saved else "the last changes are NOT saved")

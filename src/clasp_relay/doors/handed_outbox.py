@@ -1,4 +1,4 @@
-"""An outbox that is handed its frames one by one, for protocols in which each client gets bytes of its own."""
+"""An outbox that gets its frames one by one, for protocols in which the bytes differ between clients."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from clasp_relay.net.backlog import Batch, Close, Snapshot
 
 
 class HandedOutbox:
-    """Gets what the turn writer has for it frame by frame, at the end of the turn (``net.turn``).
+    """Gets its frames from the turn writer one by one, at the end of the turn (``net.turn``).
 
-    The turn writer puts frames into an outbox where something waits already, instead of writing them to its socket; so
-    this one always says that something waits. A door's class says what is done with a frame.
+    The turn writer passes frames to an outbox that has a backlog, instead of writing them to the socket; so this one
+    always has one. A door's subclass handles each frame.
     """
 
     backlog: Any = True
-    """What waits; never nothing, see above."""
+    """Always true: as if there were a backlog, see above."""
     pending: Any = ()
     connection_outbox: object = None
-    """The outbox of its connection, where all that it gets goes on to that one."""
+    """The outbox of its connection, if all frames are passed on to that one; else None."""
 
     def put(self, item: Frame | Batch | Snapshot | Close) -> None:
-        """Takes what the turn writer has. Never raises."""
+        """Handles an item of the turn writer. Never raises."""
         try:
             if isinstance(item, Batch):
                 self.deliver_batch(item)
@@ -34,14 +34,14 @@ class HandedOutbox:
             self.abort()
 
     def deliver_batch(self, batch: Batch) -> None:
-        """Takes frames that others get, too; by default one by one."""
+        """Handles frames that are shared with other sessions; by default one by one."""
         for frame in batch.frames:
             self.deliver(frame)
 
     def deliver(self, frame: Frame) -> None:
-        """Takes one frame."""
+        """Handles one frame."""
         raise NotImplementedError
 
     def abort(self) -> None:
-        """Ends the session after a fault of ours. Must not raise."""
+        """Ends the session after an internal error. Must not raise."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Packets of one client that wait behind one before them, and the one timer that looks whether that one can go on."""
+"""A client's packets behind one that is being handled, and the timer that checks whether that one can go on."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 from twisted.internet.interfaces import IDelayedCall
 
 LOOK_S = 0.1
-"""How often it is looked whether what a client waits for is there: in a cluster its token, or that reads go on."""
+"""Interval of the checks whether a packet can go on: in a cluster it may wait for its token, or for reads."""
 
 MAX_WAITING_BYTES = 1024 * 1024
-"""What may wait of one client. Over a connection no more is read while something waits, and one read brings less."""
+"""Limit of one client's queue in bytes. A connection is not read while packets wait, and one read has less."""
 
 PACKET_BYTES = 128
-"""What a packet that waits counts for beside its bytes."""
+"""Bytes that a waiting packet counts for in addition to its own."""
 
 
 class PacketQueue:
-    """What one client sends while a packet before it is at work.
+    """The packets that a client sends while an earlier one is being handled.
 
     Args:
         reactor: for its clock.
@@ -34,15 +34,15 @@ class PacketQueue:
         self._look: Callable[[], None] | None = None
         self._timer: IDelayedCall | None = None
         self.is_on = False
-        """Whether a packet is at work, so that what comes has to wait."""
+        """Whether a packet is being handled, so that later ones have to wait."""
 
     def begin(self, look: Callable[[], None] | None = None, delay_s: float = LOOK_S) -> None:
-        """Has what comes wait from now on, until ``end``.
+        """Lets later packets wait from now on, until ``end``.
 
         Args:
-            look: called once, after ``delay_s`` seconds, instead of what was to be called before; it calls ``end`` or
-                ``begin``. None where something else calls ``end``.
-            delay_s: how long it waits for that.
+            look: a check that is called once, after ``delay_s`` seconds, and replaces an earlier one; it calls ``end``
+                or ``begin``. None where something else calls ``end``.
+            delay_s: the delay in seconds.
         """
         self.is_on = True
         self._forget_look()
@@ -51,14 +51,14 @@ class PacketQueue:
             self._timer = self._reactor.callLater(delay_s, self.look_now)
 
     def look_now(self) -> None:
-        """Calls at once what ``begin`` was given, since what it waits for may be there; nothing where that is None."""
+        """Makes the check of ``begin`` now, since the packet may be able to go on; does nothing if there is none."""
         look = self._look
         self._forget_look()
         if look is not None:
             look()
 
     def add(self, packet: bytes, most_bytes: int) -> bool:
-        """Adds a packet, unless all that waits would be more than a bound; returns whether it did."""
+        """Adds a packet, unless the queue would exceed a limit in bytes; returns whether it did."""
         size = PACKET_BYTES + len(packet)
         if self._bytes + size > most_bytes:
             return False
@@ -67,12 +67,12 @@ class PacketQueue:
         return True
 
     def end(self) -> None:
-        """What waits may be taken."""
+        """Lets the waiting packets be taken."""
         self.is_on = False
         self._forget_look()
 
     def next(self) -> bytes | None:
-        """Returns the packet that waits longest, which waits no more; None for none, or while one is at work."""
+        """Removes and returns the oldest packet; None for none, or while one is being handled."""
         if self.is_on or not self._packets:
             return None
         packet = self._packets.popleft()
@@ -80,7 +80,7 @@ class PacketQueue:
         return packet
 
     def stop(self) -> None:
-        """The client is gone, and nothing is looked for any more."""
+        """Drops all packets and the check, since the client is gone."""
         self._forget_look()
         self._packets.clear()
         self._bytes = 0

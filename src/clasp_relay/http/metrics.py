@@ -284,7 +284,7 @@ def _saving(writer: StateSaver) -> Iterator[Metric]:
 
 
 def _replays(replays: Replays) -> Iterator[Metric]:
-    """Yields what was asked for of the past."""
+    """Yields the metrics of REPLAYs."""
     yield _counter("clasp_replays", "REPLAYs that were accepted.", replays.asked)
     yield _counter("clasp_replayed_entries", "Entries that they were answered with.", replays.sent)
     yield _gauge("clasp_replays_waiting", "REPLAYs at work, and those behind them.", replays.waiting)
@@ -305,7 +305,7 @@ def _journal(log: JournalLog) -> Iterator[Metric]:
 
 
 def _cluster(cluster: Clustered) -> Iterator[Metric]:
-    """Yields the relay's part in its cluster."""
+    """Yields the metrics of the relay's part in its cluster."""
     status = cluster.status()
     family = GaugeMetricFamily("clasp_cluster_role", "1 for what the relay is in its cluster.", labels=("role",))
     for role in ("joining", "follower", "decider", "standby"):
@@ -322,7 +322,7 @@ def _cluster(cluster: Clustered) -> Iterator[Metric]:
 
 
 def _files(files: Files) -> Iterator[Metric]:
-    """Yields what users sent to each other."""
+    """Yields the metrics of files that users send."""
     counts = files.counts
     yield _gauge("clasp_files", "Files.", files.stored)
     yield _gauge("clasp_files_bytes", "What files take, those that are arriving included.", files.used_bytes)

@@ -1,4 +1,4 @@
-"""A web server that limits bodies, connections and time."""
+"""The web server of the HTTP ports: Twisted's, with limits on bodies, connections and time."""
 
 from __future__ import annotations
 
@@ -35,53 +35,54 @@ _CUT_OFF = (
 
 
 PACE_BYTES = 1024 * 1024
-"""A body that may be long has a deadline for each mebibyte: who sends next to nothing does not keep its place."""
+"""A long body has a deadline for each mebibyte, so that a client that sends almost nothing does not keep its
+connection."""
 
 
 class Body(Protocol):
-    """Takes a body while it arrives, so that it is not kept in memory."""
+    """Receives a body while it arrives, so that it is not kept in memory."""
 
     @property
     def patience_s(self) -> float | None:
-        """How long each ``PACE_BYTES`` of it may take; None for as long as any body, in all."""
+        """Seconds that each ``PACE_BYTES`` of it may take; None for the usual deadline of a whole body."""
 
     @property
     def max_bytes(self) -> int:
-        """Bytes beyond which the connection is closed."""
+        """Limit of the body; a longer one closes the connection."""
 
     def when_room(self, call: Callable[[], None]) -> None:
-        """Has a function called when more may come, after ``write`` returned False."""
+        """Sets the function that is called when more may be written, after ``write`` returned False."""
 
     def write(self, data: bytes) -> bool:
-        """Takes bytes; returns whether more may come now."""
+        """Receives bytes; returns whether more may be written now."""
 
     def abort(self) -> None:
-        """The client is gone; may be called after the end of the body, too."""
+        """Ends it, since the client is gone; may also be called after the end of the body."""
 
 
 class BoundedRequest(Request):
-    """A request that keeps at most :data:`MAX_BODY_BYTES` + 1 bytes of its body, or gives it to who asked for it.
+    """A request that keeps at most :data:`MAX_BODY_BYTES` + 1 bytes of its body, or passes it to a ``Body``.
 
-    The extra byte tells the reader of the body that it is too long.
+    The extra byte shows that the body was too long.
     """
 
     body: Body | None = None
-    """What takes the body, where the site has something for this path."""
+    """Receives the body, if the site has a ``Body`` for this path; else None."""
     _received_bytes = 0
     _max_bytes = MAX_DRAINED_BYTES
 
     def gotLength(self, length: int | None) -> None:  # noqa: N802 - Twisted's
-        """Prepares to take the body, whatever Content-Length says."""
+        """Prepares to receive the body, whatever Content-Length says."""
         self.content = self._kept = BytesIO()
         channel: Any = self.channel
-        self.client = channel.getPeer()  # Twisted sets it behind the body
+        self.client = channel.getPeer()  # Twisted sets it after the body
         self.body = channel.site.open_body(self, channel._command, channel._path, length)
         if self.body is not None:
             self.body.when_room(channel.release_body)
             self._max_bytes = self.body.max_bytes
 
     def handleContentChunk(self, data: bytes) -> None:  # noqa: N802 - Twisted's
-        """Keeps the bytes up to the limit, or gives them away."""
+        """Keeps the bytes up to the limit, or passes them to ``body``."""
         before = self._received_bytes
         self._received_bytes += len(data)
         channel: Any = self.channel
@@ -97,27 +98,28 @@ class BoundedRequest(Request):
             self.channel.loseConnection()
 
     def connectionLost(self, reason: Any) -> None:
-        """The client is gone."""
+        """Ends the body, since the client is gone."""
         if self.body is not None:
             self.body.abort()
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
 
 
 OpenBody: TypeAlias = Callable[[BoundedRequest, bytes, bytes, int | None], Body | None]
-"""Returns what takes the body of a request: the request, its method, its path, the length that it says it has."""
+"""Returns the ``Body`` for a request, given the request, its method, its path, and its Content-Length; None for
+none."""
 
 
 Instead: TypeAlias = Callable[[IRequest, Callable[[Any], Any]], IResource | None]
-"""Returns what answers a request, and may find later what is there for its path; None for just that."""
+"""Returns a resource that answers instead of the one at the request's path, which it may find later; None for none."""
 
 
 def _keeps(_request: BoundedRequest, _method: bytes, _path: bytes, _length: int | None) -> None:
-    """Has every body kept in memory."""
+    """Returns None: every body is kept in memory."""
 
 
 @implementer_only(IProtocolFactory)  # without protocol negotiation (ALPN), which needs a callback; see ``net.tls``
 class QuietSite(Site):
-    """Twisted's site without an access log: it would have a line per request, and what clients put into headers.
+    """Twisted's site without its access log, which would have a line per request with text from its headers.
 
     Args:
         resource: its root.
@@ -141,14 +143,14 @@ class QuietSite(Site):
         )
         """The open connections."""
         self.open_body: OpenBody = _keeps
-        """Chooses what takes the body of a request."""
+        """Chooses the ``Body`` of a request."""
         self.instead: Instead | None = None
-        """Chooses what answers a request in the place of what is found for its path; None for nothing."""
+        """Chooses a resource that answers instead of the one at the request's path; None for none."""
         self._turns = TurnQueue(clock)
         self._uses_reserve = uses_reserve
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Makes the protocol for a new connection; one that answers 503 where there is no room for it."""
+        """Makes the protocol for a new connection; if there are too many, one that answers 503."""
         if not self._uses_reserve and is_short():
             return None
         if not self.connections.make_room(getattr(addr, "host", None) or "local"):
@@ -159,7 +161,7 @@ class QuietSite(Site):
         return connection
 
     def getResourceFor(self, request: Any) -> Any:  # noqa: N802 - Twisted's
-        """Finds what answers a request."""
+        """Finds the resource that answers a request."""
         find = super().getResourceFor
         found = None if self.instead is None else self.instead(request, find)
         return find(request) if found is None else found  # type: ignore[no-untyped-call]

@@ -133,7 +133,7 @@ class StreamApi:
 def _last_id(request: Any) -> int | None:
     """Returns the id that a reader saw last, from the header, or from the query of pages that connect anew."""
     given = request.getHeader(b"last-event-id") or request.args.get(b"lastEventId", [b""])[0]
-    # What is no id of ours is a reader that has seen nothing.
+    # # An id that is not the relay's: a reader that has seen nothing.
     return int(given) if re.fullmatch(rb"[0-9]{1,18}", given) else None
 
 

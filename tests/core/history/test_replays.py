@@ -231,7 +231,8 @@ class AnswerTests(ReplayCase):
         self.assertEqual(self.mark("/**", START_US + 9).next, str(POSITION | 2))
         self.say(2)
         self.assertEqual(self.mark("/**", START_US - 9, START_US - 8).next, str(POSITION))
-        self.assertEqual(self.mark("/**", NEWEST, START_US - 8).next, str(POSITION | 4))
+        self.assertEqual(self.mark("/**", NEWEST, START_US - 8).next, str(POSITION | 1))
+        self.assertEqual(self.mark("/**", NEWEST, POSITION | 1).next, str(POSITION | 1))
 
     def test_only_the_types_that_were_asked_for(self) -> None:
         """By the mask of SUBSCRIBE."""
@@ -593,6 +594,10 @@ class RightsTests(ReplayCase):
         self.say(*range(300))
         marks = [self.mark("/kept/*", 0, to_us, client=self.bob) for to_us in (1, end_us, end_us + 2_000_000)]
         self.assertEqual(marks, [Mark(0, True, str(POSITION | 601), None, [])] * 3)
+        marks = [
+            self.mark("/kept/*", NEWEST, to_us, client=self.bob) for to_us in (1, end_us, end_us + 2_000_000, None)
+        ]
+        self.assertEqual(marks, [Mark(0, True, str(POSITION | 602), None, [])] * 4)
         self.patch(replays, "MAX_READ_BYTES", 1)
         self.assertEqual(self.mark("/kept/*", 0, end_us, client=self.bob).next, str(POSITION | 257))
         self.patch(replays, "MAX_READ_BYTES", 1_000_000)
@@ -600,6 +605,24 @@ class RightsTests(ReplayCase):
         said = self.mark("/kept/*", 0, end_us, client=self.bob)
         self.assertEqual((said.count, said.next, said.oldest), (0, str(POSITION | 601), START_US + 1_000_000 + 300))
         self.assertEqual(self.values("/kept/*", int(said.next), client=self.bob), ["seen"])
+
+    def test_who_goes_back_over_what_is_hidden_reaches_the_beginning(self) -> None:
+        """Where nothing of all that one answer may read is seen, the page before ends where it was looked last."""
+        self.say("first", address="/kept/b")
+        self.say(*range(600))
+        self.patch(replays, "MAX_READ_BYTES", 20_000)
+        found: list[object] = []
+        ends: list[int | None] = [None]
+        while True:
+            messages = self.replay("/kept/*", NEWEST, ends[-1], client=self.bob)
+            said = mark_of(messages.pop())
+            found += [each for _, each in heard(messages)]
+            if said.complete:
+                break
+            self.assertNotIn(int(said.next), ends)
+            ends.append(int(said.next))
+        self.assertEqual(found, ["first"])
+        self.assertGreater(len(ends), 2)
 
     def test_hidden_keys_stay_hidden(self) -> None:
         """In SETs, in PUBLISHes, and in the values of now."""

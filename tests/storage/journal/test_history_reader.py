@@ -291,6 +291,29 @@ class PageTests(SynchronousTestCase):
             self.assertEqual(sorted(entry.seq for entry in page.entries), [21, 22, 23])
             self.assertLess(page.examined_bytes, 3 * 200 + 300)
 
+    def test_page_before_all_that_is_kept_ends_before_it(self) -> None:
+        """Who asks for a time before it, and goes on from there, misses nothing; likewise between entries."""
+        recorder = Recorder(self.file)
+        for number in range(5):
+            recorder.record(f"/p/{number}", number)
+            recorder.commit()
+            recorder.clock.clock.advance(600)
+        asked = Asked(Pattern.parse("/p/*"), before_seq=6)
+        minute_us = 60_000_000
+        for from_us, to_us, next_seq in (
+            (0, START_US - 10 * minute_us, 0),
+            (START_US + 11 * minute_us, START_US + 15 * minute_us, 2),
+            (START_US + 60 * minute_us, START_US + 70 * minute_us, 5),
+        ):
+            with self.subTest(next_seq=next_seq):
+                question = asked._replace(from_us=from_us, to_us=to_us)
+                expected: list[Page | None] = []
+                recorder.memory.read(question, expected.append)
+                page = read_page(self.file._db, question, RULES, START_US, KnownKeys())
+                self.assertEqual((page.entries, page.examined_seq, page.is_end), ([], next_seq, True))
+                assert expected[0] is not None
+                self.assertEqual(expected[0].examined_seq, next_seq)
+
 
 class HistoryReaderTests(TestCase):
     timeout = 60

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import sqlite3
 from collections.abc import Sequence
@@ -23,9 +24,14 @@ from clasp_relay.storage.journal.opening import (
     open_to_check,
     open_to_read,
 )
+from clasp_relay.storage.journal.recovery import recover
 from clasp_relay.storage.journal.rust_journal import is_rust_journal
+from clasp_relay.storage.journal.upkeep import Facts, inspect
 from tests.storage.journal.test_journal_file import write_of
 from tests.storage.values import make_folder
+
+PAGE_BYTES = 4_096
+"""The size of SQLite's pages."""
 
 
 class JournalCase(SynchronousTestCase):
@@ -129,6 +135,10 @@ class OpenJournalTests(JournalCase):
         for version in range(1, SCHEMA_VERSION):
             with self.subTest(version):
                 self.make_before(version, ["0:/b", "0:/a", "0:/b", "0:/c"])
+                checked = open_to_check(self.path)
+                assert checked is not None, "it has no tables"
+                self.assertEqual([seq for seq, _ in checked.read(0)], [1, 2, 3, 4])
+                checked.close()
                 file = open_journal(self.path, syncs_each_commit=True)
                 self.assertEqual(file.ask("PRAGMA user_version"), [(SCHEMA_VERSION,)])
                 self.assertEqual((file.last_seq, len(list(file.read(0, history_only=True)))), (4, 4))
@@ -177,6 +187,14 @@ class OpenJournalTests(JournalCase):
         with self.assertRaisesRegex(StartError, r"journal\.db-wal: this part of the journal cannot be written"):
             open_journal(self.path, syncs_each_commit=True)
 
+    def test_disk_without_room_for_all_parts_is_named(self) -> None:
+        """SQLite says «disk I/O error» where there is none for the index of the WAL, and the cure is no other user."""
+        self.make()
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_FSIZE, limits)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1, limits[1]))
+        self.assertRegex(self.refused(), r"cannot be read or written \(disk I/O error\); make room on its disk")
+
     def test_read_only_journal_is_named(self) -> None:
         """Where the user may not write to it."""
         self.make()
@@ -192,19 +210,23 @@ class PartsTests(JournalCase):
     """The files beside the journal, and what else may be in their places."""
 
     def refused(self) -> str:
-        """Returns why a relay does not start; all files are the same afterwards, but for SQLite's index of the WAL."""
+        """Returns why a relay does not start; all ``contents`` are the same afterwards."""
         before = self.contents()
         with self.assertRaises(StartError) as caught:
             file = open_to_check(self.path)
             if file is not None:
-                file.close()
+                with closing(file):
+                    recover(file, 0, lambda _: None, has_state=False)
         self.assertEqual(self.contents(), before)
         return str(caught.exception)
 
     def contents(self) -> dict[str, bytes]:
-        """Returns what is in the files."""
-        found = {path.name: path for path in self.path.parent.iterdir() if path.is_file()}
-        return {name: path.read_bytes() for name, path in found.items() if not name.endswith("-shm")}
+        """Returns what is in the files, but for SQLite's index of the WAL, and a WAL that is empty."""
+        found = {path.name: path.read_bytes() for path in self.path.parent.iterdir() if path.is_file()}
+        found.pop("journal.db-shm", None)
+        if not found.get(self.wal.name):
+            found.pop(self.wal.name, None)
+        return found
 
     def checked(self) -> int:
         """Returns the last row of the journal on which a relay starts."""
@@ -212,6 +234,11 @@ class PartsTests(JournalCase):
         assert file is not None, "it has no tables"
         file.close()
         return file.last_seq
+
+    def inspected(self) -> Facts:
+        """Returns what is in the journal."""
+        with closing(open_to_read(self.path)) as file:
+            return inspect(file)
 
     def make_killed(self, name: str, count: int, *more: int) -> Path:
         """Makes a journal in a folder of its own, and leaves it as a relay does that is killed.
@@ -323,6 +350,20 @@ class PartsTests(JournalCase):
         self.put(killed, killed)
         self.path.write_bytes(self.path.read_bytes()[:20_000])
         self.assertIn("the journal is damaged", self.refused())
+
+    def test_each_page_that_is_damaged_is_named(self) -> None:
+        """Whatever is in it: else a commit would end the relay later, after each start again."""
+        file = open_journal(self.path, syncs_each_commit=True)
+        file.write([Entry(seq, write_of(60 * seq), f"0:/{seq % 30}") for seq in range(1, 601)])
+        file.close()
+        whole = self.path.read_bytes()
+        self.assertGreater(len(whole), 20 * PAGE_BYTES)
+        for begin in range(PAGE_BYTES, len(whole), PAGE_BYTES):
+            for damage in (b"\xff" * PAGE_BYTES, bytes(PAGE_BYTES), whole[:PAGE_BYTES]):
+                with self.subTest(page=begin // PAGE_BYTES + 1):
+                    self.path.write_bytes(whole[:begin] + damage + whole[begin + PAGE_BYTES :])
+                    self.assertIn("the journal is damaged", self.refused())
+                    self.assertRaises((StartError, sqlite3.DatabaseError), self.inspected)
 
     def test_what_was_at_work_when_the_file_was_made_is_undone(self) -> None:
         """Before there is a WAL, SQLite undoes it with another file."""

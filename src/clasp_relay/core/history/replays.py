@@ -363,6 +363,11 @@ class _Answer:
             return
         self._is_complete = page.is_end and not is_full
         if self._first_seq is None:
+            if not page.is_end:
+                self._next_seq = page.examined_seq
+            elif self._asked.to_us < MAX_SEQ:
+                self._later(lambda: self._find_next(self._asked.after_seq))
+                return
             self._later(self._find_oldest)
             return
         self._count = self._read_bytes = 0
@@ -407,7 +412,7 @@ class _Answer:
         self._later(self._find_oldest)
 
     def _find_next(self, after_seq: int) -> None:
-        """Finds the first entry that the session sees behind the time asked for: the next page begins before it."""
+        """Finds the first entry that the session sees behind the time asked for: a page begins or ends before it."""
         asked = self._asked._replace(after_seq=after_seq, from_us=0, to_us=MAX_SEQ, page_rows=LOOKED_AT_ONCE)
         self._read(asked, self._look_for_next)
 
@@ -415,7 +420,7 @@ class _Answer:
         self._read_bytes += page.examined_bytes
 
         def note(entry: Kept) -> bool:
-            self._next_seq = entry.seq - 1
+            self._goes_on_before(entry.seq)
             return True
 
         def go_on(is_found: bool) -> None:
@@ -423,10 +428,14 @@ class _Answer:
                 if not page.is_end and self._read_bytes < MAX_READ_BYTES:
                     self._later(lambda: self._find_next(page.examined_seq))
                     return
-                self._next_seq = self._asked.before_seq - 1 if page.is_end else page.examined_seq
+                self._goes_on_before(self._asked.before_seq if page.is_end else page.examined_seq + 1)
             self._later(self._find_oldest)
 
         self._look_through(page, note, go_on)
+
+    def _goes_on_before(self, seq: int) -> None:
+        """Notes that the next page begins before an entry, or that the page before ends there: neither is included."""
+        self._next_seq = seq if self._is_newest else seq - 1
 
     def _wire(self, entry: Kept) -> bytes | None:
         """Encodes an entry as the session sees it today; None where it does not."""

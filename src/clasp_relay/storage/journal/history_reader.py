@@ -242,7 +242,8 @@ def read_page(db: sqlite3.Connection, asked: Asked, rules: HistoryRules, now_us:
             rows = _few(db, asked, tuple(known.matching), bounds)
     # Closed with the page: a statement that is not at its end would hold up checkpoints.
     with closing(rows):
-        return _page(rows, asked, rules, now_us)
+        # Nothing outside the bounds was looked at, so no next page begins there.
+        return _page(rows, asked._replace(after_seq=bounds[0], before_seq=bounds[1]), rules, now_us)
 
 
 def _learn(db: sqlite3.Connection, pattern: Pattern, rules: HistoryRules, known: KnownKeys) -> bool:

@@ -359,6 +359,19 @@ class JournalFile:
         """Returns the rows of a query about something that this class has no method for."""
         return self._db.execute(query, values).fetchall()
 
+    def check_structure(self, check: str = "integrity_check") -> None:
+        """Has SQLite check the file, or a table of it.
+
+        Args:
+            check: its pragma that does so.
+
+        Raises:
+            sqlite3.Error: something is wrong.
+        """
+        for (verdict,) in self.ask(f"PRAGMA {check}"):
+            if verdict != "ok":
+                raise sqlite3.DatabaseError(" ".join(verdict.split()))
+
     def sizes(self) -> Sizes:
         """Measures the file and its WAL."""
         # In one statement, since it is asked once a second.

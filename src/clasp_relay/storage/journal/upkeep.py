@@ -52,8 +52,9 @@ def inspect(file: JournalFile) -> Facts:
 
     Raises:
         DamagedRowError: a row is not what the relay wrote.
-        sqlite3.Error: the file cannot be read.
+        sqlite3.Error: the file cannot be read, or its structure is damaged.
     """
+    file.check_structure()
     kinds = Counter[int]()
     first_seq = last_seq = 0
     for seq, kind, _ in file.rows(0):
