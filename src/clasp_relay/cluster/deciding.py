@@ -61,7 +61,7 @@ Judged: TypeAlias = tuple[Change, "str | None", tuple[Erasure, ...]]
 Row: TypeAlias = tuple[Change, "str | None", tuple[Erasure, ...], bytes]
 """The same, with its bytes."""
 
-_MESSAGE, _END = int(Asked.MESSAGE), int(Asked.END)
+_MESSAGE, _END, _READ = int(Asked.MESSAGE), int(Asked.END), int(Asked.READ)
 
 # Skips the argument handling of the generated constructor: there is a group for each SET.
 _new = tuple.__new__
@@ -405,7 +405,7 @@ class Deciding:
                 self.log.add(Began(session.id, remote.link, subject, new, session.origin))
 
     def _take(self, link: str, entry: Entry) -> None:
-        if entry.kind == Asked.READ:
+        if entry.kind == _READ:
             self._read(entry.text)
             return
         remote = self._sessions.get(entry.session_id)
