@@ -62,7 +62,7 @@ Judged: TypeAlias = tuple[Change, "str | None", tuple[Erasure, ...]]
 Row: TypeAlias = tuple[Change, "str | None", tuple[Erasure, ...], bytes]
 """The same, with its bytes."""
 
-_MESSAGE, _END = int(Asked.MESSAGE), int(Asked.END)
+_MESSAGE, _END, _READ = int(Asked.MESSAGE), int(Asked.END), int(Asked.READ)
 
 
 REFUSED = Disconnect(CloseCode.POLICY_VIOLATION, "the token was revoked: sign in again", ErrorCode.TOKEN_EXPIRED)
@@ -404,7 +404,7 @@ class Deciding:
                 self.log.add(Began(session.id, remote.link, subject, new, session.origin))
 
     def _take(self, link: str, entry: Entry) -> None:
-        if entry.kind == Asked.READ:
+        if entry.kind == _READ:
             self._read(entry.text)
             return
         remote = self._sessions.get(entry.session_id)

@@ -296,14 +296,15 @@ class Following:
         asking.number += 1
         entry = new_tuple(Entry, (asking.number, session.id, int(kind), qos, text, data, more, mark, message))
         kept = _Kept(entry, self._monotonic_s(), over)
-        if kind is Asked.MESSAGE:
+        if message is not None:
             # Whoever floods a cluster without a decider is refused, and not everybody.
-            session.account.take(_MESSAGES, kept.size_bytes, None if message is None else _about(message))
+            session.account.take(_MESSAGES, kept.size_bytes, _about(message))
         asking.kept.append(kept)
         self._waiting[session.id] = asking
         self._waiting_bytes += kept.size_bytes
         self._turn.append(kept)
-        self._flush_later()
+        if not self._is_flushing:
+            self._flush_later()
 
     def _began(self, session: Session) -> None:
         who = session.identity
@@ -537,17 +538,21 @@ class Following:
             is_recorded: whether this relay's journal has its changes.
         """
         committer, ledger = self._core.committer, self.ledger
+        follow = committer.follow
         ledger.begin(seq, digest, batch)
         for item in batch.items:
             if type(item) is Group:
                 if not is_recorded:
                     committer.record(item.changes)
+                mark = committer.followed_with
                 for change in item.changes:
                     committer.followed = change
-                    committer.follow(change)
-                    if committer.followed_with:
-                        self.when_marked(change, committer.followed_with)
-                committer.followed, committer.followed_with = None, b""
+                    follow(change)
+                    if mark:
+                        self.when_marked(change, mark)
+                committer.followed = None
+                if mark:
+                    committer.followed_with = b""
                 continue
             if isinstance(item, Marked):
                 committer.followed_with = item.mark

@@ -189,6 +189,7 @@ _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
 _unpack_u32, _unpack_u64 = _U32.unpack_from, _U64.unpack_from
 _pack_u32, _pack_head = _U32.pack, _HEAD_AND_SIZE.pack
+_SHORT_SIZES = tuple(map(_pack_u32, range(256)))
 _KINDS = {int(kind): kind for kind in ChangeKind}
 
 
@@ -214,7 +215,9 @@ def encode_change(change: Change) -> bytes:
         flags, tail = _tail(change)
     raw = address.encode()
     head = _pack_head(VERSION, kind, flags, revision, timestamp_us, len(raw))
-    return b"".join((head, raw, _by(writer, subject, origin), _pack_u32(len(value)), value, tail))
+    size = len(value)
+    value_size = _SHORT_SIZES[size] if size < len(_SHORT_SIZES) else _pack_u32(size)
+    return b"".join((head, raw, _by(writer, subject, origin), value_size, value, tail))
 
 
 def _tail(change: Change) -> tuple[int, bytes]:
