@@ -251,7 +251,7 @@ class LimitsTests(SynchronousTestCase):
             f"one that was silent for {osc.IDLE_S / 60:g} minutes is forgotten",
             f"at most {'an hour' if osc.MAX_AHEAD_US == 3_600_000_000 else osc.MAX_AHEAD_US} ahead",
             f"{osc.MAX_PENDING:,} bundles of one source may wait",
-            f"and {size(osc.MAX_PENDING_BYTES)} of all sources",
+            f"and {size(schedule.MAX_PENDING_BYTES)} of all sources",
             f"at most {osc_source.RESYNC_PACKETS / osc_source.RESYNC_INTERVAL_S:g} messages a second",
             f"`--osc-rate` values a second of one address ({DEFAULTS['osc_rate']:g})",
             f"Up to {size(waiting.MAX_WAITING_BYTES)} of packets wait behind it",

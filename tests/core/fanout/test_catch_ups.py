@@ -7,6 +7,7 @@ from time import thread_time
 
 from clasp_relay.core.fanout import catch_ups
 from clasp_relay.core.rights.port import FULL, HIDDEN, CatchUp, State, Verdict
+from clasp_relay.core.rights.visibility import Place
 from clasp_relay.core.work import Pieces
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import ALL_TYPES, MessageCode, Signal
@@ -170,8 +171,14 @@ class OpeningTests(VisibilityCase):
         self.write("/members", ["bob"])
         (telling,) = added
         looked_at: list[str] = []
-        place, sent = self.world.relay.visibility.place, self.world.relay.counts.sent
-        self.patch(self.world.relay.visibility, "place", lambda address: (looked_at.append(address), place(address))[1])
+        visibility, sent = self.world.relay.visibility, self.world.relay.counts.sent
+        place = visibility.place
+
+        def look_at(address: str) -> Place:
+            looked_at.append(address)
+            return place(address)
+
+        self.patch(visibility, "place", look_at)
         found = []
         before = sent[MessageCode.SNAPSHOT]
         for _ in telling:
