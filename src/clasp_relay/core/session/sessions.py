@@ -102,6 +102,9 @@ class LongAnswer:
         """Whether all of it is sent."""
 
 
+MAX_NAME_CHARACTERS = 128
+"""How much is kept of what a client calls itself: a frame has room for 65,000."""
+
 HELD_BYTES = 400
 """What a message takes that waits, beside its address and value; each member of a BUNDLE, too."""
 
