@@ -1,4 +1,4 @@
-"""A client of NATS with a short way for the messages of which there is one for every batch.
+"""A client of NATS with a fast path for the messages that are sent with every batch.
 
 nats-py reads in one task, writes in another one, and calls back in a third one for each subscription, so a message
 waits for three turns of its loop. Here what was gathered is written at once, also outside of the loop's turns, and who

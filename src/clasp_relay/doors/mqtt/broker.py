@@ -23,12 +23,11 @@ from clasp_relay.doors.mqtt.wills import LeftMessage, Wills
 from clasp_relay.net.websocket import ClaspFactory
 
 MAX_KEPT_SESSIONS = 1_000
-"""Sessions without a connection that are kept; of one more the one goes that waits longest at the client address that
-has most."""
+"""Kept sessions; beyond it the oldest one of the client address with most of them is ended."""
 
 MAX_KEPT_MESSAGES = 10_000
-"""Messages that wait for clients without a connection, all together; beyond it the oldest go of each client that has
-more than its share, so that nobody takes all the room."""
+"""Messages that wait in all kept sessions together; beyond it each client with more than its share loses its
+oldest."""
 
 MAX_KEPT_S = 3_600
 """The longest that a session is kept without a connection, in seconds."""
