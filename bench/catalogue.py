@@ -76,8 +76,8 @@ def _relay_command(port: int, folder: Path, checkout: Path) -> list[str]:
 
 def _durability(checkout: Path) -> tuple[str, ...]:
     """Returns the options by which ACKs mean the same in every checkout: those without a journal have no other mode."""
-    table = checkout / "src" / "clasp_relay" / "option_table.py"
-    knows = table.exists() and '"durability"' in table.read_text("utf-8")
+    settings = checkout / "src" / "clasp_relay" / "settings.py"
+    knows = settings.exists() and "    durability: " in settings.read_text("utf-8")
     return ("--durability", "snapshot") if knows else ()
 
 

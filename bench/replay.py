@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.client import Client
-from clasp_relay.access.policy.history import HistoryRules, open_entries
+from clasp_relay.access.policy.history_rules import HistoryRules, open_entries
 from clasp_relay.core.history.reading import NEWEST
 from clasp_relay.core.history.replays import END_MARK
 from clasp_relay.core.records import Change, ChangeKind, no_param

@@ -25,8 +25,8 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from clasp_relay.core.records import Param, StateImage
-from clasp_relay.storage.snapshot_writer import SnapshotWriter
 from clasp_relay.storage.state_file import StateFile
+from clasp_relay.storage.state_saver import StateSaver
 from clasp_relay.wire.values import encode_value
 
 reactor: Any = _reactor
@@ -108,7 +108,7 @@ def measure(params: int, sends: int, folder: Path) -> Generator[Deferred[Any], A
         captures_s.append(time.perf_counter() - started_s)
         return image
 
-    writer = SnapshotWriter(state_file, capture, lambda: next(changes), deferToThread, Logger())
+    writer = StateSaver(state_file, capture, lambda: next(changes), deferToThread, Logger())
     ticker = Ticker(sends)
     ticker.tick()
     yield deferLater(reactor, 2.0)

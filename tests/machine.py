@@ -8,10 +8,10 @@ from typing import Any
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
 
+from clasp_relay.assembly.lifecycle import RelayService
 from clasp_relay.core.ports import Frame
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.errors import CloseCode
-from clasp_relay.lifecycle import RelayService
 from clasp_relay.wire.clasp import ClaspCodec
 from clasp_relay.wire.codec import decode, encode
 from clasp_relay.wire.frame import decode_frame, encode_frame

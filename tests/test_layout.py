@@ -30,6 +30,7 @@ WITHOUT_A_MODULE = {"test_layout.py", "test_packaging.py", "access/test_sessions
 ACROSS = ("deploy", "integration", "pytest_only")
 LINT = ("-m", "ruff", "check", "--no-cache", "--output-format=concise")
 SKIPPED_FOLDERS = {"node_modules", "coverage", "build", "dist", "data", "config", "__pycache__"}
+ABOVE_THE_LAYERS = ("assembly", "command_line")
 BELOW_EVERYTHING = ("twisted", "autobahn", "sqlite3", "time", "clasp_relay.net", "clasp_relay.service")
 
 
@@ -112,15 +113,26 @@ class LayerTests(SynchronousTestCase):
         for layer in ("wire", "core"):
             for name in BELOW_EVERYTHING:
                 with self.subTest(layer=layer, name=name):
-                    result = subprocess.run(
-                        [sys.executable, *LINT, "--stdin-filename", str(PACKAGE / layer / "probe.py"), "-"],
-                        input=f"import {name}\n",
-                        capture_output=True,
-                        text=True,
-                        cwd=ROOT,
-                        check=False,
-                    )
-                    self.assertIn("TID251", result.stdout, result.stderr)
+                    self.assert_refused(layer, name)
+
+    def test_linter_refuses_what_puts_the_relay_together(self) -> None:
+        """Every folder below ``assembly`` and ``service`` may import neither."""
+        for layer in sorted({Path(name).parts[0] for name in modules() if "/" in name} - set(ABOVE_THE_LAYERS)):
+            for name in ("clasp_relay.assembly", "clasp_relay.service"):
+                with self.subTest(layer=layer, name=name):
+                    self.assert_refused(layer, name)
+
+    def assert_refused(self, layer: str, name: str) -> None:
+        """Asserts that a module of a folder that imports something does not pass the linter."""
+        result = subprocess.run(
+            [sys.executable, *LINT, "--stdin-filename", str(PACKAGE / layer / "probe.py"), "-"],
+            input=f"import {name}\n",
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            check=False,
+        )
+        self.assertIn("TID251", result.stdout, result.stderr)
 
 
 class CircleTests(SynchronousTestCase):

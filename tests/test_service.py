@@ -9,11 +9,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.permissions import TokenPermissions
 from clasp_relay.access.policy import Policy
+from clasp_relay.assembly.lifecycle import RelayService
 from clasp_relay.core.handlers import HANDLERS
 from clasp_relay.core.ports import ImmediateLog
 from clasp_relay.core.relay import Relay
 from clasp_relay.errors import CloseCode, ErrorCode, StartError
-from clasp_relay.lifecycle import RelayService
 from clasp_relay.service import BURST_FACTOR, MESSAGES_PER_SECOND, _decider, make_service
 from clasp_relay.settings import Settings
 from clasp_relay.wire.clasp import ClaspCodec

@@ -15,8 +15,8 @@ from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay import tap
+from clasp_relay.command_line.options import Options
 from clasp_relay.errors import StartError
-from clasp_relay.options import Options
 from clasp_relay.sd_notify import SystemdNotifier
 from clasp_relay.tap import RelayApplication, call_on, relay, stop_on
 

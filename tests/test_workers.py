@@ -16,8 +16,8 @@ from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.command_line.options import Options
 from clasp_relay.errors import StartError
-from clasp_relay.options import Options
 from clasp_relay.workers import MOST_ENDS, RESTART_S, SHORT_S, WorkerSet, nats_program
 
 

@@ -62,7 +62,12 @@ def _options_of_twistd(twistd: Any, relay: Any) -> type:
 
 
 def _run_command(arguments: list[str]) -> None:
-    from clasp_relay import account_commands, admin_commands, check_config, journal_commands  # noqa: PLC0415  not loaded for a relay
+    from clasp_relay.command_line import (  # noqa: PLC0415  not loaded for a relay
+        account_commands,
+        admin_commands,
+        check_config,
+        journal_commands,
+    )
 
     try:
         if arguments[0] in account_commands.COMMANDS:

@@ -1,4 +1,4 @@
-"""The event loop's turns: how late they are, and garbage collections that do not make them long."""
+"""The event loop: measures its lag, and keeps garbage collections short."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Where there are more, it is done only while nobody is connected."""
 
 
 def choose_reactor() -> None:
-    """Installs the relay's own reactor for this process, and the pace of its garbage collections.
+    """Installs the relay's own reactor for this process, with short garbage collections.
 
     Does nothing where a reactor is there already: the one that ``twistd --reactor`` names, or that of a program that
     embeds the relay.
@@ -54,7 +54,7 @@ def choose_reactor() -> None:
 
 
 def keep_collections_short(reactor: Any) -> None:
-    """Sets the pace of garbage collections, for a process that is a relay; to be called once the state is loaded.
+    """Sets the garbage collector's thresholds, for a process that is a relay; called once the state is loaded.
 
     Python's own pace scans all living objects each time that a quarter of them are new, and every SET makes a new
     param: of 200,000 params that takes 26 ms (``docs/performance.md``). Here no collection looks at more than
@@ -77,13 +77,13 @@ def keep_collections_short(reactor: Any) -> None:
 
 
 def freeze_survivors(phase: str, info: dict[str, int]) -> None:
-    """Has no later collection look at what one of generation 2 has left; see ``gc.callbacks``."""
+    """Freezes what a collection of generation 2 has left; see ``gc.callbacks``."""
     if phase == "stop" and info["generation"] == 2:
         gc.freeze()
 
 
 class _WholeCollections:
-    """Garbage collections that look at everything, frozen objects too.
+    """Runs full garbage collections, of frozen objects too.
 
     Args:
         reactor: tells who is connected.
@@ -92,10 +92,10 @@ class _WholeCollections:
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._per_object_s = math.inf
-        """How long one took for each object that was left, at best."""
+        """The shortest time that one took, per object that was left."""
 
     def collect(self) -> None:
-        """Looks at everything."""
+        """Runs a full collection."""
         began_s = time.thread_time()
         gc.unfreeze()
         gc.collect()  # ``freeze_survivors`` freezes what is left
@@ -105,7 +105,7 @@ class _WholeCollections:
         gc.collect()
 
     def look(self) -> None:
-        """Looks at everything, where that is short or nobody is connected."""
+        """Runs a full collection if it is short, or if nobody is connected."""
         if self._per_object_s * gc.get_freeze_count() <= MAX_WHOLE_S or not self._is_anybody_connected:
             self.collect()
 

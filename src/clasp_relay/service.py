@@ -1,4 +1,4 @@
-"""The one place where the relay is put together; what it then does is in ``lifecycle``."""
+"""Makes the relay from its parts (``assembly``); ``assembly.lifecycle`` starts and stops it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from twisted.python.failure import Failure
 from clasp_relay.access.addresses import ClientAddresses, address_group, is_in_networks
 from clasp_relay.access.permissions import EXPIRED, REVOKED, Bearer, TokenPermissions
 from clasp_relay.access.policy import Policy
-from clasp_relay.access.policy.history import HistoryRules
+from clasp_relay.access.policy.history_rules import HistoryRules
 from clasp_relay.access.policy.scopes import Scopes
 from clasp_relay.access.policy_choice import choose_history, choose_policy
 from clasp_relay.access.secret_files import ADMIN_SUBJECT, read_turn_secret
 from clasp_relay.access.session_ids import SessionIdsOfAll
 from clasp_relay.access.tokens import EndOfToken, TokenRecord, TokenTable
-from clasp_relay.access.turn import Turn
-from clasp_relay.auth_server import AuthServer, Clients, Core, Rights, Tells
+from clasp_relay.access.turn_server import TurnServer
+from clasp_relay.assembly.auth_server import AuthServer, Clients, Core, Rights, Tells
+from clasp_relay.assembly.doors import ADMIN_SCOPES, make_doors
+from clasp_relay.assembly.lifecycle import RelayService
 from clasp_relay.clock import ReactorClock
 from clasp_relay.core.fanout.waiting import ENTRY_BYTES
 from clasp_relay.core.handlers import HANDLERS
@@ -31,10 +33,8 @@ from clasp_relay.core.relay import Handler, Relay, RelayOptions
 from clasp_relay.core.rights.port import OpenPermissions
 from clasp_relay.core.state.params import ParamLimits, Params
 from clasp_relay.core.state.shares import ShareLimits
-from clasp_relay.door_set import ADMIN_SCOPES, make_doors
 from clasp_relay.errors import StartError
 from clasp_relay.http.cors import Origins
-from clasp_relay.lifecycle import RelayService
 from clasp_relay.logs import events
 from clasp_relay.logs.levels import LogLevels
 from clasp_relay.logs.relay_log import RelayLog
@@ -50,32 +50,32 @@ from clasp_relay.wire.messages import Message
 from clasp_relay.wire.values import encode_value
 
 if TYPE_CHECKING:
-    from clasp_relay.cluster_parts import ClusterParts
+    from clasp_relay.assembly.cluster import ClusterParts
 
 MESSAGES_PER_SECOND = 30.0
-"""What one session may send in authenticated mode when neither option nor policy says otherwise."""
+"""Default of messages a second for one session in authenticated mode."""
 
 SHARE_FACTOR = 4
-"""How many users' shares of the state one client address may take: a family's, not a crowd's."""
+"""The share of a client address, in shares of one user: enough for a family."""
 
 BURST_FACTOR = 4
-"""How many seconds' worth of messages may come at once."""
+"""The burst of messages, in seconds of the rate."""
 
 
 _WATCHER = Bearer(scopes=Scopes.parse(ADMIN_SCOPES))
-"""As whom the relay itself watches what it keeps."""
+"""The identity by which the relay itself watches params."""
 
 _EMPTY_MAP = encode_value({})
 
 LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
-"""Where a relay that listens serves this machine only: there is no address to tell its clients apart by."""
+"""Hosts at which only this machine can connect: there clients have no addresses that differ."""
 
 
 def make_service(settings: Settings, reactor: Any) -> RelayService:
     """Builds a relay; no port, folder or state is opened before the service starts.
 
     Args:
-        settings: what it is told.
+        settings: the settings.
         reactor: the reactor that will run it.
 
     Returns:
@@ -145,7 +145,7 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
 
 
 def _watch_tokens(tokens: TokenTable, relay: Relay, cluster: ClusterParts | None) -> None:
-    """Has sessions end with their tokens, or go on with others, at once: in both cores where this relay decides."""
+    """Ends sessions with their tokens, or replaces their tokens, at once: in both cores if this relay decides."""
 
     def decides() -> Relay | None:
         return None if cluster is None else cluster.core
@@ -182,7 +182,7 @@ def _journal(settings: Settings, reactor: Any, policy: Policy | None) -> Journal
 
 
 def _history(settings: Settings, policy: Policy | None) -> HistoryRules | None:
-    """Returns what is kept of the past; None for nothing."""
+    """Returns the history rules; None for none."""
     if not settings.keeps_entries:
         return None
     history = choose_history(policy, settings.history, by_name=settings.asks_for_journal)
@@ -191,9 +191,9 @@ def _history(settings: Settings, policy: Policy | None) -> HistoryRules | None:
     return history
 
 
-def _turn(settings: Settings, holds_place: Callable[[str], bool]) -> Turn:
+def _turn(settings: Settings, holds_place: Callable[[str], bool]) -> TurnServer:
     secret = "" if settings.turn_secret is None else read_turn_secret(settings.turn_secret)
-    return Turn(settings.turn_urls, secret, holds_place, time.time)
+    return TurnServer(settings.turn_urls, secret, holds_place, time.time)
 
 
 def _may_enter(permissions: TokenPermissions, params: Params, room: str, subject: str) -> bool:
@@ -202,7 +202,7 @@ def _may_enter(permissions: TokenPermissions, params: Params, room: str, subject
 
 
 def _may_do_all(_subject: str) -> bool:
-    """Without a policy whoever has a token may do everything."""
+    """Returns True: without a policy every token may do everything."""
     return True
 
 
@@ -282,7 +282,7 @@ def _cluster(settings: Settings, reactor: Any, journal: JournalLog | None) -> Cl
     if not settings.cluster or journal is None:
         return None
     try:
-        from clasp_relay.cluster_parts import ClusterParts  # noqa: PLC0415  a relay that is alone imports none of it
+        from clasp_relay.assembly.cluster import ClusterParts  # noqa: PLC0415  a relay that is alone imports none of it
     except ImportError as error:
         raise StartError(f"--cluster needs nats-py: pip install 'clasp-relay[cluster]' ({error})") from error
     return ClusterParts(settings, reactor, journal)
@@ -322,7 +322,7 @@ def _decider(
 
 
 def _session_memory_bytes(settings: Settings) -> int:
-    """Returns how much may be kept for one session; five SNAPSHOTs of a full state always may wait."""
+    """Returns the memory limit of one session in bytes; it has room for five waiting SNAPSHOTs of a full state."""
     if not settings.max_session_memory:
         return 0
     return max(settings.max_session_memory, 5 * ENTRY_BYTES * settings.max_params)

@@ -17,13 +17,13 @@ from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.logger import ILogObserver
 from twisted.python.components import Componentized
 
+from clasp_relay.command_line.options import Options, fail
 from clasp_relay.errors import StartError
 from clasp_relay.event_loop import choose_reactor
 from clasp_relay.logs import events
 from clasp_relay.logs.levels import LogLevels
 from clasp_relay.logs.target import SharedLogFile, log_observer, log_target
 from clasp_relay.net.open_files import raise_limit, room_for_sessions
-from clasp_relay.options import Options, fail
 from clasp_relay.sd_notify import SystemdNotifier
 
 __all__ = ["Options", "RelayApplication", "makeService", "relay"]
@@ -226,8 +226,8 @@ def makeService(options: Options) -> RelayApplication:
     for number in (signal.SIGTERM, signal.SIGINT):
         stop_on(number, reactor, _pid_file(options))
 
+    from clasp_relay.assembly.lifecycle import RelayService  # noqa: PLC0415
     from clasp_relay.clock import steady_timers  # noqa: PLC0415
-    from clasp_relay.lifecycle import RelayService  # noqa: PLC0415
     from clasp_relay.service import make_service  # noqa: PLC0415
     from clasp_relay.workers import WorkerSet  # noqa: PLC0415
 

@@ -13,8 +13,8 @@ from clasp_relay.access.addresses import hasher_of_addresses
 from clasp_relay.access.limits import AttemptLimiter, KnownAddresses, RateLimits
 from clasp_relay.access.names import name_keys
 from clasp_relay.access.passwords import Passwords, cheap_hasher
+from clasp_relay.access.threads import Workers
 from clasp_relay.access.tokens import ADMIN_SCOPES, EndOfToken, TokenRecord, TokenTable
-from clasp_relay.access.workers import Workers
 from clasp_relay.storage.users_sqlite import SqliteUsers
 
 P = ParamSpec("P")

@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from clasp_relay.access import audit as module
 from clasp_relay.access.audit import Actor, Audit
 from clasp_relay.access.names import name_keys
-from clasp_relay.access.workers import Workers
+from clasp_relay.access.threads import Workers
 from clasp_relay.storage.audit import AuditEntry, AuditRow
 from clasp_relay.storage.users import StoreBusy
 from clasp_relay.storage.users_sqlite import SqliteUsers

@@ -14,7 +14,7 @@ from clasp_relay.access.file_quotas import MIB, FileLimits, FileQuotas
 from clasp_relay.access.files import DAY_S, MAX_WAITING_BYTES, WRITE_BYTES, OwnFiles, Upload, UploadCut, refusal_of
 from clasp_relay.access.refusals import Busy, Forbidden, Limited, Missing, NoRoom, Unauthenticated
 from clasp_relay.access.secret_files import admin_record
-from clasp_relay.access.workers import Workers
+from clasp_relay.access.threads import Workers
 from clasp_relay.storage.files import DiskFull, FileStore, FileWriter, StoredFile
 from tests.access.stack import HOME, InlineWorkers, Stack, SteppedWorkers, hash_of, scopes_of
 

@@ -18,7 +18,7 @@ from clasp_relay.access.file_quotas import MIB, FileLimits, FileQuotas
 from clasp_relay.access.files import DAY_S
 from clasp_relay.access.refusals import Busy, Limited, Missing, NoRoom, Refusal, TooLarge, Unauthenticated
 from clasp_relay.access.shared_files import SharedFiles
-from clasp_relay.access.workers import Workers
+from clasp_relay.access.threads import Workers
 from clasp_relay.storage import sent_files as sent_files_module
 from clasp_relay.storage.audit import AuditEntry
 from clasp_relay.storage.file_cache import FileCache

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.refusals import Busy, Forbidden, Missing, Refusal, Taken, Unauthenticated
 from clasp_relay.access.store_calls import StoreCalls
-from clasp_relay.access.workers import in_lane
+from clasp_relay.access.threads import in_lane
 from clasp_relay.storage.users import (
     Disabled,
     IdentityTaken,

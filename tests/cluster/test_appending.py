@@ -43,6 +43,20 @@ class AppendingTests(TwoRelays):
         self.assertEqual(revisions(writer.hear()), [1])
         self.assertEqual(heard(watcher.hear()), [("/a", 1)])
 
+    def test_what_this_relays_sessions_ask_is_appended_when_it_is_decided(self) -> None:
+        """All of a turn has been gathered by then. Packets of others may be followed by more in the same turn."""
+        appended: list[int] = []
+        for writer in (self.decider.join(), self.follower.join()):
+            self.cluster.turn()
+            before = len(self.cluster.bus.log)
+            for number in range(3):
+                writer.send(put("/n/one", number))
+            writer.member.following.flush()
+            appended.append(len(self.cluster.bus.log) - before)
+            self.cluster.turn()
+            self.assertEqual(len(self.cluster.bus.log) - before, 1)
+        self.assertEqual(appended, [1, 0])
+
     def test_what_is_decided_while_a_batch_is_on_its_way_is_one_batch(self) -> None:
         """However many turns it takes; each sender's messages stay in order."""
         watcher, writer = self.follower.join(), self.decider.join()

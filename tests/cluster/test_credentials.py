@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.cluster.credentials import BadCredentials, Credentials
 from clasp_relay.cluster.engine import NatsEngine
-from tests.cluster.test_engine import Loop
+from tests.cluster.reactor import Loop
 from tests.integration.nats import Nats
 
 OPERATOR, ACCOUNT, USER = 14 << 3, 0, 20 << 3

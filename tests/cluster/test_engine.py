@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import queue
 import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -22,34 +21,11 @@ from clasp_relay.cluster import engine as engine_module
 from clasp_relay.cluster.engine import NatsEngine
 from clasp_relay.cluster.ports import Appended, Bounds, Outcome
 from tests.certificates import issue
+from tests.cluster.reactor import Loop
 from tests.integration.namespaces import HERE
 from tests.integration.nats import Nats
 from tests.integration.process import PATIENCE_S, wait_until
 from tests.ports import free_port
-
-
-class Loop:
-    """An event loop that turns while somebody waits."""
-
-    def __init__(self) -> None:
-        self._calls: queue.Queue[Callable[[], None]] = queue.Queue()
-
-    def callFromThread(self, call: Callable[[], None]) -> None:  # noqa: N802  Twisted's
-        """See ``IReactorFromThreads``."""
-        self._calls.put(call)
-
-    def until(self, is_done: Callable[[], bool]) -> None:
-        """Makes the calls that come until something holds."""
-        end_s = time.monotonic() + PATIENCE_S
-        while not is_done():
-            self._calls.get(timeout=max(0.1, end_s - time.monotonic()))()
-
-    def ask(self, begin: Callable[[Callable[[Any], None]], None]) -> Any:
-        """Begins something and returns what it calls back with."""
-        found: list[Any] = []
-        begin(found.append)
-        self.until(lambda: bool(found))
-        return found[0]
 
 
 class ScriptedServer:
@@ -258,7 +234,7 @@ class EngineTests(SynchronousTestCase):
         self.nats.start()
         engine = self.start(self.engine(f"nats://clasp:wrong@{self.nats.servers[0].place}"))
         self.loop.until(lambda: bool(self.fatal))
-        self.stop(engine)  # at once, while its thread is ending by itself
+        self.stop(engine)  # at once, while it is ending by itself
         self.assertEqual(
             self.fatal, [f"nats://{self.nats.servers[0].place}: NATS refuses the credentials; see --cluster-creds"]
         )
@@ -326,7 +302,7 @@ class EngineTests(SynchronousTestCase):
         self.set_variable("SSL_CERT_FILE", str(self.nats.servers[0]._config))
         self.nats.start()
         engine = self.start(self.engine(url))
-        wait_until(lambda: "certificate verify failed" in engine._failures, "the cause")
+        self.loop.until(lambda: "certificate verify failed" in engine._failures, "the cause")
         self.assertEqual((engine.is_connected, self.fatal), (False, []))
 
     def test_password_is_sent_to_no_server_without_tls(self) -> None:
@@ -359,14 +335,14 @@ class EngineTests(SynchronousTestCase):
         """A busy server sends a PING of its own before the PONG."""
         server = self.scripted(before=b"PING\r\n")
         self.start(self.engine(server.url))
-        wait_until(lambda: b"$JS.API.STREAM.INFO.test" in server.received, "the engine asks for the stream")
+        self.loop.until(lambda: b"$JS.API.STREAM.INFO.test" in server.received, "the engine asks for the stream")
 
     def test_a_server_that_knows_nothing_of_the_log_is_left(self) -> None:
         """It is there, but cut off from the others: one of those is asked."""
         self.patch(engine_module, "ELSEWHERE_S", 0.5)
         cut_off = self.scripted()
         engine = self.start(self.engine(cut_off.url, more=(self.nats.url,)))
-        wait_until(lambda: b"$JS.API.STREAM.INFO.test" in cut_off.received, "the engine asks for the stream")
+        self.loop.until(lambda: b"$JS.API.STREAM.INFO.test" in cut_off.received, "the engine asks for the stream")
         self.nats.start()
         self.loop.until(lambda: engine.is_connected)
         self.assertEqual(self.loop.ask(lambda done: engine.append(b"one", 0, done)), Appended(Outcome.DONE, 1))
@@ -379,7 +355,7 @@ class EngineTests(SynchronousTestCase):
         cut_off = quorum.servers[0]
         cut_off.start()
         engine = self.start(self.engine(quorum.url.partition(",")[0], more=(self.nats.url,)))
-        wait_until(lambda: engine._client is not None, "the engine is connected to the one server that runs")
+        self.loop.until(lambda: engine._client is not None, "the engine is connected to the one server that runs")
         with capturedLogs() as logs:
             self.nats.start()
             self.loop.until(lambda: engine.is_connected)
@@ -403,7 +379,7 @@ class EngineTests(SynchronousTestCase):
         self.patch(engine, "_reaches_log", look)
         with mock.patch.object(engine, "_api_answer", side_effect=TimeoutError):
             engine._note_answer(is_there=False)
-            wait_until(lambda: bool(looked) and not engine._is_looking, "the other server was looked at")
+            self.loop.until(lambda: bool(looked) and not engine._is_looking, "the other server was looked at")
         self.assertEqual(self.states, [True])
         self.assertIsNotNone(self.loop.ask(engine.bounds))
 
@@ -418,7 +394,7 @@ class EngineTests(SynchronousTestCase):
         self.assertIsNone(self.loop.ask(lambda done: engine.request("nobody.listens", b"", None, done)))
         self.assertIsNone(engine._silent_since_s)
         engine._note_answer(is_there=False)
-        wait_until(lambda: engine._silent_since_s is None and not engine._is_looking, "its own server was asked")
+        self.loop.until(lambda: engine._silent_since_s is None and not engine._is_looking, "its own server was asked")
         self.assertEqual((other.taken, self.states), (0, [True]))
 
     def test_servers_that_others_tell_of_get_the_password(self) -> None:

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from clasp_relay.cluster import objects as module
 from clasp_relay.cluster.engine import NatsEngine
 from clasp_relay.cluster.objects import PIECE_BYTES, ObjectStore
-from tests.cluster.test_engine import Loop
+from tests.cluster.reactor import Loop
 from tests.integration.nats import Nats
 from tests.integration.test_sent_files import some_bytes
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -119,6 +120,10 @@ class MemoryEngine:
         if self.is_connected and not self.is_paused:
             self.bus.deliver(subject, payload)
 
+    def in_one_write(self) -> AbstractContextManager[None]:
+        """See ``Engine``; every call goes by itself."""
+        return nullcontext()
+
     def append(self, payload: bytes, expected: int, done: Callable[[Appended], None]) -> None:
         """See ``Engine``."""
         log = self.bus.log
@@ -166,7 +171,7 @@ class MemoryJournal:
     def check(self) -> None:
         """See ``Log.check``."""
 
-    def append_judged(self, entries: Sequence[Row]) -> None:
+    def append_judged(self, entries: Sequence[Row], *, is_last: bool = False) -> None:
         """See ``membership.Journal``."""
         self.rows += [change for change, *_ in entries]
         self.appended_seq += len(entries)

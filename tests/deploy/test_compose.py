@@ -13,8 +13,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.option_table import OPTIONS
-from clasp_relay.options import Options
+from clasp_relay.command_line.option_table import OPTIONS
+from clasp_relay.command_line.options import Options
 from clasp_relay.settings import Settings
 from tests.deploy import tools
 from tests.deploy.dockerfile import read_dockerfile

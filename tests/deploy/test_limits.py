@@ -21,24 +21,25 @@ from clasp_relay.access import (
     tickets,
     tokens,
 )
+from clasp_relay.command_line.option_table import DEFAULTS
 from clasp_relay.core import commit, relay
 from clasp_relay.core.fanout import gestures, throttles
 from clasp_relay.core.handlers import reads
 from clasp_relay.core.history import replays
 from clasp_relay.core.session import account, schedule
 from clasp_relay.core.state import params, signals
-from clasp_relay.doors import osc, osc_source, waiting
+from clasp_relay.doors import osc, osc_source, packet_queue
 from clasp_relay.doors.mqtt import broker, messages, publishing, session, subscribing
-from clasp_relay.http import admin_api, api_sessions, bounded, connections, files_api, params_api
+from clasp_relay.http import admin_api, api_sessions, connections, files_api, params_api, site
 from clasp_relay.logs import ring
 from clasp_relay.net import admission, frames, outbox, reading, turn
-from clasp_relay.option_table import DEFAULTS
 from clasp_relay.push import chat, destinations, sender, subscriptions
 from clasp_relay.storage import audit as audit_rows
 from clasp_relay.storage import file_cache, sent_files
 from clasp_relay.storage.journal import journal_log
 from clasp_relay.wire import address, constants
 from clasp_relay.wire.mqtt import packets
+from clasp_relay.wire.osc import packets as osc_packets
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -116,7 +117,7 @@ LIMITS = {
         f"{connections.HEADER_TIMEOUT_S:g} s; {connections.BODY_TIMEOUT_S:g} s; {connections.STALL_TIMEOUT_S:g} s"
     ),
     "header of an HTTP request": f"{connections.MAX_HEADERS}; {size(frames.MAX_REQUEST_BYTES)}",
-    "body of an HTTP request": size(bounded.MAX_BODY_BYTES),
+    "body of an HTTP request": size(site.MAX_BODY_BYTES),
     "tokens that use the HTTP API": f"{api_sessions.MAX_HTTP_SESSIONS:,}; {api_sessions.IDLE_S:g} s",
     "tickets": f"{tickets.MAX_TICKETS_PER_TOKEN}; {tickets.MAX_TICKETS:,}",
     "params in a list of the HTTP API": (
@@ -174,8 +175,8 @@ LIMITS = {
         f"{shared_files.TRANSFERS_AT_ONCE}; {shared_files.TRANSFERS_AT_ONCE} at each relay"
     ),
     "time of an upload": (
-        f"{connections.BODY_TIMEOUT_S + bounded.PACE_BYTES / files_api.LEAST_BYTES_A_SECOND:g} s; "
-        f"{bounded.IDLE_TIMEOUT_S} s between two pieces"
+        f"{connections.BODY_TIMEOUT_S + site.PACE_BYTES / files_api.LEAST_BYTES_A_SECOND:g} s; "
+        f"{site.IDLE_TIMEOUT_S} s between two pieces"
     ),
 }
 """How a limit's row begins, and its default."""
@@ -191,7 +192,7 @@ MQTT_LIMITS = {
     "filters of a client": f"{subscribing.MAX_SUBSCRIPTION_FILTERS:,}",
     "PINGREQs and UNSUBSCRIBEs": f"{frames.MAX_CONTROL_FRAMES_PER_S} in a second",
     "packets that wait behind one": (
-        f"{size(packets.MAX_PACKET_BYTES)} before the CONNACK, then {size(waiting.MAX_WAITING_BYTES)}"
+        f"{size(packets.MAX_PACKET_BYTES)} before the CONNACK, then {size(packet_queue.MAX_WAITING_BYTES)}"
     ),
     "ids of QoS 2": f"{publishing.MAX_RECEIVED:,}",
     "topic aliases": f"{publishing.MAX_TOPIC_ALIAS}",
@@ -252,7 +253,9 @@ class LimitsTests(SynchronousTestCase):
             f"{osc.MAX_PENDING:,} bundles of one source may wait",
             f"at most {osc_source.RESYNC_PACKETS / osc_source.RESYNC_INTERVAL_S:g} messages a second",
             f"`--osc-rate` values a second of one address ({DEFAULTS['osc_rate']:g})",
-            f"Up to {size(waiting.MAX_WAITING_BYTES)} of packets wait behind it",
+            f"Up to {size(packet_queue.MAX_WAITING_BYTES)} of packets wait behind it",
+            f"at most {osc_packets.MAX_MESSAGES:,} messages and {osc_packets.MAX_ARGUMENTS:,} arguments and brackets",
+            f"Every {osc_packets.MESSAGES_A_UNIT} messages and every {osc_packets.ARGUMENTS_A_UNIT} arguments",
         ):
             with self.subTest(sentence):
                 self.assertIn(sentence, section)

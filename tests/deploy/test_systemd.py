@@ -11,8 +11,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.option_table import OPTIONS
-from clasp_relay.options import Options
+from clasp_relay.command_line.option_table import OPTIONS
+from clasp_relay.command_line.options import Options
 from tests.deploy import tools
 from tests.deploy.processes import PATIENCE_S, start_relay
 

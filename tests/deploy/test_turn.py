@@ -17,7 +17,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.access.turn import Turn
+from clasp_relay.access.turn_server import TurnServer
 from tests.deploy import tools
 from tests.ports import free_port
 
@@ -26,7 +26,7 @@ SECRET = "shared by both"
 REALM = "chat.example.org"
 COOKIE = 0x2112A442
 
-ALLOCATE, CREATE_PERMISSION, ERROR_CLASS = 0x003, 0x008, 0x0110
+BINDING, ALLOCATE, CREATE_PERMISSION, ERROR_CLASS = 0x001, 0x003, 0x008, 0x0110
 USERNAME, INTEGRITY, ERROR_CODE, PEER, REALM_OF, NONCE, FAMILY, TRANSPORT = (
     0x06, 0x08, 0x09, 0x12, 0x14, 0x15, 0x17, 0x19,
 )  # fmt: skip
@@ -57,7 +57,7 @@ class Client:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.settimeout(PATIENCE_S)
         self._socket.connect(("127.0.0.1", port))
-        turn = Turn(["turn:127.0.0.1"], SECRET, lambda _subject: True, time.time)
+        turn = TurnServer(["turn:127.0.0.1"], SECRET, lambda _subject: True, time.time)
         (server,) = turn.servers_for(subject).ice_servers
         self._user, self._password = server["username"], server["credential"]
         self._nonce = b""
@@ -97,6 +97,10 @@ class Client:
         code = found[ERROR_CODE][2] * 100 + found[ERROR_CODE][3] if is_error else 0
         return code, found
 
+    def bind(self) -> int:
+        """Asks what its own address is, for which no credentials are needed; returns 0, or the error's code."""
+        return self.ask(BINDING)
+
     def allocate(self, version: int = 4) -> int:
         """Asks for an address that is relayed; returns 0, or the error's code."""
         family = attribute(FAMILY, bytes([1 if version == 4 else 2, 0, 0, 0]))
@@ -130,11 +134,11 @@ class ShippedConfigurationTests(SynchronousTestCase):
         self.wait(process)
 
     def wait(self, process: subprocess.Popen[bytes]) -> None:
-        """Waits until it answers."""
+        """Waits until it answers over UDP, which it may do later than over TCP."""
         end = time.monotonic() + PATIENCE_S
         while time.monotonic() < end and process.poll() is None:
             try:
-                socket.create_connection(("127.0.0.1", self.port), PATIENCE_S).close()
+                self.client().bind()
             except ConnectionRefusedError:
                 time.sleep(0.05)
             else:

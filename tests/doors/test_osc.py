@@ -21,15 +21,15 @@ from clasp_relay.doors.osc import (
     OscOptions,
     Target,
 )
+from clasp_relay.doors.packet_queue import PACKET_BYTES, PacketQueue
 from clasp_relay.doors.stream import StreamFactory
-from clasp_relay.doors.waiting import PACKET_BYTES, Waiting
 from clasp_relay.errors import CloseCode, StartError
 from clasp_relay.net.admission import NetLimits
 from clasp_relay.net.listening import TcpPlace
 from clasp_relay.net.reading import SLICE_S
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import Publish, Set, Subscribe
-from clasp_relay.wire.osc.packets import UNIX_EPOCH_S, Argument, OscMessage, decode_packet, encode_message
+from clasp_relay.wire.osc.packets import UNIX_EPOCH_S, Argument, OscBundle, OscMessage, decode_packet, encode_message
 from clasp_relay.wire.osc.slip import encode_slip
 from clasp_relay.wire.values import encode_value
 from tests.access.test_permissions import AuthWorld
@@ -216,6 +216,32 @@ class OscWritesTests(SynchronousTestCase):
         hall.send(message("/c", 1), peer=DESK)
         self.assertEqual([hall.site.value(f"/osc/{name}") for name in "abc"], [2, None, 1])
         self.assertEqual(hall.counts.refused, 3)
+
+    def test_what_the_rate_refuses_is_not_read(self) -> None:
+        """Many arguments and messages cost what it takes to read them, before they are read."""
+        read: list[bytes] = []
+
+        def decode(data: bytes) -> OscMessage | OscBundle:
+            read.append(data)
+            return decode_packet(data)
+
+        self.patch(osc, "decode_packet", decode)
+        hall = Hall(message_rate=(1, 20))
+        numbers = message("/a", *range(4_000))
+        hall.send(numbers, numbers, numbers)
+        self.assertEqual((read, hall.counts.refused, hall.site.relay.counts.limited), ([numbers], 2, 2))
+        many = bundle(1, *[message("/b", 1)] * 640)
+        hall.send(many, message("/c", 1), peer=DESK)
+        self.assertEqual(read, [numbers, many, message("/c", 1)])
+        hall.send(many, peer=DESK)
+        self.assertEqual(len(read), 3)
+
+    def test_packet_of_too_many_arguments_is_refused(self) -> None:
+        """Also without a message rate: it would take 13 ms to read, and as long for each client that is told."""
+        hall = Hall()
+        hall.send(b"/a\0\0," + b"T" * 59_999 + bytes(4))
+        ((_, why),) = hall.refusals
+        self.assertEqual(why, "an OSC packet holds more than 4000 arguments and brackets")
 
 
 class OscBackTests(SynchronousTestCase):
@@ -584,7 +610,7 @@ class ClusterTests(SynchronousTestCase):
 
         def timers() -> int:
             calls = reactor.getDelayedCalls()
-            return sum(getattr(call.func, "__func__", None) is Waiting.look_now for call in calls)
+            return sum(getattr(call.func, "__func__", None) is PacketQueue.look_now for call in calls)
 
         for number in range(5):
             for packet in (message("/a", number), message("/resync")):

@@ -11,7 +11,7 @@ from twisted.internet.testing import StringTransport
 from twisted.web.resource import IResource, Resource
 
 from clasp_relay.access.addresses import Network
-from clasp_relay.http.bounded import make_site
+from clasp_relay.http.site import make_site
 
 
 @dataclass

@@ -7,7 +7,7 @@ import base64
 from clasp_relay.access.devices import make_device
 from clasp_relay.access.refusals import BadInput
 from clasp_relay.http.admin_api import MAX_SEARCH, Call, cursor, page
-from clasp_relay.http.bounded import MAX_BODY_BYTES
+from clasp_relay.http.site import MAX_BODY_BYTES
 from clasp_relay.wire.messages import Set
 from tests.access.console_world import ADMIN_TOKEN
 from tests.access.stack import HOME, START_S

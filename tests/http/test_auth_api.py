@@ -21,11 +21,11 @@ from clasp_relay.access.addresses import ClientAddresses, parse_networks
 from clasp_relay.access.limits import RateLimits
 from clasp_relay.access.refusals import Later, Refusal
 from clasp_relay.access.tokens import TokenUnknown
-from clasp_relay.access.turn import Turn
+from clasp_relay.access.turn_server import TurnServer
 from clasp_relay.core.session.identity import Identity
 from clasp_relay.http.auth_api import STATUS, AuthApi, load_openapi, make_auth_resource, request_address
-from clasp_relay.http.bounded import MAX_BODY_BYTES
 from clasp_relay.http.cors import Origins
+from clasp_relay.http.site import MAX_BODY_BYTES
 from clasp_relay.push.destinations import Places
 from clasp_relay.push.subscriptions import Subscriptions
 from clasp_relay.push.web_push import WebPush
@@ -135,7 +135,7 @@ class CallTests(ApiTestCase):
     def test_turn_gives_credentials_to_who_is_in_a_call(self) -> None:
         """403 to others, and an empty list where there is no server."""
         in_call = {"a1"}
-        self.use(Stack(), turn=Turn(["turn:t.example:3478"], "s3cret", in_call.__contains__, lambda: START_S))
+        self.use(Stack(), turn=TurnServer(["turn:t.example:3478"], "s3cret", in_call.__contains__, lambda: START_S))
         token = self.token("/auth/register", ALICE)
         answer = self.site.request("GET", "/auth/turn", bearer=token)
         self.assertEqual((answer.status, answer.headers["cache-control"]), (200, "no-store"))

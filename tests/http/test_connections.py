@@ -15,7 +15,6 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from clasp_relay.access.addresses import parse_networks
-from clasp_relay.http.bounded import IDLE_TIMEOUT_S, make_site
 from clasp_relay.http.connections import (
     ABORT_TIMEOUT_S,
     BODY_TIMEOUT_S,
@@ -25,6 +24,7 @@ from clasp_relay.http.connections import (
     REQUESTS_A_TURN,
     STALL_TIMEOUT_S,
 )
+from clasp_relay.http.site import IDLE_TIMEOUT_S, make_site
 from tests.core.world import one_turn
 from tests.http.memory_site import MemorySite
 

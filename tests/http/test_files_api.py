@@ -16,11 +16,11 @@ from twisted.web.resource import Resource
 from clasp_relay.access.addresses import ClientAddresses
 from clasp_relay.access.file_quotas import MIB
 from clasp_relay.access.refusals import Busy
-from clasp_relay.access.workers import Workers
-from clasp_relay.http.bounded import MAX_DRAINED_BYTES
+from clasp_relay.access.threads import Workers
 from clasp_relay.http.connections import BODY_TIMEOUT_S
 from clasp_relay.http.cors import Origins
 from clasp_relay.http.files_api import LEAST_BYTES_A_SECOND, SENT_BYTES, ByteRange, make_files_resource, range_of
+from clasp_relay.http.site import MAX_DRAINED_BYTES
 from clasp_relay.storage.files import DiskFull, FileWriter
 from tests.access.stack import SteppedWorkers
 from tests.access.test_files import World

@@ -13,9 +13,9 @@ from clasp_relay.access.tokens import digest_of
 from clasp_relay.doors.door import RequestDoor
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.http.api_sessions import ApiSessions
-from clasp_relay.http.bounded import MAX_BODY_BYTES
 from clasp_relay.http.cors import Origins
 from clasp_relay.http.hooks_api import make_hooks_resource
+from clasp_relay.http.site import MAX_BODY_BYTES
 from clasp_relay.storage.hooks import Hook
 from clasp_relay.storage.users_sqlite import SqliteUsers
 from clasp_relay.wire.messages import Set, Subscribe

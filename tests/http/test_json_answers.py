@@ -21,7 +21,7 @@ from clasp_relay.http.json_answers import (
     required_text,
 )
 from tests.http.memory_site import MemorySite, parse_answer
-from tests.http.test_bounded import HEAD, Measure
+from tests.http.test_site import HEAD, Measure
 
 
 def request(headers: dict[str, str] | None = None) -> IRequest:

@@ -35,8 +35,8 @@ from clasp_relay.settings import Settings
 from clasp_relay.storage.journal.journal_file import Sizes
 from clasp_relay.storage.journal.journal_log import JournalLog
 from clasp_relay.storage.push_subscriptions import Subscription
-from clasp_relay.storage.snapshot_writer import SnapshotWriter
 from clasp_relay.storage.state_file import StateFile
+from clasp_relay.storage.state_saver import StateSaver
 from clasp_relay.storage.users_sqlite import SqliteUsers
 from clasp_relay.wire import messages as m
 from clasp_relay.wire.codec import encode
@@ -78,7 +78,7 @@ class Machine:
         state_file = StateFile(folder / "state.json")
         state_file.load()
         params = self.relay.params
-        self.snapshots = SnapshotWriter(
+        self.saver = StateSaver(
             state_file,
             params.image,
             lambda: params.changes,
@@ -96,7 +96,7 @@ class Machine:
         self.sources = Sources(
             relay=self.relay,
             factory=self.factory,
-            snapshots=lambda: self.snapshots,
+            saver=lambda: self.saver,
             auth_outcomes=lambda: self.outcomes,
             hash_queue=lambda: self.hash_queue,
             loop_lag=self.lag,
@@ -189,11 +189,11 @@ def is_full(machine: Machine, _client: Client) -> None:
 def saves(machine: Machine, client: Client) -> None:
     """A snapshot, and one that fails, a while later."""
     machine.say(client, m.Set("/a", value(1)))
-    machine.snapshots.save_if_changed()
+    machine.saver.save_if_changed()
     machine.reactor.advance(9)
     machine.say(client, m.Set("/a", value(2)))
     machine.broken_disk = True
-    machine.snapshots.save_if_changed()
+    machine.saver.save_if_changed()
 
 
 def signs_in(machine: Machine, _client: Client) -> None:
@@ -376,7 +376,7 @@ class MetricsTests(SynchronousTestCase):
             "hash_queue": lambda: 0,
             "loop_lag": machine.lag,
         }
-        registry = make_registry(Sources(snapshots=lambda: None, **sources))
+        registry = make_registry(Sources(saver=lambda: None, **sources))
         names = {family.name for family in registry.collect()}
         self.assertNotIn("clasp_snapshots", names)
         self.assertIn("process_resident_memory_bytes", names)

@@ -10,16 +10,17 @@ from clasp_relay.access.addresses import ClientAddresses
 from clasp_relay.access.tickets import Tickets
 from clasp_relay.doors.door import RequestDoor
 from clasp_relay.errors import ErrorCode
-from clasp_relay.http import api_sessions
+from clasp_relay.http import api_sessions, params_api
 from clasp_relay.http.api_sessions import ApiSessions
 from clasp_relay.http.auth_api import load_openapi
-from clasp_relay.http.bounded import MAX_BODY_BYTES
 from clasp_relay.http.cors import Origins
 from clasp_relay.http.journal_api import JournalApi
 from clasp_relay.http.params_api import METHODS, STATUS, make_params_resource
+from clasp_relay.http.site import MAX_BODY_BYTES
 from clasp_relay.http.stream_api import StreamApi
 from clasp_relay.net.turn import TurnWriter
 from clasp_relay.net.websocket import ClaspFactory
+from clasp_relay.wire.json_values import parse_json
 from clasp_relay.wire.messages import Set, Subscribe
 from tests.access.test_permissions import AuthWorld
 from tests.core.world import heard, value
@@ -267,6 +268,42 @@ class ParamsApiTests(SynchronousTestCase):
         statuses = [self.ask("GET", "params/a/x").status for _ in range(3)]
         self.assertEqual(statuses, [404, 404, 429])
         self.assertEqual(self.ask("GET", "params/a/x").headers["retry-after"], "1")
+
+    def test_what_the_limit_refuses_is_not_read(self) -> None:
+        """Long JSON costs what it takes to parse, before it is parsed; bytes and long texts cost no more than short."""
+        read: list[bytes] = []
+
+        def parse(data: bytes, max_marks: int = 0) -> object:
+            read.append(data)
+            return parse_json(data, max_marks)
+
+        self.patch(params_api, "parse_json", parse)
+        self.sessions.close()
+        self.world.relay.options = self.world.relay.options.__class__(message_rate=(1, 20))
+        numbers, text = b"[" + b"1," * 3_900 + b"1]", b'"' + b"a" * 9_000 + b'"'
+        members = b'{"messages": [' + b",".join([b'{"publish": "/a/x"}'] * 300) + b"]}"
+        asked = [self.ask("PUT", "params/a/x", each) for each in (numbers, numbers, text)]
+        self.assertEqual([each.status for each in asked], [200, 429, 200])
+        refused = self.ask("POST", "bundle", members)
+        self.assertEqual((refused.status, refused.headers["retry-after"]), (429, "1"))
+        stream = {"Content-Type": "application/octet-stream"}
+        self.assertEqual(self.ask("PUT", "params/a/x", numbers, stream).status, 200)
+        self.assertEqual(read, [numbers, text])
+        self.assertEqual(self.world.relay.counts.limited, 2)
+
+    def test_what_a_stranger_sends_is_not_read(self) -> None:
+        """Where it would take long: neither without a token nor with a wrong one."""
+        self.patch(params_api, "parse_json", lambda *_: 1 / 0)
+        for who in ("", "nobody"):
+            refused = self.ask("PUT", "params/a/x", b"[" + b"1," * 3_900 + b"1]", who=who)
+            self.assertEqual((refused.status, refused.json), (401, self.ask("GET", "params/a/x", who=who).json))
+
+    def test_list_costs_what_its_pattern_does(self) -> None:
+        """As a QUERY of it."""
+        self.sessions.close()
+        self.world.relay.options = self.world.relay.options.__class__(message_rate=(1, 8))
+        statuses = [self.ask("GET", "params?pattern=" + "/*" * 32).status for _ in range(2)]
+        self.assertEqual(statuses, [200, 429])
 
     def test_document_has_every_path_and_no_other(self) -> None:
         """With its methods; HEAD goes without saying."""

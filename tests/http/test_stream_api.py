@@ -13,11 +13,11 @@ from clasp_relay.access.addresses import ClientAddresses, parse_networks
 from clasp_relay.access.tickets import Given, Tickets
 from clasp_relay.http import stream_api
 from clasp_relay.http.api_sessions import ApiSessions
-from clasp_relay.http.bounded import make_site
 from clasp_relay.http.cors import Origins
 from clasp_relay.http.journal_api import JournalApi
 from clasp_relay.http.json_answers import NotFound
 from clasp_relay.http.params_api import make_params_resource
+from clasp_relay.http.site import make_site
 from clasp_relay.http.stream_api import StreamApi
 from clasp_relay.net.admission import NetLimits
 from clasp_relay.net.websocket import ClaspFactory

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from clasp_relay.core.records import Param, StateImage
-from clasp_relay.storage.snapshot import encode as encode_state
 from clasp_relay.storage.state_file import StateFile
+from clasp_relay.storage.state_writing import encode as encode_state
 from clasp_relay.wire.messages import Error, Hello, Message, Publish, Result, Set, Snapshot, Welcome
 from clasp_relay.wire.values import PyValue, decode_value, encode_value
 from tests.integration.process import PATIENCE_S, TWISTD, RelayProcess, RelayTestCase, wait_until

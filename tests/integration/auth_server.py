@@ -24,17 +24,17 @@ from clasp_relay.access.names import name_keys
 from clasp_relay.access.passwords import HASHES_AT_ONCE, MAX_WAITING_HASHES_PER_ADDRESS, Passwords, cheap_hasher
 from clasp_relay.access.permissions import TokenPermissions
 from clasp_relay.access.store_calls import MAX_WAITING_CALLS
+from clasp_relay.access.threads import ThreadWorkers
 from clasp_relay.access.tokens import TokenTable
-from clasp_relay.access.workers import ThreadWorkers
 from clasp_relay.doors.door import RequestDoor
 from clasp_relay.http.api_sessions import ApiSessions
 from clasp_relay.http.auth_api import make_auth_resource
-from clasp_relay.http.bounded import make_site
 from clasp_relay.http.cors import Origins
 from clasp_relay.http.files_api import make_files_resource
 from clasp_relay.http.hooks_api import make_hooks_resource
 from clasp_relay.http.journal_api import JournalApi
 from clasp_relay.http.params_api import make_params_resource
+from clasp_relay.http.site import make_site
 from clasp_relay.http.stream_api import StreamApi
 from clasp_relay.net.turn import TurnWriter
 from clasp_relay.net.websocket import ClaspFactory

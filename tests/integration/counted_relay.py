@@ -16,7 +16,7 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.stdio import StandardIO
 from twisted.logger import globalLogBeginner, textFileLogObserver
 
-from clasp_relay.options import Options
+from clasp_relay.command_line.options import Options
 from clasp_relay.service import make_service
 
 

@@ -152,6 +152,11 @@ class RelayProcess:
                     self.port = int(found[1])
 
 
+def cpu_s(relay: RelayProcess) -> float:
+    """Returns the CPU time of the event loop's thread."""
+    return int(Path(f"/proc/{relay.pid}/schedstat").read_text("ascii").split()[0]) / 1e9
+
+
 class RelayTestCase(SynchronousTestCase):
     """Runs relays, and holds them to a log without a traceback."""
 

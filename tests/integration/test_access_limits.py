@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import select
 import socket
 import threading
 import time
@@ -28,11 +29,14 @@ from clasp_relay.wire.messages import (
     Subscribe,
     Welcome,
 )
+from tests.doors import mqtt_packets
 from tests.integration.accounts import PASSWORD, WATCHED, AccountsRelay, AccountsTestCase, Person, event, put, told
-from tests.integration.process import PATIENCE_S, wait_until
+from tests.integration.doors import door_port
+from tests.integration.process import PATIENCE_S, cpu_s, wait_until
 from tests.integration.raw import RawClient
 
 FREE = ("--app-config", "none")
+PINGREQ = b"\xc0\0"
 PROXY = ("--trusted-proxy", "127.0.0.1,192.0.2.0/24")
 
 
@@ -268,6 +272,46 @@ def _send(attacker: socket.socket, data: bytes) -> None:
         attacker.sendall(data)
     except OSError:
         return  # The relay has closed the connection: that is an answer, too.
+
+
+class DoorLoadTests(AccountsTestCase):
+    """What somebody over the message rate costs at the doors where the relay reads more than frames."""
+
+    def test_mqtt_payloads_over_the_rate_are_not_read(self) -> None:
+        """One of 4,000 numbers, which takes 2 ms to read, costs what any text of that length does."""
+        relay = self.start_accounts(*FREE, "--mqtt-port", "0")
+        with socket.create_connection(("127.0.0.1", door_port(relay, "MQTT")), timeout=PATIENCE_S) as client:
+            client.sendall(mqtt_packets.connect("mal", password=relay.api.guest("mal")))
+            self.assertEqual(client.recv(4), b"\x20\x02\0\0")
+            numbers = "[" + "1," * 3_990 + "1]"
+            used_s: dict[str, float] = {}
+            for payload in (numbers, "a" * len(numbers)):
+                packet = mqtt_packets.publish("a", payload)
+                # The first ones take what is left of the burst.
+                for count in (150, 500):
+                    before_s = cpu_s(relay)
+                    client.sendall(packet * count + PINGREQ)
+                    self.assertEqual(client.recv(2), b"\xd0\0")
+                    used_s[payload] = cpu_s(relay) - before_s
+            costly_s, cheap_s = used_s.values()
+            self.assertLess(costly_s, 3 * cheap_s)
+
+    def test_many_mqtt_filters_hold_nobody_up(self) -> None:
+        """A SUBSCRIBE of a thousand, which takes 150 ms: others are answered meanwhile."""
+        relay = self.start_accounts(*FREE, "--rate-limit", "0", "--mqtt-port", "0")
+        bystander = self.guest(relay, "ann")
+        with socket.create_connection(("127.0.0.1", door_port(relay, "MQTT")), timeout=PATIENCE_S) as client:
+            client.sendall(mqtt_packets.connect("mal", password=relay.api.guest("mal")))
+            self.assertEqual(client.recv(4), b"\x20\x02\0\0")
+            client.sendall(mqtt_packets.subscribe(1, *((f"a/+/{number}/#", 1) for number in range(1_000))))
+            waits_s = []
+            while not select.select([client], [], [], 0)[0]:
+                before_s = cpu_s(relay)
+                bystander.ask(Ping())
+                waits_s.append(cpu_s(relay) - before_s)
+            self.assertEqual(client.recv(1), b"\x90")
+            self.assertGreater(len(waits_s), 1)
+            self.assertLess(max(waits_s), 0.05)
 
 
 class OriginTests(AccountsTestCase):

@@ -26,11 +26,11 @@ from clasp_relay.doors.osc import OscClients, OscConnection, OscDatagrams, OscOp
 from clasp_relay.doors.stream import StreamFactory
 from clasp_relay.doors.tcp import TcpConnection, wire_bytes
 from clasp_relay.http.api_sessions import ApiSessions
-from clasp_relay.http.bounded import make_site
 from clasp_relay.http.cors import Origins
 from clasp_relay.http.journal_api import JournalApi
 from clasp_relay.http.json_answers import NotFound
 from clasp_relay.http.params_api import make_params_resource
+from clasp_relay.http.site import make_site
 from clasp_relay.http.stream_api import StreamApi
 from clasp_relay.logs.levels import LogLevels
 from clasp_relay.logs.relay_log import RelayLog

@@ -12,13 +12,12 @@ import multiprocessing
 from collections.abc import Callable
 from functools import partial
 from multiprocessing.synchronize import Event
-from pathlib import Path
 from statistics import median
 
 from clasp_relay.wire.constants import MessageCode
 from clasp_relay.wire.messages import Get, Hello, Message, Ping, Pong, Set, Snapshot, Welcome
 from clasp_relay.wire.values import encode_value
-from tests.integration.process import RelayProcess, RelayTestCase, wait_until
+from tests.integration.process import RelayProcess, RelayTestCase, cpu_s, wait_until
 from tests.integration.raw import RawClient
 from tests.integration.swarm import SwarmClient, in_flight, join, masked, need_files
 
@@ -60,11 +59,6 @@ def be_a_crowd(port: int, message: Message, answer: MessageCode, begun: Event) -
     need_files(1024)
     with contextlib.suppress(ConnectionError):
         asyncio.run(_be_a_crowd(port, message, answer, begun))
-
-
-def cpu_s(relay: RelayProcess) -> float:
-    """Returns the CPU time of the event loop's thread."""
-    return int(Path(f"/proc/{relay.pid}/schedstat").read_text("ascii").split()[0]) / 1e9
 
 
 class FairnessTests(RelayTestCase):

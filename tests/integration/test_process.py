@@ -39,7 +39,7 @@ NOBODY = 65534
 
 SIGNALLED_START = """
 import os
-from clasp_relay.lifecycle import RelayService
+from clasp_relay.assembly.lifecycle import RelayService
 start = RelayService.startService
 def start_when_signalled(self):
     os.kill(os.getpid(), {number})

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from clasp_relay.option_table import NOT_SUPPORTED
+from clasp_relay.command_line.option_table import NOT_SUPPORTED
 from clasp_relay.wire.messages import Hello, Welcome
 from clasp_relay.wire.mqtt.packets import V4
 from tests.doors import mqtt_packets as p

@@ -45,8 +45,8 @@ from twisted.logger import globalLogBeginner, textFileLogObserver  # noqa: E402
 from twisted.protocols.basic import LineOnlyReceiver  # noqa: E402
 
 from clasp_relay.clock import steady_timers  # noqa: E402
+from clasp_relay.command_line.options import Options  # noqa: E402
 from clasp_relay.event_loop import keep_collections_short  # noqa: E402
-from clasp_relay.options import Options  # noqa: E402
 from clasp_relay.service import make_service  # noqa: E402
 
 reactor: Any = _reactor

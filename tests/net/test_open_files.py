@@ -10,7 +10,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 
-from clasp_relay.http.bounded import make_site
+from clasp_relay.http.site import make_site
 from clasp_relay.net.open_files import RESERVED, is_none_left, is_short, raise_limit, room_for_sessions
 from tests.net.helpers import Site
 

@@ -331,7 +331,7 @@ class HelloTests(SynchronousTestCase):
         """A live session has no timer left, however it became live."""
         site = Site()
         site.open()
-        self.assertEqual(len(site.reactor.getDelayedCalls()), 1)  # the keeper's
+        self.assertEqual(len(site.reactor.getDelayedCalls()), 1)  # that of the liveness checks
         late = site.connect()
         late.send(UPGRADE)
         site.relay.sessions[1].is_live = True
@@ -439,7 +439,7 @@ class ControlFrameTests(SynchronousTestCase):
             client.send(client_frame(b"", 9))
         client.pipe.lose()
         site.reactor.advance(0)
-        self.assertEqual(len(site.reactor.getDelayedCalls()), 1)  # the keeper's
+        self.assertEqual(len(site.reactor.getDelayedCalls()), 1)  # that of the liveness checks
         self.assertTrue(other.pipe.connected)
 
 

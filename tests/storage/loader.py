@@ -15,8 +15,8 @@ from pathlib import Path
 
 from clasp_relay.core.records import Change, Param, StateImage
 from clasp_relay.core.state.params import ParamLimits, Params
-from clasp_relay.storage.snapshot import encode
 from clasp_relay.storage.state_file import StateFile
+from clasp_relay.storage.state_writing import encode
 from clasp_relay.wire.values import encode_value
 from tests.storage.values import TIME_US, WRITER
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from clasp_relay.core.records import StateImage
 from clasp_relay.errors import StartError
-from clasp_relay.storage.snapshot import encode
 from clasp_relay.storage.state_file import StateFile
+from clasp_relay.storage.state_writing import encode
 from tests.storage.values import image, param
 
 PARAMS = 1000

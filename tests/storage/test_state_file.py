@@ -17,8 +17,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.records import Ended, StateImage
 from clasp_relay.errors import StartError
-from clasp_relay.storage.snapshot import encode
 from clasp_relay.storage.state_file import StateFile
+from clasp_relay.storage.state_writing import encode
 from tests.storage.saver import PARAMS, generation
 from tests.storage.values import image, make_folder, param
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.records import Ended, Param, StateImage
-from clasp_relay.storage.restore import Restored, read_state
+from clasp_relay.storage.state_reading import Restored, read_state
 
 WRITER = "0d1f6f54-6a43-4d4e-a2fb-6a8ba7b2d1a9"
 TIME_US = 1_700_000_000_000_000

@@ -12,8 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from bench.fuzz_wire import damaged_frames
 from clasp_relay.wire import messages as m
 from clasp_relay.wire.codec import encode
-from clasp_relay.wire.constants import Signal
-from clasp_relay.wire.cost import FREE_PARTS, MAX_EXTRA, PARTS_A_UNIT, frame_cost
+from clasp_relay.wire.constants import MAX_JSON_MARKS, Signal
+from clasp_relay.wire.cost import FREE_PARTS, MAX_EXTRA, PARTS_A_UNIT, frame_cost, json_cost, message_cost
 from clasp_relay.wire.frame import encode_frame
 from clasp_relay.wire.values import encode_value
 from tests.wire.strategies import MESSAGES
@@ -172,6 +172,47 @@ class BundleTests(SynchronousTestCase):
     def test_unfinished_nodes_in_messagepack_cost_something(self) -> None:
         """A text that claims more than there is ends the scan."""
         self.assertEqual(frame_cost(encode_frame(b"\x81\xdb\xff\xff\xff\xff" + b"\x01" * 1_000)), 1)
+
+
+class WithoutFrameTests(SynchronousTestCase):
+    """What comes in by other doors pays as much as over WebSocket."""
+
+    @given(MESSAGES)
+    def test_message_costs_what_its_frame_does(self, message: m.Message) -> None:
+        """Values that are short enough to cost nothing, and all but ANNOUNCE, which no other door has."""
+        if not isinstance(message, m.Announce):
+            self.assertEqual(message_cost(message), _cost(message))
+
+    def test_long_addresses_and_patterns_cost_more(self) -> None:
+        """As in frames; in bundles each member does."""
+        cases: tuple[tuple[m.Message, int], ...] = (
+            (m.Set("/aaa" * 128, b"\x00"), 5),
+            (m.Publish("/" + "ä" * 600), 2),
+            (m.Get("/" + "a" * 300), 1),
+            (m.Subscribe(1, "/**" * 8), 3),
+            (m.Subscribe(1, "/a*" * 32), 5),
+            (m.Subscribe(1, "/aaa" * 120 + "/*" * 8), 6),
+            (m.Query("/*" * 30_000), 1),
+            (m.Replay("/" + "*" * 8), 2),
+            (m.Bundle((m.Set("/aaa" * 128, b"\x00"), m.Publish("/a"))), 6),
+            (m.Bundle(()), 1),
+        )
+        for message, cost in cases:
+            with self.subTest(message=str(message)[:60]):
+                self.assertEqual((message_cost(message), _cost(message)), (cost, cost))
+
+    def test_json_costs_what_it_takes_to_parse(self) -> None:
+        """Beside its message; a long text costs nothing, nor does what is refused for its length."""
+        for data, cost in (
+            (b'{"a": 1}', 0),
+            (b"[" + b"1," * 254 + b"1]", 1),
+            (b"[" + b"1," * 3_900 + b"1]", 15),
+            (b'"' + b"a" * 60_000 + b'"', 0),
+            (b"[" + b"1," * MAX_JSON_MARKS + b"1]", 0),
+            (b"\xff" * 300, 0),
+        ):
+            with self.subTest(data[:20]):
+                self.assertEqual(json_cost(data), cost)
 
 
 class RobustnessTests(SynchronousTestCase):

@@ -33,9 +33,9 @@ from clasp_relay.access.names import (
 from clasp_relay.access.passwords import Passwords
 from clasp_relay.access.refusals import BadInput, Busy, Forbidden, Missing, Refusal, Unauthenticated
 from clasp_relay.access.store_calls import DISABLED, StoreCalls
+from clasp_relay.access.threads import Workers, uncancellable
 from clasp_relay.access.tickets import Tickets
 from clasp_relay.access.tokens import MAX_EXPIRED, POLICY_SCOPES, TokenRecord, TokenTable, digest_of
-from clasp_relay.access.workers import Workers, uncancellable
 from clasp_relay.logs import events
 from clasp_relay.storage.users import Claim, SignIn, User, UserStore
 

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from clasp_relay.access.refusals import Busy
 from clasp_relay.access.store_calls import StoreCalls
-from clasp_relay.access.workers import Workers
+from clasp_relay.access.threads import Workers
 from clasp_relay.core.session.limiter import Limiter
 from clasp_relay.logs import events
 from clasp_relay.storage.audit import AuditEntry, AuditRow, AuditStore

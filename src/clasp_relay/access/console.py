@@ -22,6 +22,7 @@ from clasp_relay.access.passwords import Passwords
 from clasp_relay.access.refusals import Forbidden, Unauthenticated
 from clasp_relay.access.secret_files import ADMIN_SUBJECT
 from clasp_relay.access.store_calls import StoreCalls
+from clasp_relay.access.threads import Workers
 from clasp_relay.access.tokens import (
     ADMIN_SCOPES,
     TokenExpired,
@@ -31,7 +32,6 @@ from clasp_relay.access.tokens import (
     digest_of,
     make_token,
 )
-from clasp_relay.access.workers import Workers
 from clasp_relay.storage.administration import AdminStore, Decided
 
 __all__ = ["PREFIX", "Administrator", "Console", "ConsoleToken", "GivenToken"]

@@ -9,8 +9,8 @@ from clasp_relay.access.names import check_user_id
 from clasp_relay.access.policy.scopes import Scopes, check_template, expand
 from clasp_relay.access.refusals import Busy
 from clasp_relay.access.store_calls import StoreCalls
+from clasp_relay.access.threads import Workers
 from clasp_relay.access.tokens import OWN_SCOPES, TokenRecord, TokenTable, digest_of, make_token
-from clasp_relay.access.workers import Workers
 from clasp_relay.logs import events
 from clasp_relay.storage.devices import DeviceStore, DeviceToken
 

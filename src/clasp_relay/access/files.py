@@ -18,8 +18,8 @@ from twisted.internet.defer import Deferred, fail
 from clasp_relay.access.file_quotas import FileOwner, FileQuotas, charge
 from clasp_relay.access.policy.scopes import Scopes
 from clasp_relay.access.refusals import Busy, Forbidden, Limited, Missing, NoRoom, Refusal
+from clasp_relay.access.threads import LANE, Workers
 from clasp_relay.access.tokens import TokenRecord
-from clasp_relay.access.workers import LANE, Workers
 from clasp_relay.errors import ClaspError, cause_text
 from clasp_relay.logs import events
 from clasp_relay.storage.files import DiskFull, FileFolder, FileReader, FileStore, FileUse, FileWriter, StoredFile

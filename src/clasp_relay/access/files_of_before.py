@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from clasp_relay.access.refusals import Busy, NoRoom
 from clasp_relay.access.shared_files import SharedFiles
-from clasp_relay.access.workers import Workers
+from clasp_relay.access.threads import Workers
 from clasp_relay.errors import cause_text
 from clasp_relay.logs import events
 from clasp_relay.storage.files import FileStore, StoredFile

@@ -10,8 +10,8 @@ from clasp_relay.access.permissions import Bearer
 from clasp_relay.access.policy.scopes import Scopes
 from clasp_relay.access.refusals import BadInput, Limited, Missing, Taken
 from clasp_relay.access.store_calls import StoreCalls
+from clasp_relay.access.threads import Workers
 from clasp_relay.access.tokens import digest_of
-from clasp_relay.access.workers import Workers
 from clasp_relay.core.session.identity import Identity
 from clasp_relay.core.session.limiter import Limiter
 from clasp_relay.core.state.params import Params

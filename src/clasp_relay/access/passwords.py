@@ -12,7 +12,7 @@ from argon2 import PasswordHasher, extract_parameters
 from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
 from argon2.low_level import ARGON2_VERSION, Type
 
-from clasp_relay.access.workers import Workers
+from clasp_relay.access.threads import Workers
 from clasp_relay.logs import events
 
 __all__ = [

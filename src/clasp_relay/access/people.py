@@ -20,8 +20,8 @@ from clasp_relay.access.names import check_username, fold_name, name_keys
 from clasp_relay.access.refusals import BadInput, Busy, Missing
 from clasp_relay.access.search import Search
 from clasp_relay.access.store_calls import StoreCalls
+from clasp_relay.access.threads import Workers
 from clasp_relay.access.tokens import TokenTable, digest_of
-from clasp_relay.access.workers import Workers
 from clasp_relay.core.history.reading import HistoryReader
 from clasp_relay.core.records import Param
 from clasp_relay.core.session.sessions import SessionTable

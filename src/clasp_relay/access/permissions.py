@@ -12,7 +12,7 @@ from clasp_relay.access.policy.document import WriteRule
 from clasp_relay.access.policy.language.maps import encode_text, entry_heads, find_field, may_repeat
 from clasp_relay.access.policy.language.question import Question
 from clasp_relay.access.policy.scopes import ANONYMOUS, UNRESTRICTED, Scopes
-from clasp_relay.access.policy.write import ChecksLeft, WriteRequest
+from clasp_relay.access.policy.write_rules import ChecksLeft, WriteRequest
 from clasp_relay.access.tokens import ADMIN_SCOPES, OWN_SCOPES, TokenExpired, TokenTable, TokenUnknown
 from clasp_relay.core.rights.memory import Answer, Memory, Reads
 from clasp_relay.core.rights.port import CatchUp, Grant, State, VisibilityRule

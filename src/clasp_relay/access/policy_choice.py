@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clasp_relay.access.policy import PACKAGED, Policy
-from clasp_relay.access.policy.history import HistoryRules, open_entries, with_max_age
+from clasp_relay.access.policy.history_rules import HistoryRules, open_entries, with_max_age
 from clasp_relay.errors import StartError
 
 __all__ = ["FOLDERS", "HISTORY_OFF", "NO_POLICY", "choose_history", "choose_policy", "load_policy"]

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from clasp_relay.access.policy.language.question import SessionIds
 from clasp_relay.access.refusals import Busy
 from clasp_relay.access.store_calls import StoreCalls
-from clasp_relay.access.workers import Workers
+from clasp_relay.access.threads import Workers
 from clasp_relay.core.session.sessions import Session, SessionTable
 from clasp_relay.logs import events
 from clasp_relay.storage.session_ids import GivenId, SessionIdStore

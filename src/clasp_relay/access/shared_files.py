@@ -20,7 +20,7 @@ from clasp_relay.access.file_quotas import GUEST_ADDRESS_BYTES, FileOwner, no_ro
 from clasp_relay.access.files import Files, Upload, lane_of
 from clasp_relay.access.refusals import Busy, NoRoom, Refusal, Unauthenticated
 from clasp_relay.access.store_calls import StoreCalls
-from clasp_relay.access.workers import Slots, Workers
+from clasp_relay.access.threads import Slots, Workers
 from clasp_relay.errors import cause_text
 from clasp_relay.logs import events
 from clasp_relay.storage.file_cache import FileCache

@@ -8,7 +8,7 @@ from typing import ParamSpec, TypeVar
 
 from clasp_relay.access.issuer import BAD_TOKEN
 from clasp_relay.access.refusals import Busy, Forbidden, Missing, Refusal, Taken, Unauthenticated
-from clasp_relay.access.workers import LANE, Workers
+from clasp_relay.access.threads import LANE, Workers
 from clasp_relay.logs import events
 from clasp_relay.storage.users import (
     Disabled,

@@ -62,7 +62,7 @@ WRITTEN_AT_ONCE = 64
 
 
 class Workers(Protocol):
-    """Runs blocking work elsewhere; ``access.workers.Workers``."""
+    """Runs blocking work elsewhere; ``access.threads.Workers``."""
 
     def run(
         self, lane: str, admit: Callable[[], None], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
@@ -101,7 +101,7 @@ class _Read(NamedTuple):
 
 
 class SharedAccounts:
-    """See the module. Implements ``access.workers.Workers`` for those who call the stores.
+    """See the module. Implements ``access.threads.Workers`` for those who call the stores.
 
     Args:
         following: the relay's part that follows the log.

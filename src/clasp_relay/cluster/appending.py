@@ -158,6 +158,13 @@ class Appending:
             self._has_turn = True
             self._membership.call_later(0, self._append_now)
 
+    def append_behind(self, decide: Callable[[], None]) -> None:
+        """Has what a call decides be one batch at once, where none is on its way: a turn's messages are gathered."""
+        has_turn, self._has_turn = self._has_turn, True
+        decide()
+        self._has_turn = has_turn
+        self.append()
+
     def _append_now(self) -> None:
         self._has_turn = False
         self.append()
@@ -264,7 +271,7 @@ class Appending:
         membership = self._membership
         digest = digest_of(sent.payload)
         self._log_seq, self._log_digest = seq, digest
-        membership.journal.append_judged((*sent.rows, position_row(seq, digest, sent.batch)))
+        membership.journal.append_judged((*sent.rows, position_row(seq, digest, sent.batch)), is_last=True)
         journal_seq = membership.journal.appended_seq
         membership.releasing += 1
 
@@ -272,7 +279,11 @@ class Appending:
             membership.releasing -= 1
             if membership.is_over and membership.role is not Role.DECIDER and not membership.engine.is_connected:
                 return
-            membership.publish("live", seq.to_bytes(8, "big") + sent.payload)
+            with membership.engine.in_one_write():
+                membership.publish("live", seq.to_bytes(8, "big") + sent.payload)
+                if not self.is_handing_over:
+                    # The log takes the next one while this relay applies this one.
+                    self.append()
             membership.known_seq = max(membership.known_seq, seq)
             self._applying.take(seq, digest, sent.payload, sent.batch, is_recorded=True)
             membership.applied_journal_seq = journal_seq

@@ -61,6 +61,11 @@ Judged: TypeAlias = tuple[Change, "str | None", tuple[Erasure, ...]]
 Row: TypeAlias = tuple[Change, "str | None", tuple[Erasure, ...], bytes]
 """The same, with its bytes."""
 
+_MESSAGE, _END = int(Asked.MESSAGE), int(Asked.END)
+
+# Skips the argument handling of the generated constructor: there is a group for each SET.
+_new = tuple.__new__
+
 REFUSED = Disconnect(CloseCode.POLICY_VIOLATION, "the token was revoked: sign in again", ErrorCode.TOKEN_EXPIRED)
 """What a session reads whose token the decider does not know any more."""
 
@@ -121,10 +126,12 @@ class BatchLog:
         if len(changes) == 1 and changes[0].kind is ChangeKind.WRITE and not self.mark:  # the usual SET
             change = changes[0]
             data = encode_change(change)
-            self.items.append(Group((change,), (data,)))
+            self.items.append(_new(Group, ((change,), (data,))))
             self.rows.append((*self.judge(change), data))
             self.size_bytes += CHANGE_BYTES + len(data)
-            self.when_filled()
+            if len(self.items) == 1:
+                # Whoever was told once looks here until it is sealed.
+                self.when_filled()
         else:
             found = (self._renewal(each) if each.kind is ChangeKind.RENEWAL else each for each in changes)
             self._gather([each for each in found if each is not None])
@@ -485,14 +492,15 @@ class Deciding:
         """Handles the next thing that a session asked."""
         session = remote.session
         entry = remote.queue.popleft()
-        if entry.kind == Asked.END:
+        kind = entry.kind
+        if kind == _END:
             if entry.qos:
                 self._leave_will(remote)
             self._forget(remote, entry.text)
             self.log.add(Ended(session.id))
             return
         remote.at_work = entry.number
-        if entry.kind == Asked.MESSAGE:
+        if kind == _MESSAGE:
             message = entry.message or decode(entry.data)
             self.relay.accept(session, message, entry.qos, _asked(session, self.log, entry))
         elif entry.kind == Asked.NAME:

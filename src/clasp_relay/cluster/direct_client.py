@@ -1,8 +1,9 @@
 """A client of NATS with a short way for the messages of which there is one for every batch.
 
 nats-py writes in one task and calls back in another one for each subscription, so a message waits for three turns of
-the thread's loop, each with system calls of its own. Here what was gathered is written in the turn that brought it,
-and who listens is called in the turn in which it was read. Connections, subscriptions and all else are nats-py's.
+its loop, each with system calls of its own. Here what was gathered is written at once, also outside of the loop's
+turns, and who listens is called in the turn in which it was read. Connections, subscriptions and all else are
+nats-py's.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ WRITTEN_AHEAD_BYTES = 1024 * 1024
 
 
 class DirectClient(Client):
-    """See the module. All of it belongs to the thread of its loop."""
+    """See the module."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,5 +101,5 @@ class DirectClient(Client):
             writer.writelines(self._pending)
             self._pending = []
             self._pending_data_size = 0
-        elif self._flush_queue is not None and self._flush_queue.empty():
-            self._flush_queue.put_nowait(asyncio.Future())
+        elif self._flush_queue is not None and self._flush_queue.empty() and self._flusher_task is not None:
+            self._flush_queue.put_nowait(self._flusher_task.get_loop().create_future())

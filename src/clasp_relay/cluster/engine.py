@@ -1,6 +1,6 @@
-"""The engine of a cluster: NATS with JetStream, spoken to by ``nats-py`` in a thread of its own.
+"""The engine of a cluster: NATS with JetStream, spoken to by ``nats-py`` in the event loop (``hosted_loop``).
 
-What the event loop asks for goes to the thread in one wake-up a turn, and what the thread has comes back likewise.
+What is asked of it is written at once; what it brings is told behind the turn of nats-py's loop that has read it.
 The log is one stream with one subject. Its server says which append comes first: an append names the last message that
 it is to follow, and is refused where that is not the last one.
 """
@@ -13,10 +13,10 @@ import random
 import time
 from base64 import b64decode
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from threading import Thread
 from typing import Any, cast
 from urllib.parse import ParseResult, urlsplit, urlunsplit
 
@@ -26,6 +26,7 @@ from nats.protocol.parser import PERMISSIONS_ERR, STALE_CONNECTION
 
 from clasp_relay.cluster.credentials import BadCredentials, Credentials
 from clasp_relay.cluster.direct_client import DirectClient
+from clasp_relay.cluster.hosted_loop import HostedLoop
 from clasp_relay.cluster.jetstream import CUT_OFF, NO_MESSAGE, NO_REPLICAS, NO_STREAM, WRONG_SEQUENCE, error_code
 from clasp_relay.cluster.ports import Appended, Bounds, Outcome
 from clasp_relay.errors import cause_text
@@ -128,17 +129,18 @@ class NatsEngine:
         self._when_fatal: Callable[[str], None] = _ignore
         self._subscriptions: dict[str, Callable[[bytes], None]] = {}
         self._unheard: set[str] = set()
-        """Of which subjects nothing is heard now; the thread's."""
-        self._thread: Thread | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._wake: asyncio.Event
+        """Of which subjects nothing is heard now."""
+        self._loop: HostedLoop | None = None
+        self._life: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
         self._client: _Client | None = None
         self._calls: deque[Callable[[], Awaitable[None] | None]] = deque()
         self._waits_for: Awaitable[None] | None = None
-        """What the thread waits for before it makes the next call."""
+        """What is waited for before the next call is made."""
+        self._is_gathering = False
+        """Whether more comes that is to be written with what was put."""
         self._fault: Exception | None = None
         self._has_subscribed = False
-        self._is_woken = False
         self._came: deque[Callable[[], None]] = deque()
         self._has_turn = False
         self._appends: dict[int, tuple[Callable[[Appended], None], float]] = {}
@@ -166,21 +168,21 @@ class NatsEngine:
         """The servers without user and password, for people."""
         return ", ".join(_without_secret(url) for url in self._urls)
 
-    # The event loop's part
+    # What is asked of it
 
     def start(self, when_connected: Callable[[bool], None], when_fatal: Callable[[str], None]) -> None:
         """See ``Engine``."""
         self._when_connected, self._when_fatal = when_connected, when_fatal
-        self._thread = Thread(target=self._run, name="engine", daemon=True)
-        self._thread.start()
+        self._loop = HostedLoop(self._reactor, self._take)
+        self._life = self._loop.create_task(self._live())
 
     def stop(self, done: Callable[[], None]) -> None:
         """See ``Engine``."""
         self._is_stopping = True
-        if self._thread is None or self._has_ended:
+        if self._loop is None or self._has_ended:
             done()
             return
-        # The thread may be ending by itself; whatever ends it tells so.
+        # It may be ending by itself; whatever ends it tells so.
         self._when_ended = done
 
         async def close() -> None:
@@ -222,6 +224,16 @@ class NatsEngine:
                 return None
 
         self._do(publish)
+
+    @contextmanager
+    def in_one_write(self) -> Iterator[None]:
+        """See ``Engine``."""
+        self._is_gathering = True
+        try:
+            yield
+        finally:
+            self._is_gathering = False
+            self._make_calls()
 
     def append(self, payload: bytes, expected: int, done: Callable[[Appended], None]) -> None:
         """See ``Engine``."""
@@ -305,31 +317,27 @@ class NatsEngine:
         self._do_beside(request)
 
     def _do(self, call: Callable[[], Awaitable[None] | None]) -> None:
-        """Has the thread do something, and wait for what that returns, behind all that it was given before."""
-        self._calls.append(call)
-        loop = self._loop
-        if not self._is_woken and loop is not None:
-            self._is_woken = True
-            try:
-                loop.call_soon_threadsafe(self._make_calls)
-            except RuntimeError:
-                """The thread has ended."""
+        """Makes a call, and has what it returns be waited for, behind all that was asked before."""
+        if not self._has_ended:
+            self._calls.append(call)
+            self._make_calls()
 
-    def _do_beside(self, call: Callable[[], Awaitable[None]]) -> None:
-        """Has the thread begin something whose end it does not wait for."""
+    def _do_beside(self, call: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Begins something whose end nothing else waits for."""
 
         def begin() -> None:
-            task = asyncio.ensure_future(call())
+            assert self._loop is not None, "asked before the start"
+            task = self._loop.create_task(call())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
         self._do(begin)
 
     def _take(self) -> None:
-        """Takes what the thread has."""
+        """Tells what there is to be told."""
         self._has_turn = False
-        while self._came:
-            call = self._came.popleft()
+        came, self._came = self._came, deque()
+        for call in came:
             try:
                 call()
             except Exception:
@@ -343,33 +351,37 @@ class NatsEngine:
 
     def _ended(self) -> None:
         self._has_ended = True
+        if self._loop is not None:
+            self._loop.close()
         self._when_ended()
 
-    # The thread's part
+    # In nats-py's loop
 
     def _tell(self, call: Callable[[], None]) -> None:
-        """Has the event loop make a call."""
+        """Has a call be made behind this turn."""
         self._came.append(call)
-        if not self._has_turn:
+        if not self._has_turn and (self._loop is None or not self._loop.is_running()):
             self._has_turn = True
-            self._reactor.callFromThread(self._take)
+            self._reactor.callLater(0, self._take)
 
-    def _run(self) -> None:
+    async def _live(self) -> None:
         try:
-            asyncio.run(self._main())
+            await self._main()
         except asyncio.CancelledError:
             """It was stopped."""
         except _Unusable as error:
             self._tell(partial(self._when_fatal, str(error)))
         except Exception as error:
             events.CLUSTER_FAULT.failure()
-            self._tell(partial(self._when_fatal, f"the engine's thread has ended: {cause_text(error)}"))
+            self._tell(partial(self._when_fatal, f"the engine has ended: {cause_text(error)}"))
         finally:
+            others = asyncio.all_tasks() - {self._life}
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
             self._tell(self._ended)
 
     async def _main(self) -> None:
-        self._wake = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
         self._end_old_appends()
         connecting = asyncio.ensure_future(self._connect())
         connecting.add_done_callback(lambda _: self._wake.set())
@@ -392,12 +404,13 @@ class NatsEngine:
                 await _close(self._client)
 
     def _make_calls(self) -> None:
-        """Makes the calls that the thread was given, up to one that has to be waited for, which ``_main`` does."""
-        self._is_woken = False
+        """Makes the calls that were asked for, up to one that has to be waited for, which ``_main`` does."""
+        if self._loop is None:
+            return
         try:
             while self._calls and self._waits_for is None:
                 self._waits_for = self._calls.popleft()()
-            if self._client is not None:
+            if self._client is not None and not self._is_gathering:
                 self._client.write()
         except Exception as error:
             self._fault = error

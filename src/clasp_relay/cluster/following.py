@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice, takewhile
 from typing import NamedTuple
 
@@ -91,6 +91,14 @@ STANDBY = Disconnect(
 _READS: tuple[type[m.Message], ...] = (m.Get, m.Subscribe, m.Query, m.Replay, m.Ping)
 """What waits for the writes of its session before it; a PING promises that they are done."""
 
+
+_ADDRESSED = (m.Set, m.Publish)
+
+_MESSAGE = int(Asked.MESSAGE)
+_MESSAGES = Kept.MESSAGES
+
+# Skips the argument handling of the generated constructor: there is an entry for each message.
+_new = tuple.__new__
 
 _GIVEN_UP = (Asked.MESSAGE, Asked.CLEAR)
 """What is not asked any more once it has waited for too long."""
@@ -287,11 +295,11 @@ class Following:
     ) -> None:
         asking = self._asking[session.id]
         asking.number += 1
-        entry = Entry(asking.number, session.id, int(kind), qos, text, data, more, mark, message)
+        entry = _new(Entry, (asking.number, session.id, int(kind), qos, text, data, more, mark, message))
         kept = _Kept(entry, self._monotonic_s(), over)
         if kind is Asked.MESSAGE:
             # Whoever floods a cluster without a decider is refused, and not everybody.
-            session.account.take(Kept.MESSAGES, kept.size_bytes, None if message is None else _about(message))
+            session.account.take(_MESSAGES, kept.size_bytes, None if message is None else _about(message))
         asking.kept.append(kept)
         self._waiting[session.id] = asking
         self._waiting_bytes += kept.size_bytes
@@ -446,9 +454,9 @@ class Following:
             asking.kept = deque(each for each in asking.kept if id(each) not in dropped)
             self._turn = [each for each in self._turn if id(each) not in dropped]
             self._waiting[asking.session.id] = self._waiting.pop(asking.session.id)
+            self._let_go(asking, old)
             for each in old:
                 asking.given_up.add(each.entry.number)
-                self._let_go(asking, each)
                 if each.over is not None:
                     each.over(False)
                     continue
@@ -532,7 +540,7 @@ class Following:
         committer, ledger = self._core.committer, self.ledger
         ledger.begin(seq, digest, batch)
         for item in batch.items:
-            if isinstance(item, Group):
+            if type(item) is Group:
                 if not is_recorded:
                     committer.record(item.changes)
                 for change in item.changes:
@@ -574,13 +582,13 @@ class Following:
             self.resend()
 
     def _answered(self, asking: _Asking, item: Answered) -> None:
-        kept, done = asking.kept, []
+        kept, done = asking.kept, list[_Kept]()
         while kept and kept[0].entry.number <= item.number:
             done.append(kept.popleft())
-            self._let_go(asking, done[-1])
-            over = done[-1].over
-            if over is not None:
-                over(True)
+        self._let_go(asking, done)
+        for each in done:
+            if each.over is not None:
+                each.over(True)
         session = asking.session
         if not kept:
             self._waiting.pop(session.id, None)
@@ -648,17 +656,22 @@ class Following:
             self._give_up(each)
         self._flush_later()
 
-    def _let_go(self, asking: _Asking, kept: _Kept) -> None:
+    def _let_go(self, asking: _Asking, kept: Iterable[_Kept]) -> None:
         """Counts no longer what is kept no longer."""
-        self._waiting_bytes -= kept.size_bytes
-        if kept.entry.kind == Asked.MESSAGE:
-            asking.session.account.add(Kept.MESSAGES, -kept.size_bytes)
+        all_bytes = messages_bytes = 0
+        for each in kept:
+            all_bytes += each.size_bytes
+            if each.entry.kind == _MESSAGE:
+                messages_bytes += each.size_bytes
+        self._waiting_bytes -= all_bytes
+        if messages_bytes:
+            asking.session.account.add(_MESSAGES, -messages_bytes)
 
     def _give_up(self, asking: _Asking) -> None:
         """Lets go of all that a session has asked, and tells those who wait for it that it will not be done."""
         kept, asking.kept = asking.kept, deque()
+        self._let_go(asking, kept)
         for each in kept:
-            self._let_go(asking, each)
             if each.over is not None:
                 each.over(False)
 
@@ -677,7 +690,7 @@ def _has_writes(asking: _Asking) -> bool:
 
 def _about(message: m.Message) -> str | None:
     """Returns the address that an ERROR about a message names."""
-    return message.address if isinstance(message, m.Set | m.Publish) else None
+    return message.address if isinstance(message, _ADDRESSED) else None
 
 
 def _any_token(_token: str) -> bool:

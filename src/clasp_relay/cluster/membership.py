@@ -63,8 +63,8 @@ class Journal(Protocol):
     def appended_seq(self) -> int:
         """The last row that was appended."""
 
-    def append_judged(self, entries: Sequence[Row]) -> None:
-        """Records changes of which it is known what history does with them."""
+    def append_judged(self, entries: Sequence[Row], *, is_last: bool = False) -> None:
+        """Records changes of which it is known what history does with them; at once, where they are a turn's last."""
 
     def when_recorded(self, call: Callable[[], None]) -> None:
         """Makes a call once all is recorded that was appended; never where that fails."""

@@ -352,7 +352,7 @@ class Node:
         if self._appending.deciding is None:
             self.membership.publish("decide", encode_packet(packet))
         elif not self._appending.is_handing_over:
-            self._take_packet(packet)
+            self._appending.append_behind(lambda: self._take_packet(packet))
 
     def _take_packet(self, packet: Packet) -> None:
         deciding = self._appending.deciding

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from enum import Enum
 from typing import NamedTuple, Protocol
 
@@ -62,6 +63,9 @@ class Engine(Protocol):
 
     def publish(self, subject: str, payload: bytes) -> None:
         """Sends a message to whoever listens; it may be lost."""
+
+    def in_one_write(self) -> AbstractContextManager[None]:
+        """Returns a context within which what is published and appended waits, to be written together at its end."""
 
     def append(self, payload: bytes, expected: int, done: Callable[[Appended], None]) -> None:
         """Appends to the log, if its last message is number ``expected``."""

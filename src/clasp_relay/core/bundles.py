@@ -1,10 +1,9 @@
-"""Bundles: all members or none. What takes long is done in pieces, and still nobody gets in between.
+"""Bundles: all members or none. Long bundles are done in pieces, isolated from other writes.
 
-A long bundle is *decided* in pieces, against the params as they are, and all that the decisions read is noted. When
-the last member is decided nothing of it may have changed meanwhile; else it is decided anew. What the last attempt
-reads is reserved, so that whoever wants to write there waits until the bundle is decided. Then the bundle is *accepted*
-in one step: its changes are given to the log, and its addresses are reserved. Then it is *carried out* in pieces. One
-bundle at a time has something reserved.
+A long bundle is *decided* in pieces against the current params, and everything that the decisions read is noted. If any
+of it has changed when the last member is decided, the bundle is decided again. The last attempt reserves what it reads:
+writes there wait until the bundle is decided. Then the bundle is *accepted* in one step: its changes are given to the
+log, and its addresses are reserved. Then it is *carried out* in pieces. Only one bundle at a time reserves addresses.
 """
 
 from __future__ import annotations
@@ -26,18 +25,18 @@ from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import Bundle, Message, Publish, Set
 
 DONE_AT_ONCE = 16
-"""How many members are decided or carried out in one piece: half a millisecond, and three times that where permissions
-are asked. A bundle of no more is done in one step."""
+"""Members that are decided or carried out in one piece: half a millisecond of work, three times that with permissions.
+A bundle with no more members than this is done in one step."""
 
 DECIDE_US, CARRY_OUT_US = 25, 30
-"""About what it costs to decide a member, and to carry it out and tell of it."""
+"""Estimated cost in µs to decide a member, and to carry it out and tell its recipients."""
 
 JUDGED_FACTOR = 3
-"""How many times that it costs where permissions have to be asked."""
+"""The factor by which deciding costs more where permissions are asked."""
 
 ATTEMPTS = 2
-"""How often a bundle is decided while others may write. Then what it rests on is reserved, so that it does not wait for
-ever."""
+"""Attempts to decide a bundle while others may write. The next attempt reserves what it reads, so that it cannot fail
+again."""
 
 CHECK_COST, MATCH_COST = 4_000, 100
 """How much of what was read is looked at again in one step, in addresses, some ms of work; and how many of these a
@@ -60,11 +59,11 @@ class Watched:
 
     @property
     def is_too_much(self) -> bool:
-        """Whether looking at all that was read once more would take too long."""
+        """Whether comparing everything that was read once more would take too long."""
         return self._cost > CHECK_COST
 
     def is_current(self) -> bool:
-        """Tells whether everything that was read is surely still as it was found, and was so whenever it was read."""
+        """Tells whether everything that was read is surely unchanged since it was first read."""
         if self._params.changes == self._changes:
             return True
         if self._has_changed or self.is_too_much:
@@ -117,7 +116,7 @@ class Watched:
 
 
 class Reserving(Watched):
-    """The params, for a draft on top; what is read of them is reserved, so it stays as it is."""
+    """The params, for a draft on top; everything that is read of them is reserved, so it cannot change."""
 
     def _note(self, what: tuple[Callable[[Any], object], str | Pattern], _found: object) -> None:
         self._params.reserved.read(what[1])
@@ -133,8 +132,8 @@ class Bundles:
         params: the state.
         decider: decides about members.
         committer: commits them.
-        clock: when is now.
-        is_open: whether no permissions are asked.
+        clock: the current time.
+        is_open: whether the relay is in open mode, without permissions.
     """
 
     def __init__(
@@ -147,17 +146,17 @@ class Bundles:
         factor = 1 if is_open else JUDGED_FACTOR
         self._decide_us, self._carry_out_us = factor * DECIDE_US, factor * CARRY_OUT_US
         self._carried_out: Iterator[int] | None = None
-        """What is left of the bundle that was accepted last."""
+        """The rest of the accepted bundle that is being carried out."""
         self._when_whole: list[Callable[[], None]] = []
-        """What is called as soon as that is done."""
+        """Calls to make as soon as that is done."""
         self._is_alone = False
-        """Whether a bundle is decided whose reads are reserved."""
+        """Whether a bundle is being decided whose reads are reserved."""
 
     def at_once(self, session: Session, bundle: Bundle) -> int | None:
         """Decides a short bundle and commits it, or lets it wait until it is due.
 
         Args:
-            session: whose it is.
+            session: its sender.
             bundle: of at most ``DONE_AT_ONCE`` members, none of which wants to write at a reserved address.
 
         Returns:
@@ -177,12 +176,12 @@ class Bundles:
         """Does the same for a bundle of any length.
 
         Args:
-            session: whose it is.
+            session: its sender.
             bundle: the bundle.
             is_due: whether it was accepted before, for this time.
 
         Yields:
-            what each piece cost, in µs.
+            the estimated cost of each piece, in µs.
 
         Returns:
             the last revision; None where nothing was written.
@@ -204,7 +203,7 @@ class Bundles:
         return _last_revision(accepted)
 
     def _decide_among_others(self, session: Session, bundle: Bundle) -> Generator[int, None, _Decided | None]:
-        """Decides all members while others may write; returns None where what they rest on did not stay as it was."""
+        """Decides all members while others may write; returns None if what the decisions read has changed."""
         for _ in range(ATTEMPTS):
             below = Watched(self._params)
             draft = Draft(below)
@@ -218,7 +217,7 @@ class Bundles:
         return None
 
     def _decide_alone(self, session: Session, bundle: Bundle) -> Generator[int, None, _Decided]:
-        """Decides all members while whoever wants to write where they read waits."""
+        """Decides all members while writes to what they read wait."""
         while self._is_reserved:
             yield WAIT_US
         self._is_alone = True
@@ -241,11 +240,11 @@ class Bundles:
 
     @property
     def _is_reserved(self) -> bool:
-        """Whether another bundle has something reserved, or has begun to."""
+        """Whether another bundle has reserved addresses or begun to."""
         return self._is_alone or self._carried_out is not None
 
     def when_whole(self, call: Callable[[], None]) -> None:
-        """Makes a call, which takes a picture of the state, as soon as no bundle is carried out: maybe now.
+        """Makes a call that captures the state as soon as no bundle is being carried out; immediately if none is.
 
         Args:
             call: raises nothing.
@@ -256,7 +255,7 @@ class Bundles:
             self._when_whole.append(call)
 
     def finish(self) -> None:
-        """Carries out the rest of what was accepted in one step, for when nobody waits for the relay any more."""
+        """Carries out the rest of the accepted bundle in one step, for the stop of the relay."""
         for _ in self._carried_out or ():
             """Each is a piece."""
 
@@ -271,7 +270,7 @@ class Bundles:
         raise RequestError(ErrorCode.MESSAGE, f"a bundle may hold SET and PUBLISH, not {name}")
 
     def _waits(self, session: Session, bundle: Bundle) -> bool:
-        """Lets a bundle wait whose time is to come; tells whether it does."""
+        """Schedules a bundle whose time is in the future; returns whether it did."""
         due_us = bundle.timestamp_us
         if due_us is None or due_us <= self._clock.now_us():
             return False

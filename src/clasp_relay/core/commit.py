@@ -1,8 +1,8 @@
-"""The one way of everything that alters what the relay keeps: apply, tell, record, and release what waits.
+"""Commits changes: applies each one, tells its recipients, records it in the log, and then releases the answers.
 
-A change is applied and put into every queue in the same step, so no session is told of something older behind
-something newer. Then it is given to the log; the answers that promise it (ACK, and the ERRORs and PONGs behind it)
-leave when the log has recorded it. With the log that records at once nothing waits.
+Everything that alters what the relay keeps passes here. A change is applied and put into every queue in the same step,
+so no session gets an older value after a newer one. Then it is given to the log. An ACK, and the ERRORs and PONGs
+behind it, are sent once the log has recorded the change. With a log that records at once no answer waits.
 """
 
 from __future__ import annotations
@@ -30,32 +30,32 @@ _GESTURE = Signal.GESTURE
 _LIVE = SessionState.LIVE
 
 ENDED_AT_ONCE = 16
-"""How many params or locks end in one piece of work. A hundred thousand can end at the same time."""
+"""Params or locks that end in one piece of work. A hundred thousand can end at the same time."""
 
 MAX_HELD_ANSWERS = 10_000
-"""How many answers may wait behind a REPLAY that its client does not read."""
+"""Answers that may wait behind a REPLAY that its client does not read."""
 
 NULL_US, END_US, LOOK_US = 40, 5, 100
-"""About what it costs to end a param, telling of it included, to end a lock or a waiting bundle, and to look for params
-whose time is over."""
+"""Estimated cost in µs: to end a param and tell its recipients, to end a lock or a scheduled bundle, to look for
+expired params."""
 
 
 class Committer:
-    """Commits what was decided.
+    """Commits what was decided; see the module.
 
     Args:
-        params: where values are kept.
-        schedule: the bundles that wait.
+        params: the table of values.
+        schedule: the scheduled bundles.
         decider: makes the nulls of what expires or is evicted.
-        recipients: who is told.
-        catch_ups: what somebody sees newly after a change.
-        visibility: what the permissions say about an address.
-        permissions: what is remembered of them ends with a change.
+        recipients: tells the sessions that get a change.
+        catch_ups: tells sessions what a change newly lets them see.
+        visibility: who sees which address.
+        permissions: their remembered answers end when a change alters what those rest on.
         keeping: what is kept as history; None for nothing.
-        sessions: who is there.
+        sessions: the live sessions.
         log: where changes are recorded.
-        clock: when is now.
-        work: does in pieces what takes long.
+        clock: the current time.
+        work: runs long work in pieces.
     """
 
     def __init__(
@@ -90,28 +90,29 @@ class Committer:
         self._is_immediate = log.is_immediate
         log.watch(self._recorded)
         self._held: dict[int, list[tuple[Session, Frame | None]]] = {}
-        """Answers that wait, by the batch that they wait for, in order; None where a session's own queue goes on."""
+        """Waiting answers in order, by the batch that they wait for; None stands for a session whose own queue then
+        goes on."""
         self._recorded_batch = self._released_batch = 0
         """The last batch that is recorded, and the last one whose answers have all been sent."""
         self._clock = clock
         self.is_following = False
-        """Whether another relay decides: life times and locks end when that one says so (``follow``)."""
+        """Whether another relay decides: then life times and locks end when its log says so (``follow``)."""
         self.carries_signals = False
-        """Whether signals are recorded in the place of being told: the log brings them to whoever tells them."""
+        """Whether signals are recorded instead of sent: the relays that follow the log send them."""
         self.followed: Change | None = None
-        """The change that is told now and that another relay has committed; None while none is."""
+        """The change by another relay whose recipients are being told; None at any other time."""
         self.followed_with = b""
-        """What the door of its sender said about it (``Session.sent_with``)."""
+        """What its sender's door sent with that change (``Session.sent_with``)."""
         self.when_read: Callable[[str], None] = self._renew
-        """Is called with an address whose param a GET has shown."""
+        """Called with the address of a param that a GET has answered with."""
         self.when_accounts: Callable[[Change], None] = _ignore
-        """Is called with a change of accounts, in its place among those that ``follow`` applies."""
+        """Called with a change of accounts, in order with the changes that ``follow`` applies."""
         self.too_slow: Callable[[Session], None] = _ignore
         """Ends a session for which too many answers wait behind a REPLAY; set by the relay."""
         self.gestures = Gestures(clock, self._tell_signal)
-        """What coalesces gesture moves."""
+        """Coalesces gesture moves."""
 
-    # What is committed
+    # Changes
 
     def write(self, session: Session, change: Change) -> None:
         """Commits one write of a session.
@@ -143,16 +144,16 @@ class Committer:
         *,
         is_due: bool = False,
     ) -> Sequence[Change | Publish]:
-        """Records the members of a bundle together; they are to be carried out before anything else at their addresses.
+        """Records the members of a bundle together. They must be carried out before anything else at their addresses.
 
         Args:
             session: the writer.
             changes: writes, and signals that were accepted.
             outcomes: the last write at each address.
-            is_due: whether it was accepted before, so that it is recorded although the log takes nothing new.
+            is_due: whether it was accepted earlier; then it is recorded even while the log refuses new changes.
 
         Returns:
-            what is to be carried out: the ends of the params that have to make room, and ``changes``.
+            what is to be carried out: the nulls of evicted params, then ``changes``.
 
         Raises:
             RequestError: OVERLOADED when there is no room; nothing has changed.
@@ -167,7 +168,7 @@ class Committer:
         return self._accept_signals(session, [*evicted, *changes])
 
     def _accept_signals(self, session: Session, changes: Sequence[Change | Publish]) -> Sequence[Change | Publish]:
-        """Records changes and the signals among them that are to be, and returns all with the times of this moment."""
+        """Records changes, and those signals that are kept or carried; returns all of them with the current time."""
         keeping = self._keeping
         recorded: list[Change] = []
         accepted: list[Change | Publish] = []
@@ -197,7 +198,7 @@ class Committer:
         return accepted
 
     def carry_out(self, session: Session, changes: Iterable[Change | Publish]) -> None:
-        """Applies what was recorded, and tells everybody."""
+        """Applies recorded changes and tells their recipients."""
         for change in changes:
             if self._keeping is not None:
                 self._keeping.tells(change)
@@ -225,12 +226,12 @@ class Committer:
         self._pass_on(session, message)
 
     def renew(self, address: str) -> None:
-        """Is told that a GET has shown a param, which may renew its life time."""
+        """Handles that a GET answered with a param, which may renew its life time."""
         self.when_read(address)
 
     def _renew(self, address: str) -> None:
         """Commits that a GET renewed a life time, if it does."""
-        # What a bundle is about to write there is recorded already, with a life time of its own.
+        # A bundle's write at this address is recorded already, with its own life time.
         is_replaced = address in self._params.reserved.writes
         change = None if is_replaced else self._params.renewal(address, self._clock.now_us())
         if change is not None:
@@ -250,15 +251,15 @@ class Committer:
         self._record((change,), session)
 
     def due(self, number: int) -> None:
-        """Commits that a scheduled bundle's time has come: it waits no longer."""
+        """Commits that a scheduled bundle is due."""
         change = Change(no_param("", "", "", self._clock.now_us()), ChangeKind.DUE, number=number)
         self._schedule.apply(change, None)
         self._record((change,), None)
 
     def restore(self, change: Change) -> None:
-        """Applies a recorded change of the relay's life before: nobody is told, and nothing is recorded.
+        """Applies a change that was recorded before this start, without telling or recording it.
 
-        Locks are not restored: they ended with their sessions.
+        Locks are not restored: their sessions have ended.
         """
         kind = change.kind
         if kind is ChangeKind.WRITE:
@@ -270,7 +271,7 @@ class Committer:
             self._schedule.restore(change)
 
     def record(self, changes: Sequence[Change]) -> None:
-        """Records what another relay has committed together, before ``follow`` applies it."""
+        """Records a batch that another relay has committed, before ``follow`` applies it."""
         if self._keeping is None:
             self._record(changes, None)
             return
@@ -278,14 +279,14 @@ class Committer:
             self._record(changes, None)
 
     def follow(self, change: Change) -> None:
-        """Applies what another relay has committed, and tells everybody here."""
+        """Applies changes that another relay has committed, and tells their recipients here."""
         kind, message = change.kind, change.message
         if self._keeping is not None:
             self._keeping.follows(change)
         if kind is ChangeKind.WRITE:
             self._write(change)
         elif isinstance(message, Publish):
-            # A gesture that is kept comes once more, as the signal that its moves became.
+            # A kept gesture comes a second time, as the signal that its moves were coalesced into.
             if kind is ChangeKind.SIGNAL or message.signal is not _GESTURE:
                 self._tell_signal(self._sessions.get(change.param.writer), message)
         elif kind is ChangeKind.LOCK_RELEASE:
@@ -296,11 +297,11 @@ class Committer:
             self.restore(change)
 
     def resume(self, change: Change, session: Session) -> None:
-        """Lets a bundle of the relay's life before wait again; it was recorded then."""
+        """Schedules again a bundle that was recorded before this start."""
         self._schedule.apply(change, session)
 
     def expire_before(self, end_us: int) -> None:
-        """Ends all params whose time was over at a Unix time in µs, before the relay has any session."""
+        """Ends all params that had expired at a Unix time in µs; called before any session connects."""
         while (addresses := self._params.expired(end_us, ENDED_AT_ONCE)) or self._params.is_behind:
             for address in addresses:
                 null = self._decider.null(address)
@@ -308,7 +309,7 @@ class Committer:
                 self._record((null,), None)
 
     def drop_bundles(self, subject: str, token: bytes) -> None:
-        """Commits that the bundles of a token which is valid no longer wait no longer."""
+        """Commits that the scheduled bundles of a token that has ended are dropped."""
         numbers = self._schedule.of_token(subject, token)
         if numbers:
             self._work.add((subject, token), self._drop_bundles(numbers))
@@ -320,7 +321,7 @@ class Committer:
             yield END_US
 
     def expire(self) -> None:
-        """Ends the locks and the params whose time is over, in pieces."""
+        """Ends expired locks and params, in pieces."""
         if not self._is_expiring and not self.is_following:
             self._is_expiring = True
             self._work.add(self, self._expire())
@@ -335,31 +336,31 @@ class Committer:
                 is_behind = self._params.is_behind
                 cost_us = self.end_params(addresses)
                 yield LOOK_US + cost_us
-                # Where none was ended they are reserved, all of them: they end in a later sweep.
+                # None was ended, so all of them are reserved; a later sweep ends them.
                 if not cost_us and not is_behind:
                     break
         finally:
             self._is_expiring = False
 
     def until_free(self, addresses: Sequence[str]) -> Pieces:
-        """Waits while a bundle that is being decided rests on what is at some addresses."""
+        """Waits while the decision of a bundle depends on some addresses."""
         while self._params.reserved.any_is_read(addresses):
             yield WAIT_US
 
     def end_params(self, addresses: Sequence[str]) -> int:
-        """Ends params whose time is over, as the relay's own nulls; not those at reserved addresses.
+        """Ends expired params by nulls of the relay's own, except those at reserved addresses.
 
         Args:
-            addresses: where something is set; ``ENDED_AT_ONCE`` at most. Whoever does not ask for the same ones again
-                waits for ``until_free`` first.
+            addresses: at most ``ENDED_AT_ONCE`` addresses at which something is set. A caller that will not pass them
+                again waits for ``until_free`` first.
 
         Returns:
-            about what it cost, in µs; 0 where nothing was ended.
+            the estimated cost in µs; 0 where nothing was ended.
         """
         reserved = self._params.reserved
         changes = []
         for address in addresses:
-            # What a bundle is about to write there has its revision already, and a time of its own.
+            # A bundle's write at this address has its revision already, and its own expiry.
             if address not in reserved:
                 changes.append(self._decider.null(address))
                 self._write(changes[-1])
@@ -367,14 +368,14 @@ class Committer:
         return NULL_US * len(changes)
 
     def clear(self, addresses: Sequence[str]) -> Pieces:
-        """Ends what is set at some addresses, in pieces, as the relay's own nulls."""
+        """Ends the params at some addresses by nulls of the relay's own, in pieces."""
         for start in range(0, len(addresses), ENDED_AT_ONCE):
             next_ones = addresses[start : start + ENDED_AT_ONCE]
             yield from self.until_free(next_ones)
             yield 1 + self.end_params([each for each in next_ones if self._params.get(each) is not None])
 
     def end_session(self, session: Session) -> Pieces:
-        """Commits what ends with a session, in pieces: its locks. Forgets what is remembered for its subject."""
+        """Commits, in pieces, that a session's locks are released; forgets its subject's remembered answers."""
         params, subject = self._params, session.identity.subject
         about = no_param("", session.id, subject, self._clock.now_us())
         while not self.is_following and (addresses := params.locks.of(session.id, ENDED_AT_ONCE)):
@@ -391,7 +392,7 @@ class Committer:
     # Answers
 
     def answer(self, session: Session, frame: Frame) -> None:
-        """Sends an answer behind the answers before it, once the session's changes before it are recorded."""
+        """Sends an answer, in order, once the session's earlier changes are recorded."""
         answers = session.answers
         if answers is None:
             batch = session.awaits
@@ -409,11 +410,12 @@ class Committer:
             self.too_slow(session)
 
     def hold(self, session: Session, begin: Callable[[], None]) -> LongAnswer:
-        """Keeps a place among a session's answers for one that takes long; those behind it wait.
+        """Reserves the place of a long answer among a session's answers; later ones wait for it.
 
         Args:
             session: whose it is.
-            begin: called when it comes to the front; ``release`` goes on behind it once it is marked as done.
+            begin: called when all answers before it are sent; once it is marked as done, ``release`` sends the later
+                ones.
         """
         place = LongAnswer(begin)
         if session.answers is None:
@@ -424,7 +426,7 @@ class Committer:
         return place
 
     def _mark(self, session: Session, answers: deque[Frame | LongAnswer | int]) -> None:
-        """Has what comes next in a session's queue wait for its last change."""
+        """Has the next answers in a session's queue wait until its last change is recorded."""
         batch = session.awaits
         if batch > self._released_batch and batch > session.marked:
             session.marked = batch
@@ -432,7 +434,7 @@ class Committer:
             self._held.setdefault(batch, []).append((session, None))
 
     def release(self, session: Session) -> None:
-        """Sends the answers of a session's queue that wait for nothing any more."""
+        """Sends those answers at the front of a session's queue that wait for nothing."""
         answers = session.answers
         if answers is None:  # the session was ended meanwhile
             return
@@ -446,7 +448,7 @@ class Committer:
                     begin, first.begin = first.begin, None
                     if begin is None:
                         return
-                    begin()  # which may release all that is here
+                    begin()  # which may empty this queue
                     continue
             else:
                 session.outbox.send(first)
@@ -455,12 +457,12 @@ class Committer:
             session.answers = None
 
     def forget_answers(self, session: Session) -> None:
-        """Drops the answers that wait, since their session ends."""
+        """Drops the waiting answers of a session that ends."""
         session.answers = None
         session.awaits = 0
 
     def _recorded(self, batch: int) -> None:
-        """Sends the answers that waited for a batch of the log."""
+        """Sends the answers that waited for a batch, now that it is recorded."""
         self._recorded_batch = batch
         held = self._held.get(batch)
         if held is not None:
@@ -479,10 +481,10 @@ class Committer:
         if session is not None and batch:
             session.awaits = batch
 
-    # Apply and tell
+    # Applying and telling
 
     def _write(self, change: Change) -> None:
-        """Applies a write and tells everybody, in one step."""
+        """Applies a write and tells its recipients, in one step."""
         if self._is_open:
             self._params.apply(change)
             self._recipients.tell_change(change, None)
@@ -500,7 +502,7 @@ class Committer:
             self._memory.changed(address, True, existed)
             self._recipients.tell_change(change, place.live)
         else:
-            # A null is told to those who saw what it ends.
+            # A null is sent to the sessions that saw the value which it deletes.
             self._recipients.tell_change(change, place.live)
             self._params.apply(change)
             self._memory.changed(address, False, existed)
@@ -514,7 +516,7 @@ class Committer:
             self._tell_signal(session, message)
 
     def _tell_signal(self, session: Session | None, message: Publish) -> None:
-        """Sends a signal to those who get it; its sender never does."""
+        """Sends a signal to its recipients, never to its sender."""
         if self.carries_signals and session is not None:
             self._record((self._carried(session, message),), session)
             self._tell_own(message)
@@ -529,7 +531,7 @@ class Committer:
             self._recipients.tell_signal(message, exclude=exclude)
 
     def _tell_own(self, message: Publish) -> None:
-        """Sends a signal that the log carries to those who listen here all the same: the rules of the decider."""
+        """Sends a signal that the log carries to the subscribers in this core: the rules at the decider."""
         if not message.address.startswith(P2P_SIGNAL):
             self._recipients.tell_signal(message, exclude=None)
 
@@ -544,7 +546,7 @@ def _lock_release(about: Param, address: str, holder: str) -> Change:
 
 
 def _ignore(_what: object) -> None:
-    """Nothing comes of it."""
+    """Does nothing."""
 
 
 def _signal_of(change: Change) -> Publish:

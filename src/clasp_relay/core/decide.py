@@ -1,7 +1,7 @@
-"""What becomes of a message: a function of the state, the rights and the message, which changes nothing.
+"""Decides SETs and PUBLISHes: a function of the state, the rights and the message, which changes nothing.
 
-A SET is decided against the params, or inside a bundle against a draft of them (``core.state.draft``). What is
-decided is a ``Change``, to be committed, or a refusal (``docs/protocol.md``, Params, Bundles, Signals).
+A SET is decided against the params, or inside a bundle against a draft of them (``core.state.draft``). The decision is
+a ``Change``, to be committed, or a refusal (``docs/protocol.md``, Params, Bundles, Signals).
 """
 
 from __future__ import annotations
@@ -25,18 +25,20 @@ _OWN_ADDRESSES = "/clasp/"
 """Addresses below this mean something to the relay itself. Checked for each signal before the two longer prefixes."""
 
 P2P_SIGNAL = "/clasp/p2p/signal/"
-"""What is published below goes to the session whose id follows, and to no other."""
+"""A signal below this address goes only to the session whose id is the next segment."""
 
 REPLAY_ADDRESSES = "/clasp/replay/"
-"""What is below only the relay sends, so that nobody forges the end of a REPLAY."""
+"""Only the relay publishes below this address, so that no client can forge the end of a REPLAY."""
 
 ONLY_THE_RELAY = "only the relay sends what is below /clasp/replay"
 
 SOMETHING: Value = b"\x0a\x00\x00"
-"""An empty array: what samples are to a policy. Nothing would pass where only a null may be published."""
+"""An empty array: the value by which a policy judges samples. With null, samples would pass where only null is
+allowed."""
 
 SURELY_FITS_BYTES = ROOM_BYTES - 256
-"""A param fits whose address, at four bytes a character, and value take no more than this."""
+"""A param fits into a SNAPSHOT if four bytes per character of its address, and its value, are at most this many
+bytes."""
 
 # Skips the argument handling of the generated constructors: one of each is made for every SET.
 _new = tuple.__new__
@@ -48,11 +50,11 @@ class Decider:
 
     Args:
         params: the state.
-        permissions: who may do what.
-        visibility: what the permissions say about an address.
-        sessions: who is there, for signals to one session.
+        permissions: what sessions may do.
+        visibility: who sees which address.
+        sessions: the live sessions, for signals to one of them.
         keeping: what is kept as history; None for nothing.
-        clock: when is now.
+        clock: the current time.
     """
 
     def __init__(
@@ -79,7 +81,7 @@ class Decider:
         Args:
             session: the writer.
             message: the SET.
-            state: what it is decided against.
+            state: the params, or a draft of them.
 
         Returns:
             The write, not yet applied.
@@ -89,7 +91,7 @@ class Decider:
         """
         address, value, expected, lock, unlock, sent_ttl = message
         before = state.get(address)
-        # Where something is set the address was checked when it was set.
+        # The address of a param was checked when the param was set.
         if before is None:
             check_address(address)
             if address.startswith(REPLAY_ADDRESSES):
@@ -129,7 +131,7 @@ class Decider:
                 when the revision is not the current one.
         """
         holder = state.holder(address)
-        # The locks of a session that has just ended are released in pieces.
+        # The locks of an ended session are released in pieces; until then they lock nobody out.
         if holder is not None and holder != session.id and holder in self._sessions:
             value = NULL if before is None else before.value
             if not self._permissions.owns(session.identity, address, value):
@@ -142,10 +144,10 @@ class Decider:
         return 1 + (state.last_revision(address) if before is None else before.revision)
 
     def publish(self, session: Session, message: Publish, state: Params | Draft) -> Publish:
-        """Decides a PUBLISH: address, permissions, the one session that it may be for, size.
+        """Decides a PUBLISH: address, permissions, size, and whether it is for one session only.
 
         Returns:
-            the message as it is to be sent on: with another value where the permissions say so.
+            the message to send on, with its value changed where the permissions say so.
 
         Raises:
             RequestError: it is refused.
@@ -169,7 +171,7 @@ class Decider:
         return message
 
     def null(self, address: str) -> Change:
-        """Returns the null by which the relay itself ends a param that expired or has to go."""
+        """Returns the null by which the relay ends a param that expired or is evicted."""
         before = self._params.get(address)
         assert before is not None, "ended a param that is not set"
         stamp = self._permissions.stamp_of(address, before.value)
@@ -177,12 +179,12 @@ class Decider:
         return Change(self._params.null_of(address, now_us), stamp=stamp)
 
     def _time_us(self, keeping: Keeping, address: str) -> int:
-        """Returns the time of a write; no two that history keeps have the same."""
+        """Returns the time of a write in Unix µs; no two writes that history keeps have the same time."""
         return keeping.next_us() if keeping.may_keep(address, Signal.PARAM) else self._clock.now_us()
 
 
 def check_param_fits(param: Param) -> None:
-    """Refuses a param that no SNAPSHOT could carry, so that it is not lost later.
+    """Refuses a param that does not fit into a SNAPSHOT: nobody could read it later.
 
     Raises:
         RequestError: VALUE.
@@ -194,7 +196,7 @@ def check_param_fits(param: Param) -> None:
 
 
 def check_publish_fits(message: Publish) -> None:
-    """Refuses a PUBLISH that fits its MessagePack frame and would not fit the binary one.
+    """Refuses a PUBLISH that fitted its MessagePack frame but does not fit the binary one.
 
     Raises:
         RequestError: VALUE.
@@ -202,7 +204,7 @@ def check_publish_fits(message: Publish) -> None:
     about = 4 * len(message.address) + len(message.value or b"") + len(message.samples or b"") + 64
     if about > MAX_PAYLOAD_BYTES:
         try:
-            # With the time that history gives it, where it keeps it.
+            # A kept signal also carries the time that history gives it.
             encode_to_frame(message._replace(timestamp_us=message.timestamp_us or 0))
         except ValueError:
             text = f"the message takes more than the {MAX_PAYLOAD_BYTES} bytes of a frame"
@@ -210,7 +212,7 @@ def check_publish_fits(message: Publish) -> None:
 
 
 def check_signal_fits(definition: SignalDefinition) -> None:
-    """Refuses a signal that no RESULT could carry.
+    """Refuses a signal definition that does not fit into a RESULT.
 
     Raises:
         RequestError: VALUE.

@@ -1,7 +1,7 @@
-"""Turns by client address: who has many connections does not have more of the event loop for that.
+"""Fair scheduling by client address: many connections do not get more of the event loop than one.
 
-A *lane* is what connections share that have one place in a turn together: their client's address (of IPv6 its /64, see
-``access.addresses.address_group``), or that of a proxy until it has said whose a connection is.
+A *lane* is a queue for all connections of one client address (of IPv6 its /64, see ``access.addresses.address_group``),
+or of a proxy until it has told the client's address. Lanes are served round robin.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ T = TypeVar("T")
 
 
 class Lanes(Generic[T]):
-    """A queue of which one of each lane comes out in turn, and those of one lane in the order in which they came."""
+    """A queue served round robin over its lanes; within a lane, first in first out."""
 
     __slots__ = ("_lane_of", "_lanes")
 
     def __init__(self) -> None:
         self._lanes: OrderedDict[object, OrderedDict[T, None]] = OrderedDict()
-        """The lane whose turn it is comes first; none is empty."""
+        """The lanes, the next one to be served first; none is empty."""
         self._lane_of: dict[T, object] = {}
 
     def __len__(self) -> int:
@@ -30,7 +30,7 @@ class Lanes(Generic[T]):
         return item in self._lane_of
 
     def add(self, item: T, lane: object) -> None:
-        """Adds something behind all of its lane; what is there already keeps its place."""
+        """Adds an item at the end of its lane; an item that is queued already keeps its place."""
         if item in self._lane_of:
             return
         self._lane_of[item] = lane
@@ -40,10 +40,10 @@ class Lanes(Generic[T]):
         items[item] = None
 
     def pop(self) -> T:
-        """Takes out the first of the lane whose turn it is.
+        """Removes and returns the first item of the next lane.
 
         Raises:
-            KeyError: there is nothing.
+            KeyError: the queue is empty.
         """
         lane, items = self._lanes.popitem(last=False)
         item, _ = items.popitem(last=False)
@@ -53,7 +53,7 @@ class Lanes(Generic[T]):
         return item
 
     def discard(self, item: T) -> None:
-        """Takes something out; harmless where it is not there."""
+        """Removes an item; does nothing if it is not queued."""
         if item in self._lane_of:
             lane = self._lane_of.pop(item)
             items = self._lanes[lane]
@@ -63,11 +63,11 @@ class Lanes(Generic[T]):
 
 
 def in_turn(items: Iterable[Any], lane_of: Callable[[Any], object]) -> list[Any]:
-    """Returns the first of each lane, then the second of each, and so on; of one lane in the order that they had.
+    """Returns the first item of each lane, then the second of each, and so on; within a lane in the given order.
 
-    Whoever takes some from the front and puts the rest, in this order, before what comes next, serves the lanes in
-    turn, however little is taken each time. It takes about half a microsecond for each, so it is not called where a
-    turn has time for all.
+    A caller that takes some items from the front, and puts the rest in this order before later ones, serves the lanes
+    round robin, however few it takes each time. It costs about half a microsecond for each item, so it is not called
+    where a turn has time for all.
 
     Args:
         items: what is to be ordered.

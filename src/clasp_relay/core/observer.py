@@ -1,7 +1,7 @@
-"""What the relay tells those who watch it, and the numbers that it keeps of itself.
+"""The interface by which the relay reports what happens, and the relay's counters.
 
-Both are made for a hot path: a number costs one addition per message or per fan-out, never one per
-subscriber, and what is told of every message costs one look at an attribute while nobody wants it.
+Both are made for the hot path: a counter costs one addition per message or per fan-out, never one per subscriber, and a
+report of every message costs one read of an attribute while no observer wants it.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
 
 
 class Observer(Protocol):
-    """Is told what happens. None of its methods may raise."""
+    """Gets reports of what happens. None of its methods may raise."""
 
     @property
     def watches(self) -> bool:
-        """Whether it wants to be told of every operation; asked for each message."""
+        """Whether it wants a report of every operation; read for each message."""
 
     @property
     def traces(self) -> bool:
-        """Whether it wants to be told of every frame; asked for each frame."""
+        """Whether it wants a report of every frame; read for each frame."""
 
     def began(self, session: Session) -> None:
         """A session's HELLO was accepted."""
 
     def ended(self, session: Session, cause: str) -> None:
-        """A session has ended, be it before its HELLO (its ``hello_us`` is 0 then); told once.
+        """A session has ended, also one without a HELLO (its ``hello_us`` is 0 then); reported once.
 
         Args:
             session: which.
-            cause: why, for people; may hold words that the client chose.
+            cause: the cause, as text for people; may contain text that the client chose.
         """
 
     def refused(self, session: Session, refusal: RequestError) -> None:
@@ -51,7 +51,7 @@ class Observer(Protocol):
 
 
 class Unwatched:
-    """An observer that wants to know nothing."""
+    """An observer that ignores all reports."""
 
     watches = False
     traces = False
@@ -76,7 +76,7 @@ class Unwatched:
 
 
 class Counts:
-    """What the relay has done since its start, all sessions together."""
+    """The relay's counters since its start, for all sessions together."""
 
     __slots__ = ("began", "errors", "limited", "received", "sent", "undecodable")
 
@@ -90,6 +90,6 @@ class Counts:
         self.errors: dict[ErrorCode, int] = dict.fromkeys(ErrorCode, 0)
         """ERRORs that were sent, by their code."""
         self.undecodable: dict[ErrorCode, int] = {ErrorCode.FRAME: 0, ErrorCode.MESSAGE: 0}
-        """What could not be decoded, by the ERROR that it led to."""
+        """Undecodable input, by the ERROR code that was sent."""
         self.limited = 0
         """Messages that were dropped, since their session sends too many."""

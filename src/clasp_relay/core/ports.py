@@ -1,4 +1,4 @@
-"""What the core is given from outside: a clock, a log, codecs, and the ways out to its sessions.
+"""The interfaces that the core is given: a clock, a log, codecs, and the outboxes of its sessions.
 
 ``net`` implements these over sockets and ``storage`` over files; the tests implement them in memory.
 """
@@ -15,13 +15,13 @@ from clasp_relay.wire.messages import Message, Publish, SignalDefinition, Snapsh
 
 
 class Kind(IntEnum):
-    """What may happen to a frame that waits for a slow session (``docs/protocol.md``, Slow consumers)."""
+    """Whether a frame that waits for a slow session may be dropped (``docs/protocol.md``, Slow consumers)."""
 
     KEEP = 0
     """Never dropped: events, ACKs, ERRORs, answers."""
 
     PARAM = 1
-    """A newer one for the same address takes its place."""
+    """Replaced by a newer one for the same address."""
 
     DROP = 2
     """Streams and gesture moves: dropped, oldest first."""
@@ -31,30 +31,30 @@ class Frame(NamedTuple):
     """One message in the bytes of one codec, built once and shared by all sessions that get it."""
 
     wire: bytes
-    """What goes to the transport, its framing included."""
+    """The bytes for the transport, with its framing."""
     kind: Kind = Kind.KEEP
     address: str = ""
 
 
 NOT_YET = b""
-"""What a snapshot yields in the place of a frame, so that others have their turn; see ``Outbox.send_snapshot``."""
+"""What a snapshot yields instead of a frame, to pause until a later turn; see ``Outbox.send_snapshot``."""
 
 
 class Timer(Protocol):
     """A call that is due later."""
 
     def cancel(self) -> None:
-        """Forgets the call; it must not have happened or been cancelled yet."""
+        """Cancels the call; it must not have happened or been cancelled yet."""
 
 
 class Clock(Protocol):
-    """Time, as the core knows it."""
+    """The current time, and timers."""
 
     def now_us(self) -> int:
         """Returns the Unix time in µs; it never goes back."""
 
     def call_later(self, delay_s: float, call: Callable[[], None]) -> Timer:
-        """Makes ``call`` in ``delay_s`` seconds."""
+        """Calls ``call`` in ``delay_s`` seconds."""
 
 
 class Codec(Protocol):
@@ -74,7 +74,7 @@ class Codec(Protocol):
         """
 
     def cost(self, data: bytes, /) -> int:
-        """Estimates what a message costs before it is decoded, in usual messages; at least 1, and never raises."""
+        """Estimates the cost of an undecoded message; at least 1, the cost of a usual message. Never raises."""
 
     def set(self, address: str, value: Value, revision: int, lock: bool, unlock: bool, ttl: int | None, /) -> bytes:
         """Encodes a change for subscribers, from the fields of ``messages.Set``."""
@@ -96,46 +96,46 @@ class Codec(Protocol):
         """Encodes any other answer."""
 
     def snapshot(self, params: Iterable[SnapshotParam], /) -> Iterator[bytes]:
-        """Yields the messages that carry some params; one without any when there are none."""
+        """Yields the messages that carry some params; an empty one if there are none."""
 
     def result(self, definitions: Iterable[SignalDefinition], /) -> Iterator[bytes]:
-        """Yields the messages that carry some announced signals; one without any when there are none."""
+        """Yields the messages that carry some announced signals; an empty one if there are none."""
 
 
 class Outbox(Protocol):
     """One session's way out. Never waits, never raises; does nothing once the session is gone."""
 
     def send(self, frame: Frame) -> None:
-        """Puts a frame behind everything that was sent to this session before."""
+        """Queues a frame after everything that was sent to this session before."""
 
     def send_snapshot(self, key: object, frames: Iterator[bytes]) -> None:
-        """Puts frames behind everything before, to be encoded as the socket drains.
+        """Queues frames after everything sent before; they are encoded as the socket drains.
 
-        They do not count against the bound of what may wait.
+        They do not count against the bound of the queue.
 
         Args:
-            key: what they answer; a waiting snapshot with an equal key is given up for the new one.
-            frames: yields encoded messages (as ``Frame.wire``), or ``NOT_YET`` where it has worked for as long as
-                some thousand params take and there is no message yet. If it has a ``close``, as generators do, that is
-                called once when the rest is not wanted any more.
+            key: names what they answer; a waiting snapshot with an equal key is dropped for the new one.
+            frames: yields encoded messages (as ``Frame.wire``), or ``NOT_YET`` after about the work of a thousand
+                params without a message. If it has a ``close``, as generators do, that is called once when the rest is
+                dropped.
         """
 
     def close(self, close_code: CloseCode, reason: str) -> None:
-        """Closes the connection once all that was sent before is on its way."""
+        """Closes the connection once all that was sent before was handed to the socket."""
 
     def discard(self) -> None:
-        """Drops all that was sent and is not on its way yet; what is sent afterwards follows as usual."""
+        """Drops all that was sent but not handed to the socket yet; what is sent afterwards is sent as usual."""
 
 
 class Audience:
-    """Sessions of one codec that get everything at one address, made once and kept until that changes.
+    """The sessions of one codec that get every message at an address, kept until the subscriptions change.
 
-    Messages for the *same object* can share one write; so keep the object, and make no second one of the same
+    Messages for the *same object* can share one write: so keep the object, and never make a second one for the same
     sessions (``core.fanout.recipients``).
 
     Args:
-        codec: what they speak.
-        outboxes: each session's way out, once.
+        codec: their codec.
+        outboxes: the outbox of each session, once.
     """
 
     __slots__ = ("__weakref__", "codec", "members", "outboxes")
@@ -147,15 +147,15 @@ class Audience:
 
 
 class FanOut(Protocol):
-    """The way out to many sessions."""
+    """Sends frames to many sessions."""
 
     def fan_out(self, audience: Audience, frame: Frame, exclude: Outbox | None = None) -> None:
-        """Sends one frame to all of an audience, in order with every ``Outbox.send``.
+        """Sends one frame to an audience, in order with every ``Outbox.send``.
 
         Args:
-            audience: who gets it.
-            frame: what they get.
-            exclude: one who does not (the sender of a PUBLISH).
+            audience: the recipients.
+            frame: the message.
+            exclude: an outbox that does not get it (of the sender of a PUBLISH).
         """
 
 
@@ -164,24 +164,24 @@ class Log(Protocol):
 
     @property
     def is_immediate(self) -> bool:
-        """Whether every change counts as recorded at once, so that nothing has to wait; always the same."""
+        """Whether every change counts as recorded at once, so that no answer has to wait; constant."""
 
     def append(self, changes: Sequence[Change]) -> int:
-        """Records changes, all or none, and with them all that is appended in the same event of the loop.
+        """Records changes, all or none, together with all that is appended in the same event of the loop.
 
         Args:
             changes: in the order in which they were applied.
 
         Returns:
-            the number of the batch with which they are recorded, never less than those before; 0 where nobody waits
-            for these changes.
+            the number of the batch with which they are recorded, which never decreases; 0 if no answer waits for these
+            changes.
         """
 
     def watch(self, recorded: Callable[[int], None]) -> None:
-        """Is told, once, what is to be called with each batch that is recorded, in their order."""
+        """Sets the function that is called with the number of each recorded batch, in order; called once."""
 
     def check(self) -> None:
-        """Refuses what a client wants to write, where it could not be recorded. Asked only where not immediate.
+        """Refuses a client's write if it could not be recorded. Called only if not ``is_immediate``.
 
         Raises:
             RequestError: OVERLOADED.
@@ -189,7 +189,7 @@ class Log(Protocol):
 
 
 class ImmediateLog:
-    """A log that keeps nothing: a change counts as recorded in the moment in which it is applied."""
+    """A log that keeps nothing: a change counts as recorded as soon as it is applied."""
 
     is_immediate = True
 
@@ -198,7 +198,7 @@ class ImmediateLog:
         return 0
 
     def watch(self, recorded: Callable[[int], None]) -> None:
-        """Nobody waits for anything."""
+        """Does nothing: no answer waits."""
 
     def check(self) -> None:
-        """Nothing is recorded, so nothing is refused."""
+        """Refuses nothing: nothing is recorded."""

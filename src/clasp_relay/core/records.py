@@ -1,7 +1,7 @@
-"""What the relay keeps, and the one record of everything that alters it.
+"""The records of the state and of its changes: ``Param``, ``Ended``, ``Change``, and the encoding of changes.
 
-A :class:`Param` is what is set at an address. A :class:`Change` is one alteration, whatever it is about: the state, a
-log and other relays all take the same record, and from a log of them the state can be made again.
+A :class:`Param` is what is set at an address. A :class:`Change` is one alteration of any kind: the state, the log and
+other relays all take this record, and the state can be rebuilt from a log of them.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from clasp_relay.wire.values import skip_value
 
 
 class Param(NamedTuple):
-    """What one accepted SET left at its address. A ``value`` of null means that nothing is set there any more."""
+    """The result of an accepted SET at its address. A ``value`` of null means that nothing is set there."""
 
     address: str
     value: Value
     revision: int
     writer: str
-    """The session that wrote it; empty for the relay itself."""
+    """The id of the session that wrote it; empty for the relay itself."""
     timestamp_us: int
     ttl: int | None = None
     """As on the wire: 0 never, bit 31 from the write, else sliding, in seconds; None the server's default."""
     subject: str = ""
-    """Whose token wrote it; empty in open mode."""
+    """The subject of the token that wrote it; empty in open mode."""
     origin: str = ""
-    """The client address that it was written from, an IPv6 address as its /64; empty where it counts for nobody."""
+    """The client address of its writer, an IPv6 address as its /64; empty where addresses are not counted."""
     sent_as: bytes = b""
-    """The bytes that a client of another protocol sent for it; empty where they are what the value becomes."""
+    """The bytes that a client of another protocol sent for it; empty if the value encodes to the same bytes."""
 
 
 class Ended(NamedTuple):
@@ -43,17 +43,17 @@ class Ended(NamedTuple):
     revision: int
     when_us: int
     subject: str = ""
-    """Whose token deleted it; empty when it expired, and in open mode."""
+    """The subject of the token that deleted it; empty if it expired, and in open mode."""
     stamp: str | None = None
     """The subject that a policy's stamp names past the null; such a record is never forgotten."""
 
 
 class EndedSequence(Sequence[tuple[str, Ended]]):
-    """Addresses and how they ended. A hundred thousand pairs are made when they are asked for: that takes 20 ms.
+    """Addresses and how they ended. The pairs are made when they are read: a hundred thousand take 20 ms.
 
     Args:
         addresses: the addresses.
-        records: what is remembered of each.
+        records: how each ended.
     """
 
     __slots__ = ("_addresses", "_records")
@@ -86,41 +86,42 @@ class EndedSequence(Sequence[tuple[str, Ended]]):
 
 
 class StateImage(NamedTuple):
-    """All that survives a restart, captured by reference in one step."""
+    """Everything that survives a restart, captured by reference in one step."""
 
     params: list[Param]
     ended: Sequence[tuple[str, Ended]]
     """Oldest first."""
     expires_us: dict[str, int]
     journal_seq: int = 0
-    """The last recorded change that is in it; 0 where nothing is recorded."""
+    """The number of the last recorded change that it includes; 0 without a journal."""
     scheduled: tuple[Change, ...] = ()
-    """The bundles that wait, where they are recorded."""
+    """The scheduled bundles, where these are recorded."""
 
 
 class ChangeKind(IntEnum):
-    """What a change is about. The numbers are part of the encoding; 4 is free."""
+    """The kind of a change. The numbers are part of the encoding; 4 is not used."""
 
     WRITE = 1
-    """A SET or a null: of a session, or of the relay where a param expires or is evicted."""
+    """A SET or a null, by a session, or by the relay for a param that expires or is evicted."""
 
     RENEWAL = 2
-    """A GET began the sliding life time of a param anew."""
+    """A GET renewed the sliding life time of a param."""
 
     LOCK_RELEASE = 3
     """A lock ended without a write: with its session, or an hour after it was taken last."""
 
     SCHEDULED = 5
-    """A bundle was accepted for later. Its ``param.value`` is what its session's token is known by, as bytes."""
+    """A bundle was scheduled. Its ``param.value`` is ``Identity.token`` of its session, as bytes."""
 
     DUE = 6
-    """A scheduled bundle's time has come: it waits no longer. What it writes are changes of their own."""
+    """A scheduled bundle is due, and no longer scheduled. Its writes are separate changes."""
 
     EVENT = 7
-    """A signal was published that is kept."""
+    """A signal was published that history keeps."""
 
     SIGNAL = 8
-    """A signal was published that is not kept. Only the log of a cluster carries it, for other relays to pass on."""
+    """A signal was published that history does not keep. Only the log of a cluster carries it, for the other relays to
+    send."""
 
     POSITION = 9
     """How far a cluster's log is in the journal: ``number`` names the last batch, ``param.value`` has its digest."""
@@ -131,34 +132,35 @@ class ChangeKind(IntEnum):
 
 
 class Change(NamedTuple):
-    """One alteration of what the relay keeps.
+    """One alteration of the state, of any kind.
 
-    ``param`` says where, when and by whom, for every kind; fields that a kind does not use keep their default.
+    For every kind, ``param`` has the address, the time and the writer; fields that a kind does not use keep their
+    default.
     """
 
     param: Param
-    """For a WRITE what is set afterwards; else what the change is about, its ``value`` null where there is none."""
+    """For a WRITE, what is set afterwards; else what the change is about, with a ``value`` of null if it has none."""
     kind: ChangeKind = ChangeKind.WRITE
     lock: bool = False
     """As the SET said."""
     unlock: bool = False
     """As the SET said."""
     ttl: int | None = None
-    """As the SET said; ``param.ttl`` is what holds. Of a RENEWAL the seconds of the life time that begins anew."""
+    """As the SET said; ``param.ttl`` is the one in force. Of a RENEWAL, the seconds of the renewed life time."""
     takes_lock: bool = False
     """Whether the writer holds the lock afterwards."""
     stamp: str | None = None
-    """The subject that a policy's stamp names, where it outlives a null."""
+    """The subject that a policy's stamp names, if it is kept after a null."""
     due_us: int | None = None
     """Unix µs: when the param ends by itself, or a scheduled bundle is due; None for never."""
     number: int = 0
-    """Which scheduled bundle it is about."""
+    """The number of the scheduled bundle."""
     message: Bundle | Publish | None = None
-    """What was scheduled or published."""
+    """The bundle or signal."""
 
 
 def no_param(address: str, writer: str, subject: str, timestamp_us: int) -> Param:
-    """Returns what a change is about that sets nothing."""
+    """Returns the ``param`` of a change that sets nothing."""
     return Param(address, NULL, 0, writer, timestamp_us, None, subject)
 
 
@@ -173,7 +175,7 @@ def param_bytes(param: Param) -> int:
 
 
 MAX_WRITERS = 1_024
-"""Of how many writers the encoding is remembered."""
+"""Writers whose encoding is cached."""
 
 VERSION = 1
 """The first byte of every encoded change. A reader refuses versions that it does not know."""
@@ -194,11 +196,11 @@ _new = tuple.__new__
 
 _USUAL_SET = Change(no_param("", "", "", 0))[1:]
 _USUAL_EVENT = Change(no_param("", "", "", 0), ChangeKind.EVENT)[1:-1]
-"""What these are beside the param and the message: compared at once, for each is thousands a second."""
+"""The other fields at their defaults, compared as one tuple: these are thousands of changes a second."""
 
 
 def encode_change(change: Change) -> bytes:
-    """Encodes a change: version, kind, flags, revision, time, then its texts and what the flags announce.
+    """Encodes a change: version, kind, flags, revision, time, its texts, then the fields that the flags announce.
 
     Numbers are big-endian; texts and blobs follow their length in four bytes.
     """
@@ -218,7 +220,7 @@ def encode_change(change: Change) -> bytes:
 
 
 def _tail(change: Change) -> tuple[int, bytes]:
-    """Returns the flags of a change, and the bytes of what it has besides."""
+    """Returns the flags of a change, and the bytes of the fields that they announce."""
     flags = change.lock * _LOCK | change.unlock * _UNLOCK | change.takes_lock * _TAKES_LOCK
     tail: list[bytes] = []
     for flag, number, pack in (
@@ -244,12 +246,12 @@ def _tail(change: Change) -> tuple[int, bytes]:
 
 @lru_cache(MAX_WRITERS)
 def _by(*texts: str) -> bytes:
-    """Encodes who wrote: the same for all writes of a session."""
+    """Encodes the writer: the same bytes for all writes of a session."""
     return b"".join([_blob(text.encode()) for text in texts])
 
 
 def decode_change(data: bytes) -> Change:
-    """Decodes what ``encode_change`` made.
+    """Decodes an encoded change.
 
     Raises:
         DecodeError: it is not exactly one change, or of a version that this relay does not know.
@@ -263,7 +265,7 @@ def decode_change(data: bytes) -> Change:
 
 
 def _head(data: bytes) -> tuple[int, int, int, int, int]:
-    """Returns version, kind, flags, revision and time, if this relay knows all of it."""
+    """Returns version, kind, flags, revision and time, after checking that this relay knows them."""
     if not data or data[0] != VERSION:
         raise DecodeError(f"the record is of version {data[0] if data else 'none'}, this relay reads version {VERSION}")
     found: tuple[int, int, int, int, int] = _HEAD.unpack_from(data)
@@ -311,7 +313,7 @@ def _decode_change(data: bytes) -> Change:
 
 
 def _take(data: bytes, at: int) -> tuple[bytes, int]:
-    """Returns the text or blob at an offset, and the offset behind it, which lies beyond data that end too early."""
+    """Returns the text or blob at an offset, and the offset after it, which is beyond the end of truncated data."""
     start = at + 4
     end = start + _unpack_u32(data, at)[0]
     return data[start:end], end
@@ -325,17 +327,17 @@ def _message(data: bytes) -> Bundle | Publish:
 
 
 def is_about(data: bytes, kind: int, address: str) -> bool:
-    """Tells, without decoding it, whether an encoded change is of a kind and about an address."""
+    """Tells, without decoding it, whether an encoded change has a kind and an address."""
     text = address.encode()
     return data.startswith(_U32.pack(len(text)) + text, _HEAD.size) and data[1] == kind
 
 
 HEAD_BYTES = 4
-"""How much of an encoded change ``is_emptied_event`` looks at."""
+"""Bytes of an encoded change that ``is_emptied_event`` reads."""
 
 
 def is_emptied_event(head: bytes) -> bool:
-    """Tells, from the first bytes of an encoded change, whether it is a signal of which nothing is left."""
+    """Tells, from the first bytes of an encoded change, whether it is a signal whose content was erased."""
     return head[1] == ChangeKind.EVENT and not (head[2] << 8 | head[3]) & _MESSAGE
 
 

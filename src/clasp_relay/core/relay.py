@@ -1,8 +1,8 @@
-"""The relay: takes what sessions send, decides, commits, and tells those who are to know.
+"""The relay: takes the messages of sessions, and passes each through one gate to its handler.
 
-It sees no socket: ``net`` and other doors give it each session's bytes (:meth:`Relay.receive`) or messages
-(:meth:`Relay.accept`) and its way out; time comes from a clock that it was given. One thread decides: a change is
-applied and put into every queue in one step, so no update can overtake another or a snapshot.
+It knows no socket: ``net`` and other doors give it each session's outbox, and its bytes (:meth:`Relay.receive`) or
+messages (:meth:`Relay.accept`); the clock is given to it, too. There is one thread: a change is applied and put into
+every queue in one step, so no update can overtake another one or a snapshot.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ from clasp_relay.core.work import Pieces, Work
 from clasp_relay.errors import CloseCode, DecodeError, Disconnect, ErrorCode, RequestError
 from clasp_relay.wire.clasp import ClaspCodec
 from clasp_relay.wire.constants import MessageCode
+from clasp_relay.wire.cost import message_cost
 from clasp_relay.wire.messages import Bundle, Error, Message
 from clasp_relay.wire.values import decode_value
 
@@ -58,23 +59,23 @@ _ACK, _KEEP = int(MessageCode.ACK), Kind.KEEP
 _new = tuple.__new__
 
 MAX_BAD_FRAMES = 100
-"""So many undecodable frames within ``BAD_FRAMES_US`` end a session: its client does not speak CLASP."""
+"""Undecodable frames within ``BAD_FRAMES_US`` that end a session: its client does not speak CLASP."""
 
 BAD_FRAMES_US = 10_000_000
 
 SUBSCRIPTION_US = 20
-"""About what it costs to end a subscription."""
+"""Estimated cost in µs of ending a subscription."""
 
 
 @dataclass(frozen=True, slots=True)
 class RelayOptions:
-    """What the relay is told about itself.
+    """The settings of the core.
 
     Args:
         name: the server name in WELCOME.
-        params: how much may be set.
+        params: limits of the state.
         message_rate: messages a second and burst of each session, or None for no limit.
-        session_memory_bytes: how much may be kept for each session beside its outbox; 0 for no limit.
+        session_memory_bytes: memory for each session, without its outbox; 0 for no limit.
         signal_ttl_us: µs after which an announced signal is forgotten; 0 for never.
     """
 
@@ -86,31 +87,32 @@ class RelayOptions:
 
 
 Handler: TypeAlias = "Callable[[Relay, Session, Any, int], Pieces | None]"
-"""Handles one type of message: given the relay, the session, the message and its QoS. What it returns is what is left
-to be done, in pieces; what the session sends until that is done waits behind it."""
+"""Handles one type of message, given the relay, the session, the message and its QoS. It may return work to be done in
+pieces; later messages of the session wait until that is done."""
 
 MAX_HELD = 1_000
-"""How many messages may wait behind one that is at work. A connection is not read from meanwhile (``is_busy``)."""
+"""Messages that may wait behind one that is being handled in pieces. Its connection is not read meanwhile
+(``is_busy``)."""
 
 HELD_US = 30
-"""About what it costs to handle a message that waited."""
+"""Estimated cost in µs of handling a message that waited."""
 
 
 class Relay:
     """All state of one relay, and the one gate that every message passes.
 
     Args:
-        options: what it is told about itself.
-        handlers: who handles each type of message that a session may send (``core.handlers.HANDLERS``).
-        clock: when is now, and who calls later.
+        options: its settings.
+        handlers: the handler of each message type that a session may send (``core.handlers.HANDLERS``).
+        clock: the current time and timers.
         new_id: makes session ids (UUID4, lower case).
-        fan_out: the way out to many sessions.
-        report_fault: told of every exception that is a fault of ours, with a sentence about what was being done.
-        permissions: who may do and see what.
-        observer: is told what happens.
+        fan_out: sends to many sessions.
+        report_fault: called with every unexpected exception and a description of the action.
+        permissions: what sessions may do and see.
+        observer: gets reports of what happens.
         log: where changes are recorded before they are acknowledged.
-        history: what is kept of the past; None for nothing.
-        reader: reads it; None where there is nothing to read from.
+        history: the rules of what history keeps; None for nothing.
+        reader: reads history; None without history.
     """
 
     def __init__(
@@ -135,7 +137,7 @@ class Relay:
         self.permissions: Permissions = permissions or OpenPermissions()
         self.sessions = SessionTable()
         self.accounts = Accounts(options.session_memory_bytes)
-        """What is kept for sessions."""
+        """The accounts of the memory that sessions take."""
         self.params = Params(options.params)
         self.subscriptions = SubscriptionTable()
         self.signals = Signals(options.params.exempt_subject, options.signal_ttl_us)
@@ -143,35 +145,37 @@ class Relay:
         self.snapshots = Snapshots(self.permissions, self.visibility, self.params, clock)
         self.snapshots.waiting.too_slow = self._end_as_too_slow
         self.work = Work(clock, report_fault)
-        """What is done in pieces."""
+        """Runs long work in pieces."""
         self.recipients = Recipients(self.subscriptions, fan_out, self.visibility, self.permissions, clock, self.work)
         self.throttles = self.recipients.throttles
         memory = None if self.permissions.is_open else self.permissions.memory
         self.keeping = None if history is None else Keeping(history, self.params, clock, memory)
-        """What is kept as history; None for nothing."""
+        """Decides what history keeps; None for nothing."""
         self.decider = Decider(self.params, self.permissions, self.visibility, self.sessions, self.keeping, clock)
         self.schedule = Schedule(clock, self.work, self._run_due)
         self.committer = self._make_committer(log or ImmediateLog())
         self.bundles = Bundles(self.params, self.decider, self.committer, clock, is_open=self.permissions.is_open)
         self.committer.too_slow = self._end_as_too_slow
         self.replays = None if reader is None else self._make_replays(reader)
-        """What answers REPLAYs; None where there is no history."""
+        """Answers REPLAYs; None without history."""
         self.gestures = self.committer.gestures
         self._new_id = new_id
         self.refuses: Disconnect | None = None
-        """Why nobody is let in now, whoever it is; None while sessions are admitted."""
+        """Why no HELLO is accepted now; None while sessions are admitted."""
         self.origin_of: Callable[[str], str] = _no_origin
-        """What a client address counts as where shares are counted; several addresses may be one client's. To be set
-        before the first session connects; without it no address is counted."""
+        """Maps a client address to the origin whose share counts; several addresses may be one client's. Set before the
+        first session connects; without it no address is counted."""
         self.group_of: Callable[[str], str] = _as_it_is
-        """What a client address counts as for taking turns, where ``origin_of`` counts none. To be set before the first
-        session connects; without it each address is alone."""
+        """Maps a client address to its lane where ``origin_of`` counts none. Set before the first session connects;
+        without it each address has its own lane."""
         self.when_gone: Callable[[str], None] = _untold
-        """Is called with a subject whose last session has ended; with none in open mode. To be set early, too."""
+        """Called with a subject whose last session has ended; never in open mode. Set before the first session
+        connects."""
         self.when_began: Callable[[Session], None] = _unseen
-        """Is called with a session that is live now, before its WELCOME. To be set before the first one connects."""
+        """Called with a session that has become live, before its WELCOME. Set before the first session connects."""
         self.when_ended: Callable[[Session], None] = _unseen
-        """Is called with a session that has ended, behind all that the core does about it. Likewise."""
+        """Called with a session that has ended, after all that the core does about it. Set before the first session
+        connects."""
         self._report_fault = report_fault
         self._report_unheard: Callable[[str, str], None] = _unreported
 
@@ -210,27 +214,27 @@ class Relay:
 
     @property
     def are_reads_held(self) -> bool:
-        """Whether nothing is read for anybody now: with accounts, where the relay may lack that a right has ended."""
+        """Whether reads are put off now: with accounts, while the relay may not know yet that a right has ended."""
         return self.refuses is not None and not self.permissions.is_open
 
     def connect(self, outbox: Outbox, peer: str, codec: Codec) -> Session:
-        """Begins a session; it must say HELLO before anything else.
+        """Begins a session, whose first message has to be HELLO.
 
         Args:
-            outbox: its way out.
+            outbox: its outbox.
             peer: the client's address.
-            codec: the protocol that it speaks.
+            codec: its protocol.
         """
         origin = self.origin_of(peer)
         group = "" if origin else self.group_of(peer)
         return Session(self._new_id(), outbox, peer, codec, self.clock.now_us(), origin, group)
 
     def disconnect(self, session: Session, cause: str = "the connection ended") -> None:
-        """Ends a session and forgets all that hung on it; params and scheduled bundles stay. May be repeated.
+        """Ends a session and all that depends on it; params and scheduled bundles stay. May be called again.
 
         Args:
-            session: which.
-            cause: why, for people; of several calls the first one says it.
+            session: the session.
+            cause: the cause, as text for people; that of the first call counts.
         """
         if session.state is SessionState.CLOSED:
             return
@@ -244,7 +248,7 @@ class Relay:
         self.observer.ended(session, cause)
 
     def _forget(self, session: Session) -> Pieces:
-        """Forgets all that hung on a session, in pieces. Until then what is sent to it goes nowhere."""
+        """Forgets all that depends on a session, in pieces. Until then what is sent to it is dropped."""
         while session.subscriptions:
             _, subscription = session.subscriptions.popitem()
             self._remove(session, subscription)
@@ -260,7 +264,7 @@ class Relay:
         """Decodes and handles one message of a session. Never raises.
 
         Args:
-            session: whose it is.
+            session: its sender.
             data: the message, in the session's codec.
         """
         if session.held is not None:
@@ -268,7 +272,7 @@ class Relay:
             return
         if self.observer.traces:
             self.observer.frame(session, data)
-        # What the limit refuses is not decoded.
+        # A message over the rate limit is not decoded.
         if session.limiter is not None and not self._within_limit(session, session.codec.cost(data)):
             return
         try:
@@ -283,22 +287,33 @@ class Relay:
         """Handles one message of a session. Never raises.
 
         Args:
-            session: whose it is.
+            session: its sender.
             message: the message.
             qos: above 0 the session waits for an ACK.
-            mark: is entered while the message is handled, once for each piece of it, also where it has to wait: so a
-                door knows whose message leads to what is encoded meanwhile.
+            mark: a context that is entered while the message is handled, once for each piece, also after a wait: so a
+                door knows which message causes what is encoded meanwhile.
         """
         if session.held is not None:
             self._hold(session, (message, qos), mark)
             return
-        cost = len(message.messages) if isinstance(message, Bundle) else 1
-        if session.limiter is not None and not self._within_limit(session, max(1, cost)):
+        if session.limiter is not None and not self._within_limit(session, message_cost(message)):
             return
         try:
             self._handle(session, message, qos, mark)
         except Exception as error:
             self._gate(session, error)
+
+    def pay(self, session: Session, cost: int) -> bool:
+        """Takes what it costs to read a message from a session's limiter, before a door reads it.
+
+        Args:
+            session: whose message it is.
+            cost: beside what ``accept`` takes; 0 for what takes no time.
+
+        Returns:
+            Whether it may be read; if not, it is dropped, and the session is told as of any that is too much.
+        """
+        return not cost or session.limiter is None or self._within_limit(session, cost)
 
     def _handle(
         self, session: Session, message: Message, qos: int, mark: AbstractContextManager[object] | None = None
@@ -328,7 +343,7 @@ class Relay:
         message: bytes | tuple[Message, int],
         mark: AbstractContextManager[object] | None = None,
     ) -> None:
-        """Lets a message wait behind one that is at work; drops it where the session has ended."""
+        """Queues a message behind one that is being handled; drops it if the session has ended."""
         if session.state is _CLOSED:
             return
         assert session.held is not None, "nothing to wait for"
@@ -344,13 +359,13 @@ class Relay:
         session.held.append(Held(message, mark, size_bytes))
 
     def _in_pieces(self, session: Session, pieces: Pieces, waiting: deque[Held]) -> Pieces:
-        """Does what a message has left to be done, then handles those that waited behind it."""
+        """Runs the work that a message has left, then handles the messages that waited behind it."""
         yield from self._guarded(session, pieces)
         while waiting and session.held is waiting:
             session.hold(None)
             self._take_up(session, waiting.popleft())
             if session.held is not None:
-                # It is at work in its turn, or the session has ended.
+                # Its work goes on by itself, or the session has ended.
                 session.held.extend(waiting)
                 if session.state is _CLOSED:
                     _forget_held(session, waiting)
@@ -361,11 +376,11 @@ class Relay:
             session.hold(None)
 
     def put_off(self, session: Session) -> None:
-        """Has a session's messages wait: the one that is being handled, and those behind it, until ``go_on``."""
+        """Puts off a session's messages, the current one and later ones, until ``go_on``."""
         session.hold(deque())
 
     def go_on(self, session: Session, pieces: Pieces) -> None:
-        """Does a message that was put off, then those that waited behind it."""
+        """Handles a message that was put off, then those that waited behind it."""
         if session.held is not None and session.state is not _CLOSED:
             self.work.add(session, self._in_pieces(session, pieces, session.held))
 
@@ -385,7 +400,7 @@ class Relay:
             self._gate(session, error)
 
     def _gate(self, session: Session, error: Exception) -> None:
-        """The one place where what goes wrong with a message ends: an ERROR, the session's end, or a fault of ours."""
+        """The error gate of messages: answers with an ERROR, ends the session, or reports a fault of the relay."""
         if isinstance(error, RequestError):
             self.refuse(session, error)
         elif isinstance(error, Disconnect):
@@ -413,11 +428,11 @@ class Relay:
             session.outbox.send(frame)
 
     def answer(self, session: Session, code: MessageCode, message: Message) -> None:
-        """Sends an answer, behind an ERROR that the session is still owed.
+        """Sends an answer, after an ERROR that was held back.
 
         Args:
-            session: who asked.
-            code: what kind of message it is.
+            session: the recipient.
+            code: its message code.
             message: the answer.
         """
         self.pay_error(session)
@@ -425,7 +440,7 @@ class Relay:
         self.committer.answer(session, Frame(session.codec.encode(message)))
 
     def send_snapshot(self, session: Session, key: object, frames: Iterator[bytes]) -> None:
-        """Sends a SNAPSHOT, behind an ERROR that the session is still owed; see ``Outbox.send_snapshot``."""
+        """Sends a SNAPSHOT, after an ERROR that was held back; see ``Outbox.send_snapshot``."""
         self.pay_error(session)
         self.counts.sent[MessageCode.SNAPSHOT] += 1
         session.outbox.send_snapshot(key, frames)
@@ -438,8 +453,8 @@ class Relay:
         return Limiter(per_second, burst, self.clock.now_us())
 
     def end(self, session: Session, reason: Disconnect) -> None:
-        """Ends a session with an ERROR, where the reason has a code, and a WebSocket close."""
-        # It is promised nothing more: what waits for a record would keep the ERROR behind the close.
+        """Ends a session with an ERROR, if the reason has a code, and a close."""
+        # Answers that wait for the log are dropped: the ERROR would come after them, and the close before it.
         self.committer.forget_answers(session)
         if reason.code is not None:
             self._send_error(session, reason.code, reason.reason, None)
@@ -447,10 +462,10 @@ class Relay:
         self.disconnect(session, reason.reason)
 
     def identify(self, session: Session, token: str) -> None:
-        """Notes as whom a session speaks, and opens the account of what is kept for it.
+        """Sets a session's identity, and opens its account of memory.
 
         Raises:
-            Disconnect: the token is not valid, or nobody is let in now.
+            Disconnect: the token is not valid, or no session is admitted now.
         """
         if self.refuses is not None:
             raise self.refuses
@@ -458,7 +473,7 @@ class Relay:
         session.account = self.accounts.open(session.identity.subject, session.origin)
 
     def admit(self, session: Session) -> None:
-        """Makes a session live, as whom its token said."""
+        """Makes a session live, with its identity."""
         session.limiter = self._new_limiter(session.identity)
         session.state = SessionState.LIVE
         session.hello_us = self.clock.now_us()
@@ -471,14 +486,14 @@ class Relay:
         self.end(session, Disconnect(CloseCode.TRY_AGAIN_LATER, "too slow", ErrorCode.OVERLOADED))
 
     def end_token(self, subject: str, token: bytes, reason: Disconnect) -> None:
-        """Ends the sessions of a token that is valid no longer: they are sent nothing more but the reason.
+        """Ends the sessions of a token that is no longer valid: they are sent only the reason.
 
-        Bundles that wait are dropped with it, those of its sessions that have ended before included.
+        Their scheduled bundles are dropped, those of ended sessions included.
 
         Args:
-            subject: whose it is.
-            token: what it is known by (``Identity.token``).
-            reason: what its sessions are told.
+            subject: its subject.
+            token: its id (``Identity.token``).
+            reason: the reason that its sessions are sent.
         """
         for session in self.sessions.of_token(subject, token):
             session.outbox.discard()
@@ -486,19 +501,19 @@ class Relay:
         self.committer.drop_bundles(subject, token)
 
     def resume(self, report: Callable[[str, str], None]) -> None:
-        """Goes on with the scheduled bundles of the relay's life before, in the order of time with expiries.
+        """Resumes the bundles that were scheduled before this start, in time order with expiries.
 
-        Those that were due while it was off run now. To be called once, before the first session connects.
+        Those that were due while the relay was off run now. Called once, before the first session connects.
 
         Args:
-            report: told of each bundle that is refused, now or later: the session that sent it, and why.
+            report: called with each bundle that is refused, now or later: the id of its session, and the cause.
         """
         self._report_unheard = report
         for change in self.schedule.take_restored():
             bundle, due_us = bundle_of(change)
             param = change.param
             there = self.sessions.get(param.writer)
-            if there is not None:  # of another relay, which goes on
+            if there is not None:  # of another relay, which is still running
                 self.committer.resume(change, there)
                 continue
             token = decode_value(param.value)
@@ -512,17 +527,17 @@ class Relay:
             if due_us <= self.clock.now_us():
                 self.committer.expire_before(due_us)
                 for _ in self._run_due(change.number, session, bundle):
-                    """Nobody is there yet who could be held up."""
+                    """Runs the work at once: there are no sessions yet that it could delay."""
 
     def sweep(self) -> None:
-        """Ends what has lived long enough: params, gestures, signals. To be called twice a second."""
+        """Ends expired params, gestures and signals. Called twice a second."""
         self.committer.expire()
         self.gestures.sweep()
         self.signals.sweep(self.clock.now_us())
         self.snapshots.waiting.look_through()
 
     def check_subscription(self, session: Session, subscription: Subscription) -> None:
-        """Refuses a subscription for which there is no room.
+        """Refuses a subscription over the session's limits.
 
         Raises:
             RequestError: LIMIT when too much is kept for the session.
@@ -532,7 +547,7 @@ class Relay:
         session.account.check(Kept.SUBSCRIPTIONS, more_bytes, subscription.pattern.text)
 
     def subscribe(self, session: Session, subscription: Subscription) -> None:
-        """Adds a subscription to a session, in the place of one with the same id."""
+        """Adds a subscription to a session; replaces one with the same id."""
         self.throttles.begin(session, subscription)
         self.unsubscribe(session, subscription.id)
         session.subscriptions[subscription.id] = subscription
@@ -551,13 +566,13 @@ class Relay:
         session.account.add(Kept.SUBSCRIPTIONS, -subscription.kept_bytes)
 
     def pay_error(self, session: Session) -> None:
-        """Sends the ERROR that was held back, so that a client that asks afterwards knows."""
+        """Sends the ERROR that was held back, so that it comes before the next answer."""
         if session.limiter is not None and session.limiter.owes_error:
             session.limiter.settle(self.clock.now_us())
             self._send_error(session, ErrorCode.LIMIT, "too many messages; some were dropped", None)
 
     def _within_limit(self, session: Session, cost: int) -> bool:
-        """Takes the cost of a message, or drops the message and says so, at most once a second."""
+        """Takes a message's cost from the session's limiter, or drops the message, with at most one ERROR a second."""
         limiter = session.limiter
         assert limiter is not None, "asked for the limit of a session without one"
         now_us = self.clock.now_us()
@@ -573,7 +588,7 @@ class Relay:
         return False
 
     def refuse(self, session: Session, refusal: RequestError) -> None:
-        """Tells a session that what it asked for is refused; before its HELLO that ends it."""
+        """Sends a session the ERROR of a refused message; a session before its HELLO is ended."""
         if session.state is SessionState.CLOSED:
             if isinstance(session, AbsentSession):
                 self._report_unheard(session.id, str(refusal))
@@ -612,7 +627,7 @@ class Relay:
 
 
 def _marked(pieces: Pieces, mark: AbstractContextManager[object]) -> Pieces:
-    """Does pieces, each with a mark."""
+    """Runs work, each piece within a mark."""
     while True:
         with mark:
             cost_us = next(pieces, None)
@@ -622,7 +637,7 @@ def _marked(pieces: Pieces, mark: AbstractContextManager[object]) -> Pieces:
 
 
 def _forget_held(session: Session, waiting: deque[Held]) -> None:
-    """Frees the memory of messages that nobody handles any more."""
+    """Frees the memory of messages that will not be handled."""
     session.account.add(Kept.MESSAGES, -sum(each.size_bytes for each in waiting))
 
 
@@ -635,12 +650,12 @@ def _as_it_is(peer: str) -> str:
 
 
 def _unseen(_session: Session) -> None:
-    """Nobody watches the sessions."""
+    """Does nothing."""
 
 
 def _untold(_subject: str) -> None:
-    """Nobody is told of the end of a subject's last session."""
+    """Does nothing."""
 
 
 def _unreported(_session_id: str, _why: str) -> None:
-    """There are no bundles of an earlier life."""
+    """Does nothing."""

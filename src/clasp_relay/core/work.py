@@ -1,9 +1,9 @@
-"""All work that takes longer than a moment, done in pieces: a bounded amount in each turn, its owners served in turn.
+"""Runs long work in pieces: a bounded amount in each turn of the event loop, round robin over its owners.
 
-Whoever has such work makes it an iterator: each step does one piece and yields what it cost. Work begins at once, as
-far as there is room in the turn, so that little work is done in the same step; the rest waits for the next turns behind
-one piece of everybody else's. The work of one owner is done in the order in which it was added. All owners of one
-client address have one place in the turn together, so that nobody has more of it for having many sessions.
+Work is an iterator: each step does one piece and yields its cost. It begins at once if the turn has room, so that short
+work is done in the same step; the rest waits for later turns, behind one piece of every other owner's work. The work of
+one owner is done in the order in which it was added. All owners of one client address share one place in the turn, so
+many sessions do not get more of it than one.
 
 SNAPSHOTs and RESULTs are not here: how fast they go depends on their sockets, so ``net.turn`` paces them.
 """
@@ -17,35 +17,35 @@ from typing import TypeAlias
 from clasp_relay.core.ports import Clock
 
 TURN_US = 2_000
-"""How much is done in one turn: by estimate, and by the clock where a piece takes longer, as on a slow or busy machine.
-With the pieces of SNAPSHOTs that a turn encodes that is about 4 ms."""
+"""Work in one turn, by estimate, and by the clock where pieces take longer, as on a slow or busy machine. Together with
+the SNAPSHOTs that a turn encodes it is about 4 ms."""
 
 WAIT_US = 1
-"""About what it costs to look whether a wait for other work is over."""
+"""Estimated cost in µs to check whether a wait for other work is over."""
 
 Pieces: TypeAlias = Iterator[int]
-"""Work: each step does one piece, of 1 ms at most, and yields what it cost by estimate, in µs; at least 1."""
+"""Work: each step does one piece, of at most 1 ms, and yields its estimated cost in µs, at least 1."""
 
 
 class Work:
     """The pieces that wait, by their owners.
 
     Args:
-        clock: calls in the next turn, and measures what the pieces take.
-        report_fault: told of every exception of a piece, with a sentence about what was being done. The rest of that
-            work is left out.
+        clock: calls back in the next turn, and measures the pieces.
+        report_fault: called with every exception of a piece and a description of the action. The rest of that work is
+            dropped.
     """
 
     def __init__(self, clock: Clock, report_fault: Callable[[str, Exception], None]) -> None:
         self._clock = clock
         self._report_fault = report_fault
         self._lanes: OrderedDict[object, OrderedDict[object, deque[Pieces]]] = OrderedDict()
-        """By client address, where an owner has one, and by owner; those whose turn it is come first."""
+        """By lane and owner; the next ones to be served come first."""
         self._left_us = TURN_US
         self._has_turn = False
         self._is_working = False
         self.turns = 0
-        """How many turns had work in them."""
+        """Number of turns that did some work."""
 
     def __bool__(self) -> bool:
         return bool(self._lanes)
@@ -54,8 +54,8 @@ class Work:
         """Adds work behind all other work of its owner.
 
         Args:
-            owner: who causes it: a session, mostly, or a tuple that ends with one. Its ``lane`` is what its client
-                address counts as (``core.lanes``).
+            owner: what causes the work: usually a session, or a tuple that ends with one. Its ``lane`` stands for its
+                client address (``core.lanes``).
             pieces: the work.
         """
         lane = _lane_of(owner)
@@ -72,7 +72,7 @@ class Work:
                 self._end_turn()
 
     def _end_turn(self) -> None:
-        """Has the next turn begin, after one that did some work."""
+        """Begins the next turn."""
         self._has_turn = True
         self.turns += 1
         self._clock.call_later(0, self._next_turn)
@@ -116,6 +116,6 @@ class Work:
 
 
 def _lane_of(owner: object) -> object:
-    """Returns what owners share that have one place in the turn together; an owner without an address is alone."""
+    """Returns the lane of an owner; an owner without a client address has its own."""
     who = owner[-1] if isinstance(owner, tuple) else owner
     return getattr(who, "lane", "") or owner

@@ -1,1 +1,1 @@
-"""Ways in for other protocols, under the same sessions, rights, limits, log and metrics as CLASP over WebSocket."""
+"""Doors: other protocols for clients, with the sessions, rights, limits, log and metrics of CLASP over WebSocket."""

@@ -1,4 +1,4 @@
-"""Announces the relay to its neighbours: mDNS and DNS-SD (RFC 6762, 6763), as ``_clasp._tcp``."""
+"""Announces the relay on the local network: mDNS and DNS-SD (RFC 6762, 6763), as ``_clasp._tcp``."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def service_info(name: str, port: int, addresses: Sequence[str], *, has_accounts
     Args:
         name: the relay's name; cut to what a label holds, dots replaced.
         port: its WebSocket port.
-        addresses: where it can be reached.
+        addresses: the addresses at which it can be reached.
         has_accounts: whether clients need a token.
     """
     label = name.replace(".", " ").encode()[:_LONGEST_NAME_BYTES].decode(errors="ignore").strip() or "CLASP Relay"
@@ -51,7 +51,7 @@ def own_addresses(host: str) -> list[str]:
     found = {str(info[4][0]) for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            # Nothing is sent: the system only chooses the address that it would send from (RFC 5737).
+            # Nothing is sent: the system only chooses the source address for a destination (RFC 5737).
             probe.connect(("192.0.2.1", 9))
             found.add(str(probe.getsockname()[0]))
         except OSError:
@@ -60,14 +60,14 @@ def own_addresses(host: str) -> list[str]:
 
 
 class Announcement:
-    """Announces while the relay runs. Implements ``door.Door``; nobody comes in by it.
+    """Announces the relay while it runs. Implements ``door.Door``, without clients.
 
-    A failure is logged and keeps nothing else from working.
+    A failure is logged and has no other effect.
 
     Args:
-        reactor: whose threads wait for the network.
+        reactor: has the threads that wait for the network.
         name: the relay's name.
-        host: where it listens.
+        host: the address that it listens on.
         has_accounts: whether clients need a token.
     """
 
@@ -85,13 +85,13 @@ class Announcement:
         """See ``Door``: does nothing yet, since a start may still fail."""
 
     def started(self, port: int | None) -> None:
-        """Announces, in a thread: the network is asked first whether the name is free, which takes a second."""
+        """Announces, in a thread: it takes a second to find out whether the name is free."""
         if port is not None and self._done is None:
             self._done = self._in_thread(lambda: self._register(port))
             self._done.addErrback(lambda failure: events.ANNOUNCE_FAILED.log(cause=cause_text(failure.value)))
 
     def close(self) -> Deferred[Any]:
-        """Takes the announcement back."""
+        """Withdraws the announcement."""
         done, self._done = self._done, None
         if done is None:
             done = Deferred()

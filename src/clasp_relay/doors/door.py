@@ -1,15 +1,19 @@
-"""What a door is to the service that opens and closes it, and what it counts."""
+"""The interface of doors, for the service that opens and closes them, and their counts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
 
+from clasp_relay.core.ports import Codec, Outbox
 from clasp_relay.core.relay import Relay
+from clasp_relay.core.session.identity import Identity
+from clasp_relay.doors.handed_outbox import HandedOutbox
+from clasp_relay.errors import Disconnect
 from clasp_relay.logs import events
 from clasp_relay.net.listening import address_text
 from clasp_relay.net.tls import ServerTls
@@ -20,8 +24,8 @@ class WhileHandled:
 
     Args:
         codec: the codec that all sessions of a door share.
-        attribute: the name of what says whose message leads to what is encoded.
-        meant: its value meanwhile.
+        attribute: the attribute that tells which client's message causes what is encoded.
+        meant: its value while the message is handled.
     """
 
     __slots__ = ("_attribute", "_before", "_codec", "_meant")
@@ -42,12 +46,12 @@ class WhileHandled:
 
 @dataclass(slots=True)
 class DoorCounts:
-    """What went through a door since the start.
+    """The counts of a door since the start.
 
     Attributes:
-        door: what metrics and log lines call it.
-        clients: who is connected now; of OSC the sources that are remembered.
-        messages: messages that came, whether they were accepted or not.
+        door: its name in metrics and log lines.
+        clients: connected clients; for OSC, the sources that are remembered.
+        messages: received messages, accepted or not.
         refused: messages that were malformed or not allowed, and clients that were turned away.
     """
 
@@ -58,12 +62,12 @@ class DoorCounts:
 
 
 class RequestDoor:
-    """Counts the requests of a door over HTTP, and has those that are refused logged.
+    """Counts the requests of a door over HTTP, and logs refused ones.
 
     Args:
-        door: what metrics call it.
-        name: what the log calls it.
-        tell_refused: is told of a refused request: that name, the client's address, and why.
+        door: its name in metrics.
+        name: its name in the log.
+        tell_refused: called with a refused request: that name, the client's address, and the reason.
     """
 
     def __init__(
@@ -83,25 +87,25 @@ class RequestDoor:
 
         Args:
             client: its client's address.
-            reason: what its client reads.
+            reason: the reason that its client is sent.
         """
         self.counts.refused += 1
         self._tell_refused(self._name, client, reason)
 
 
 class Counting(Protocol):
-    """What has counts of a door or of several."""
+    """An object with the counts of one or several doors."""
 
     @property
     def counts(self) -> Sequence[DoorCounts]:
-        """What went through it."""
+        """The counts."""
 
 
 class Door(Counting, Protocol):
-    """A way in for clients, open or closed."""
+    """A door, open or closed."""
 
     def open(self, tls: ServerTls | None) -> None:
-        """Listens, unless it does.
+        """Listens; does nothing if it listens already.
 
         Args:
             tls: the relay's certificate and key, where there are any.
@@ -111,10 +115,10 @@ class Door(Counting, Protocol):
         """
 
     def close(self) -> Deferred[Any]:
-        """Stops to listen; clients that are connected stay. Harmless when it does not listen."""
+        """Stops listening; connected clients stay. Does nothing if it does not listen."""
 
     def started(self, port: int | None) -> None:
-        """The relay runs: logs where the door listens.
+        """Logs where the door listens, once the relay runs.
 
         Args:
             port: the relay's WebSocket port; None where that is no port.
@@ -123,18 +127,18 @@ class Door(Counting, Protocol):
 
 @runtime_checkable
 class Reloading(Protocol):
-    """A door that reads its files again while the relay runs."""
+    """A door that can reload its files while the relay runs."""
 
     def reload(self) -> None:
-        """Reads them, and logs how that went; where it fails all stays as it is."""
+        """Reloads them, and logs the outcome; a failure changes nothing."""
 
 
 @runtime_checkable
 class Watching(Protocol):
-    """A door without a port that watches what is written: it begins before anything can be, also by the relay."""
+    """A door without a port that watches writes: it begins before there can be any, also by the relay."""
 
     def begin(self) -> None:
-        """Begins to watch, unless it does. The params are loaded; scheduled bundles that are due have not run yet.
+        """Begins to watch; called once params are loaded and before due bundles run. May be called again.
 
         Raises:
             StartError: it cannot.
@@ -143,20 +147,20 @@ class Watching(Protocol):
 
 @runtime_checkable
 class AtDecider(Protocol):
-    """A door that acts by itself: in a cluster only at the relay that decides, in the core that does."""
+    """A door that acts by itself; in a cluster only at the relay that decides, in its deciding core."""
 
     def act_in(self, relay: Relay) -> None:
-        """Begins to act in a core, which has the state and has decided nothing yet."""
+        """Begins to act in a core that has the state and has decided nothing yet."""
 
     def rest(self) -> None:
-        """Acts no more, until it is given another core: this relay decides no longer. Harmless when it does not act."""
+        """Stops acting until it is given another core: this relay no longer decides. May be called again."""
 
 
 class Ports:
     """The ports that one door listens on.
 
     Args:
-        name: what the log calls the door.
+        name: the door's name in the log.
     """
 
     def __init__(self, name: str) -> None:
@@ -176,11 +180,41 @@ class Ports:
         return [port.getHost().port for port in self._ports]  # type: ignore[attr-defined]  # TCP and UDP have one
 
     def close(self) -> Deferred[Any]:
-        """Stops to listen."""
+        """Stops listening."""
         ports, self._ports = self._ports, []
         return DeferredList([maybeDeferred(port.stopListening) for port in ports])
 
     def log(self) -> None:
-        """Logs where they listen."""
+        """Logs the addresses of the ports."""
         for port in self._ports:
             events.DOOR_LISTENING.log(door=self._name, address=address_text(port.getHost()))
+
+
+def identity_of(relay: Relay, token: str, peer: str, codec: Codec) -> Identity:
+    """Returns the identity that a client with a token would have, before it has a session.
+
+    Args:
+        relay: the core.
+        token: the client's token; empty for none.
+        peer: the client's address.
+        codec: its codec.
+
+    Raises:
+        Disconnect: the client would be refused.
+    """
+    return relay.permissions.admit(token, relay.connect(cast("Outbox", HandedOutbox()), peer, codec))
+
+
+def refusal_of(relay: Relay, token: str, codec: Codec) -> Disconnect | None:
+    """Returns why a client with a token would be refused; None if it would be admitted.
+
+    Args:
+        relay: the core.
+        token: the client's token; empty for none.
+        codec: its codec.
+    """
+    try:
+        identity_of(relay, token, "", codec)
+    except Disconnect as refusal:
+        return refusal
+    return None

@@ -1,10 +1,11 @@
-"""Server-Sent Events: an HTTP response that does not end, with what a SUBSCRIBE would be sent.
+"""Server-Sent Events: an HTTP response without an end, with what a subscription gets.
 
-The HTTP side (``http.stream_api``) decides whether there is one, and hands over the connection. From then on it is a
-connection like that of any door: counted, bounded, ended as too slow, and closed in order when the relay stops.
+The HTTP side (``http.stream_api``) accepts the request and hands over the connection. From then on it is a connection
+like that of any door: counted, limited, ended when too slow, and closed in order when the relay stops.
 
-Where history is kept, the id of an event is its place there (``Keeping.position_us``), and who comes back with the id
-that it saw last is told what is kept from there on, once each and in order: what happens meanwhile is held back.
+With history, the id of an event is its position there (``Keeping.position_us``). A client that reconnects with the last
+id that it saw gets what history has kept since then, each entry once and in order; meanwhile live events are held
+back.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from clasp_relay.core.ports import NOT_YET, Frame, Kind
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.doors.door import DoorCounts
-from clasp_relay.doors.handed import HandedOutbox
+from clasp_relay.doors.handed_outbox import HandedOutbox
 from clasp_relay.doors.stream import StreamConnection
 from clasp_relay.errors import CloseCode, ErrorCode
 from clasp_relay.net.backlog import Batch, Close, Snapshot, give_up
@@ -35,19 +36,19 @@ from clasp_relay.wire.messages import Hello, Replay, Subscribe
 __all__ = ["HEARTBEAT_S", "Asked", "EventStream", "codec_of"]
 
 HEARTBEAT_S = 15.0
-"""How often a comment is sent: proxies end responses that send nothing for 60 s, and who is gone is noticed."""
+"""Interval of comments: proxies end responses that are silent for 60 s, and a lost client is noticed."""
 
 RETRY = b"retry: 2000\n\n"
-"""How long an EventSource waits before it connects again, in ms: shorter than a restart."""
+"""How long an EventSource waits before it reconnects, in ms: shorter than a restart."""
 
 MAX_MISSED = 10_000
-"""Entries that are sent after an interruption; as many as a REPLAY gives."""
+"""Entries that are sent after an interruption; as many as a REPLAY has at most."""
 
 MIN_HELD_BYTES = 128
-"""What an event counts for at least that is held back; see ``net.backlog``."""
+"""Bytes that a held event counts for at least; see ``net.backlog``."""
 
 PASSED_OVER_AT_ONCE = 64
-"""How many frames are left out in one piece: about half a millisecond of work."""
+"""Frames that are skipped in one piece: about half a millisecond of work."""
 
 _SIGNALS = ALL_TYPES & ~(1 << Signal.PARAM)
 _SUBSCRIPTION = 1
@@ -60,11 +61,11 @@ _WHOLE = event("live", b'{"complete": true}')
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a request asked for.
+    """The request of a stream.
 
     Attributes:
-        token: of the client; empty for none.
-        pattern: what it subscribes to.
+        token: the client's token; empty for none.
+        pattern: the pattern of its subscription.
         head: the response up to the first event.
         refuse: makes a whole response that refuses, from a sentence.
         forwarded_for: the request's X-Forwarded-For.
@@ -76,23 +77,23 @@ class Asked:
     refuse: Callable[[str], bytes]
     forwarded_for: str = ""
     last_id: int | None = None
-    """The id that it saw last, before it was interrupted; None for none."""
+    """The last id that it saw before it was interrupted; None for none."""
 
 
 def codec_of(relay: Relay) -> EventStreamCodec:
-    """Returns what all streams of a relay speak."""
+    """Returns the codec of all streams of a relay."""
     keeping = None if relay.replays is None else relay.keeping
     return EventStreamCodec(END_MARK, None if keeping is None else lambda: keeping.position_us)
 
 
 class _Way(HandedOutbox):
-    """A session's way to the outbox of its connection. Implements ``core.ports.Outbox``.
+    """The outbox of a stream's session, which writes to that of its connection. Implements ``core.ports.Outbox``.
 
-    While the reader is told what it missed, it holds back what happens meanwhile.
+    While the reader is sent what it missed, live events are held back.
 
     Args:
         outbox: the connection's.
-        gate: has the turn writer, and the bound of what is held back.
+        gate: has the turn writer, and the limit of what is held back.
     """
 
     def __init__(self, outbox: Outbox, gate: ClaspFactory) -> None:
@@ -107,23 +108,23 @@ class _Way(HandedOutbox):
 
     @property
     def is_holding(self) -> bool:
-        """Whether what happens now is held back."""
+        """Whether live events are held back."""
         return self._held is not None
 
     def hold(self, when_told: Callable[[bytes], None]) -> None:
-        """Holds back what happens, until ``release``.
+        """Holds back live events until ``release``.
 
         Args:
-            when_told: called with the event that says that the reader was told what it missed, or with none where it
-                cannot be told. It has to call ``release``.
+            when_told: called with the event that ends what the reader missed, or with an empty one if that cannot be
+                sent. It has to call ``release``.
         """
         self._held, self._when_told = [], when_told
 
     def release(self, *first: Frame) -> None:
-        """Sends what was held back.
+        """Sends the events that were held back.
 
         Args:
-            first: what comes before.
+            first: an event to send before these.
         """
         held, self._held, self._held_bytes = self._held or (), None, 0
         for frame in (*first, *held):
@@ -155,7 +156,7 @@ class _Way(HandedOutbox):
     # HandedOutbox
 
     def put(self, item: Frame | Batch | Snapshot | Close) -> None:
-        """Takes what the turn writer has, or what stands behind it already."""
+        """Handles an item of the turn writer, or holds it back."""
         if isinstance(item, Snapshot):
             self._outbox.send_snapshot(item.key, item.frames)
         elif isinstance(item, Close):
@@ -164,7 +165,7 @@ class _Way(HandedOutbox):
             super().put(item)
 
     def deliver_batch(self, batch: Batch) -> None:
-        """Passes on what others get, too, as it is."""
+        """Passes on frames that are shared with other sessions."""
         if self._held is None:
             self._outbox.put(batch)
         else:
@@ -191,7 +192,7 @@ class _Way(HandedOutbox):
                 self._when_told(b"")
 
     def abort(self) -> None:
-        """Ends the session after a fault of ours."""
+        """Ends the session after an internal error."""
         self._outbox.abort()
 
     def _place(self, item: Frame | Snapshot | Close) -> None:
@@ -201,12 +202,12 @@ class _Way(HandedOutbox):
 
 
 class _End:
-    """Takes the place of the last frames of a REPLAY: its end mark is all that is wanted of them.
+    """Replaces the last frames of a REPLAY, of which only the end mark is needed.
 
-    No generator, since one that nothing was asked of does not see its end.
+    Not a generator, since a generator that was never started does not notice that it is closed.
 
     Args:
-        frames: what is set now, and the end mark.
+        frames: the current params, and the end mark.
         when_told: called with the end mark.
     """
 
@@ -235,10 +236,10 @@ class EventStream(StreamConnection):
 
     Args:
         gate: admits connections.
-        counts: where the door counts.
+        counts: the counts of the door.
         relay: the core.
-        codec: what all streams speak; see ``codec_of``.
-        asked: what the request asked for.
+        codec: the codec of all streams; see ``codec_of``.
+        asked: the request.
     """
 
     codec: EventStreamCodec
@@ -254,7 +255,7 @@ class EventStream(StreamConnection):
         self._session: Session | None = None
         self._way: _Way | None = None
         self._until_us = 0
-        """The place in history up to which it is told what it missed."""
+        """The position in history up to which it is sent what it missed."""
         self._beat: IDelayedCall | None = None
 
     @property
@@ -264,7 +265,7 @@ class EventStream(StreamConnection):
 
     @property
     def is_busy(self) -> bool:
-        """See the base class: nothing that it sends is handled."""
+        """See the base class; nothing that it sends is handled."""
         return False
 
     @property
@@ -273,7 +274,7 @@ class EventStream(StreamConnection):
         return "" if self._session is None else self._session.id
 
     def begin(self, outbox: Outbox) -> None:
-        """Begins the response; the subscription begins when no bundle is half told."""
+        """Begins the response; subscribes as soon as no bundle is being carried out."""
         way = self._way = _Way(outbox, self.gate)
         session = self._session = self._relay.connect(way, self.address, self.codec)
         session.door = self.counts.door
@@ -284,7 +285,7 @@ class EventStream(StreamConnection):
         )
 
     def _subscribe(self, session: Session, way: _Way) -> None:
-        """Subscribes, and says when what was set before, or what was missed, has been sent."""
+        """Subscribes, and sends the current params, or what was missed."""
         if self._way is None:
             return  # the reader is gone
         keeping, last_id = self._keeping, self._asked.last_id
@@ -305,12 +306,12 @@ class EventStream(StreamConnection):
             way.send(Frame(event("live", b"{}" if last_id is None else _NOT_ALL, self.codec.position)))
 
     def _keeps_params(self) -> bool:
-        """Tells whether history has all that was set, too, so that no SNAPSHOT is needed to come back."""
+        """Tells whether history keeps all SETs, too, so that no SNAPSHOT is needed after an interruption."""
         keeping = self._keeping
         return keeping is not None and keeping.rules.keeps_all(Pattern.parse(self._asked.pattern), Signal.PARAM)
 
     def _replay(self, session: Session, way: _Way, last_id: int) -> None:
-        """Asks for what was missed: what is kept behind an id."""
+        """Requests what was missed: the entries of history after an id."""
         replays = self._relay.replays
         assert replays is not None, "an id without history"
         asked = replays.asked
@@ -318,14 +319,14 @@ class EventStream(StreamConnection):
         missed = Replay(self._asked.pattern, last_id + 1, self._until_us, MAX_MISSED, types)
         self._relay.accept(session, missed, 0)
         if replays.asked == asked and way.is_holding:
-            # Its limit of messages did not let it pass.
+            # The message limit refused it.
             self._told(b"")
 
     def _told(self, live: bytes) -> None:
-        """The reader has been sent what it missed, as far as that is kept.
+        """Goes on with live events, after the reader was sent what it missed.
 
         Args:
-            live: what says so; empty where it could not be sent anything.
+            live: the event that tells this; empty if what was missed could not be sent.
         """
         way = self._way
         if way is None:
@@ -333,7 +334,7 @@ class EventStream(StreamConnection):
         if live == _WHOLE:
             way.release(Frame(event("live", b'{"complete": true}', self._until_us)))
         elif _SNAPSHOT in way.left_out:
-            # Something is missing, so it needs what is set now, behind all that was told already.
+            # Something is missing, so it needs the current params, after all that was sent already.
             way.left_out.remove(_SNAPSHOT)
             way.release()
             self.gate.reactor.callLater(0, self._send_state)
@@ -341,7 +342,7 @@ class EventStream(StreamConnection):
             way.release(Frame(event("live", _NOT_ALL, self._until_us)))
 
     def _send_state(self) -> None:
-        """Sends what is set now."""
+        """Sends the current params."""
         session, way = self._session, self._way
         if session is not None and way is not None and session.is_live:
             self._relay.accept(session, Subscribe(_SUBSCRIPTION, self._asked.pattern), 0)
@@ -352,13 +353,13 @@ class EventStream(StreamConnection):
         outbox.send(Frame(self._asked.refuse(refusal)))
 
     def take(self, data: bytes) -> None:
-        """Ignores what comes: the response said that no other one follows on this connection."""
+        """Ignores received bytes: the response said that no other one follows on this connection."""
 
     def late(self, outbox: Outbox, reason: str) -> None:
-        """See the base class; the session was live at once, or was closed."""
+        """See the base class; never called, since the session is live at once or closed."""
 
     def close(self, close_code: CloseCode, reason: str) -> None:
-        """See the base class: behind what the session was told in this turn."""
+        """See the base class; after what the session was sent in this turn."""
         if self._way is None:
             super().close(close_code, reason)
         else:
@@ -374,7 +375,7 @@ class EventStream(StreamConnection):
             self._relay.disconnect(session, cause)
 
     def look_after(self, silent_s: float) -> None:
-        """Does nothing: this client never sends anything. The heartbeats notice that it is gone."""
+        """Does nothing: this client sends nothing. The comments notice a lost connection."""
 
     def _send_heartbeat(self) -> None:
         self._beat = None
@@ -388,4 +389,4 @@ class EventStream(StreamConnection):
 
 
 def _ignore(_live: bytes) -> None:
-    """Nothing is held back."""
+    """Does nothing."""

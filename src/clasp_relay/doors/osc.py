@@ -22,11 +22,10 @@ from clasp_relay.core.ports import Frame
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.session.limiter import Limiter
 from clasp_relay.core.session.sessions import Session
-from clasp_relay.doors.door import DoorCounts, Ports, WhileHandled
-from clasp_relay.doors.handed import refusal_of
+from clasp_relay.doors.door import DoorCounts, Ports, WhileHandled, refusal_of
 from clasp_relay.doors.osc_source import OscOutbox, OscSource, SenderAwareCodec
+from clasp_relay.doors.packet_queue import MAX_WAITING_BYTES
 from clasp_relay.doors.stream import StreamConnection, StreamFactory
-from clasp_relay.doors.waiting import MAX_WAITING_BYTES
 from clasp_relay.errors import CloseCode, DecodeError, Disconnect, RequestError, StartError, cause_text
 from clasp_relay.logs import events
 from clasp_relay.net.listening import TcpPlace, listen
@@ -37,7 +36,7 @@ from clasp_relay.net.websocket import ClaspFactory
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import Bundle, Message, Subscribe
 from clasp_relay.wire.osc.mapping import message_of, prefix_of
-from clasp_relay.wire.osc.packets import OscBundle, OscMessage, decode_packet, time_tag_us
+from clasp_relay.wire.osc.packets import OscBundle, OscMessage, decode_packet, packet_cost, time_tag_us
 from clasp_relay.wire.osc.slip import SlipReader, decode_slip, encode_slip
 
 MAX_SOURCES = 256
@@ -230,6 +229,9 @@ class OscClients:
             self.refuse(source.session.peer, error.message)
 
     def _handle(self, source: OscSource, data: bytes) -> None:
+        if not self._relay.pay(source.session, packet_cost(data)):
+            self.counts.refused += 1
+            return
         packet = decode_packet(data)
         if isinstance(packet, OscBundle):
             self._bundle(source, packet)

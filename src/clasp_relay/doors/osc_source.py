@@ -10,8 +10,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from clasp_relay.core.ports import Frame, Kind
 from clasp_relay.core.session.sessions import Session
-from clasp_relay.doors.handed import HandedOutbox
-from clasp_relay.doors.waiting import Waiting
+from clasp_relay.doors.handed_outbox import HandedOutbox
+from clasp_relay.doors.packet_queue import PacketQueue
 from clasp_relay.errors import CloseCode
 from clasp_relay.net.backlog import give_up
 from clasp_relay.wire.messages import Publish, SnapshotParam
@@ -197,7 +197,7 @@ class OscSource:
         """Bundles that wait for their time."""
         self.undecided = 0
         """Messages about which another core has not decided yet."""
-        self.waiting = Waiting(reactor)
+        self.waiting = PacketQueue(reactor)
         """Packets behind a command that waits for those messages."""
 
     def end(self) -> None:

@@ -1,7 +1,7 @@
-"""Connections of a protocol that runs over TCP as it is: admitted, limited, looked after and closed as WebSockets are.
+"""The base of connections of protocols over plain TCP: admitted, limited, checked and closed as WebSockets are.
 
-They are counted with the WebSocket connections (``net.websocket.ClaspFactory``): a client address may have so many in
-all, and a stop closes all of them in order.
+They are counted with the WebSocket connections (``net.websocket.ClaspFactory``): the limits of a client address hold
+for all of them together, and a stop closes all of them in order.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from clasp_relay.net.outbox import Outbox
 from clasp_relay.net.websocket import END_TIMEOUT_S, ClaspFactory, Draining, peer_host
 
 TAKEN_AT_ONCE_BYTES = 1_024
-"""How much of what came is taken before the time is looked at: some hundred of the smallest messages."""
+"""Bytes that are handled between two looks at the clock: some hundred of the smallest messages."""
 
 
 class StreamConnection(Draining, Protocol):
@@ -32,14 +32,14 @@ class StreamConnection(Draining, Protocol):
     Args:
         gate: admits connections, those of WebSocket too.
         counts: where the door counts.
-        codec: what the outbox writes an ERROR in, when there is no session.
+        codec: encodes an ERROR while there is no session.
     """
 
     transport: Any
     outbox_class = Outbox
-    """What its way out is."""
+    """The class of its outbox."""
     forwarded_for = ""
-    """X-Forwarded-For of the HTTP request that it began as; empty where it began as none."""
+    """X-Forwarded-For of the HTTP request that it began as; empty if it did not."""
 
     def __init__(self, gate: ClaspFactory, counts: DoorCounts, codec: Codec) -> None:
         self.gate = gate
@@ -51,7 +51,7 @@ class StreamConnection(Draining, Protocol):
         self.lane = ""
         """See ``net.websocket.CountedConnection``."""
         self.cause = ""
-        """Why it ends, for people, once that is known."""
+        """The cause of its end, for people, once that is known."""
         self.trace: Callable[[bytes], None] | None = None
         """See ``outbox.Connection``."""
         self._heard = False
@@ -61,13 +61,13 @@ class StreamConnection(Draining, Protocol):
         self._is_admitted = False
         self._is_waiting = False
         self._tail = b""
-        """What came and waits for a later turn."""
+        """Received bytes that wait for a later turn."""
 
     # To be overridden
 
     @property
     def is_live(self) -> bool:
-        """Whether the client has said who it is, so that the deadline for that is over."""
+        """Whether the client has identified itself, so that the deadline for that does not apply."""
         raise NotImplementedError
 
     @property
@@ -77,40 +77,40 @@ class StreamConnection(Draining, Protocol):
 
     @property
     def is_busy(self) -> bool:
-        """Whether a message of it is still at work; those behind it have to wait."""
+        """Whether a message is still being handled, so that later ones have to wait."""
         raise NotImplementedError
 
     def begin(self, outbox: Outbox) -> None:
-        """The connection was admitted: a session may begin."""
+        """Begins, since the connection was admitted."""
         raise NotImplementedError
 
     def turned_away(self, outbox: Outbox, refusal: str) -> None:
-        """The connection was not admitted: tells the client, where the protocol can."""
+        """Tells the client that the connection was not admitted, if the protocol can."""
         raise NotImplementedError
 
     def take(self, data: bytes) -> None:
-        """Takes bytes that came. Not called any more once the end was decided."""
+        """Handles received bytes. Not called after the session's close."""
         raise NotImplementedError
 
     def late(self, outbox: Outbox, reason: str) -> None:
-        """The client has not said in time who it is: tells it, where the protocol can."""
+        """Tells the client that it has not identified itself in time, if the protocol can."""
         raise NotImplementedError
 
     def gone(self, cause: str) -> None:
-        """The connection is gone: ends the session, if there is one. Called once, also without ``begin``."""
+        """Ends the session, if there is one, since the connection is gone. Called once, also without ``begin``."""
         raise NotImplementedError
 
     def say_end(self, close_code: CloseCode, reason: str) -> None:
-        """Tells the client why the session is closed, where the protocol has a message for it."""
+        """Tells the client why the session is closed, if the protocol has a message for it."""
 
     def look_after(self, silent_s: float) -> None:
-        """Is called every 30 s or more often; nothing was received for ``silent_s``."""
+        """Called every 30 s or more often; nothing was received for ``silent_s`` seconds."""
         raise NotImplementedError
 
     # From the transport
 
     def connectionMade(self) -> None:
-        """The TCP connection is there."""
+        """Begins with an accepted TCP connection."""
         gate = self.gate
         self.address = gate.client_address(peer_host(self.transport), self.forwarded_for)
         gate.connected(self, peer_host(self.transport))
@@ -137,7 +137,7 @@ class StreamConnection(Draining, Protocol):
         self._guarded("began a session", lambda: self.begin(outbox))
 
     def dataReceived(self, data: bytes) -> None:
-        """Takes bytes; once the end was decided they are thrown away."""
+        """Takes received bytes; drops them after the session's close."""
         self._heard = True
         self.gate.writer.counters.received_bytes += len(data)
         self._tail += data
@@ -145,14 +145,14 @@ class StreamConnection(Draining, Protocol):
             self._take_slice()
 
     def go_on(self) -> None:
-        """Takes what waits, in a later turn; see ``net.reading``."""
+        """Handles the bytes that wait, in a later turn; see ``net.reading``."""
         self._is_waiting = False
         self._take_slice()
         if not self._is_waiting and self.outbox is not None:
             self.transport.resumeProducing()
 
     def _take_slice(self) -> None:
-        """Takes what came, as far as the time of this turn goes."""
+        """Handles received bytes within the time of this turn."""
         reading = self.gate.reading
         end_s: float | None = None
         is_first = True
@@ -175,7 +175,7 @@ class StreamConnection(Draining, Protocol):
                 self._stop_timer()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The connection is gone, whatever ended it."""
+        """Ends everything, since the connection is gone."""
         self._stop_timer()
         self.gate.reading.forget(self)
         if self.outbox is not None:
@@ -217,7 +217,7 @@ class StreamConnection(Draining, Protocol):
         self._stop_timer()
         self.transport.abortConnection()
 
-    # For the gate: net.closing.Closable, net.keeper.Kept
+    # For the gate: net.closing.Closable, net.liveness.Pinged
 
     def close(self, close_code: CloseCode, reason: str) -> None:
         """Ends the session."""
@@ -225,7 +225,7 @@ class StreamConnection(Draining, Protocol):
             self.outbox.close(close_code, reason)
 
     def keep_alive(self, interval_s: float) -> None:
-        """Counts how long nothing came."""
+        """Checks how long nothing was received."""
         if self.outbox is None or self.outbox.is_closing:
             return
         self._silent_s = 0.0 if self._heard else self._silent_s + interval_s
@@ -264,7 +264,7 @@ class StreamFactory(Factory):
     Args:
         gate: admits connections.
         counts: where the door counts.
-        make: makes a connection.
+        make: creates a connection.
     """
 
     noisy = False

@@ -26,12 +26,12 @@ _LENGTH = struct.Struct(">I")
 
 
 def wire_bytes(frame: bytes) -> bytes:
-    """Returns a CLASP frame behind its length."""
+    """Returns a CLASP frame with its length in front."""
     return _LENGTH.pack(len(frame)) + frame
 
 
 CODEC = ClaspCodec(wire_bytes)
-"""What every session at this door speaks: one object, so that a message to many of them is encoded once."""
+"""The codec of all sessions of this door: one object, so that a message to many of them is encoded once."""
 
 _PING = Frame(CODEC.encode(Ping()))
 
@@ -41,7 +41,7 @@ class TcpConnection(StreamConnection):
 
     Args:
         gate: admits connections.
-        counts: where the door counts.
+        counts: the counts of the door.
     """
 
     def __init__(self, gate: ClaspFactory, counts: DoorCounts) -> None:
@@ -74,7 +74,7 @@ class TcpConnection(StreamConnection):
         outbox.send_error(ErrorCode.OVERLOADED, refusal)
 
     def take(self, data: bytes) -> None:
-        """Passes on each frame that is complete; a length that no frame has ends the session."""
+        """Handles each complete frame; a length that no frame can have ends the session."""
         outbox, session = self.outbox, self._session
         if outbox is None or session is None:
             return
@@ -111,7 +111,7 @@ class TcpConnection(StreamConnection):
             self._relay.disconnect(session, cause)
 
     def look_after(self, silent_s: float) -> None:
-        """Sends a CLASP PING, whose PONG shows that the peer is alive; ends the session when nothing comes."""
+        """Sends a CLASP PING; ends the session if the peer has been silent for too long."""
         timeout_s = self.gate.limits.session_timeout_s
         if self.outbox is None:
             return
@@ -126,7 +126,7 @@ class TcpDoor:
 
     Args:
         reactor: accepts the connections.
-        place: where to listen.
+        place: the address and port to listen on.
         gate: admits connections.
     """
 
@@ -137,7 +137,7 @@ class TcpDoor:
         self.counts = (counts,)
         """See ``Door``."""
         self.ports = Ports("CLASP over TCP")
-        """Where it listens."""
+        """Its ports."""
         self._factory = StreamFactory(gate, counts, lambda: TcpConnection(gate, counts))
 
     def open(self, _tls: ServerTls | None) -> None:

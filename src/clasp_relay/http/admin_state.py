@@ -23,7 +23,7 @@ from clasp_relay.access.tokens import TokenTable
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.doors.door import Counting, DoorCounts
-from clasp_relay.doors.handed import HandedOutbox
+from clasp_relay.doors.handed_outbox import HandedOutbox
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, RequestError
 from clasp_relay.http.admin_api import Call, Route, page
 from clasp_relay.http.api_sessions import ApiSessions

@@ -1,10 +1,9 @@
-"""Sessions of HTTP clients: requests become messages that take the way of all messages, and their answers come back.
+"""Sessions of HTTP clients: turns requests into messages to the core, and answers them with its answers.
 
-A token has one session, which ends when the token does or after a minute without a request; a request without a token
-has one of its own. Every message that is sent here has exactly one answer, in the order of the messages: an ACK when
-the change is recorded, or an ERROR. A GET is answered at once by its SNAPSHOT, also while ACKs before it wait.
-A bundle for later has a session of its own, which ends once the bundle is accepted: what goes wrong at its time would
-be an answer to nothing.
+A token has one session, which ends with the token or after a minute without a request; a request without a token has a
+session of its own. Every message has exactly one answer, in the order of the messages: an ACK when the change is
+recorded, or an ERROR. A GET is answered at once by its SNAPSHOT, also while earlier ACKs wait. A scheduled bundle has a
+session of its own, which ends once the bundle is accepted: an ERROR when it is due would not belong to any request.
 """
 
 from __future__ import annotations
@@ -28,13 +27,14 @@ from clasp_relay.core.work import Pieces
 from clasp_relay.errors import CloseCode, ErrorCode, RequestError
 from clasp_relay.net.backlog import give_up
 from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.cost import message_cost
 from clasp_relay.wire.json_values import CODEC, param_to_json
-from clasp_relay.wire.messages import Bundle, Get, Hello, Message, SnapshotParam
+from clasp_relay.wire.messages import Bundle, Get, Hello, Message, Query, SnapshotParam
 
 __all__ = ["IDLE_S", "MAX_HTTP_SESSIONS", "ApiSessions", "wait_until"]
 
 IDLE_S = 60.0
-"""A token's session ends so long after its last request."""
+"""Seconds after its last request when a token's session ends."""
 
 MAX_HTTP_SESSIONS = 10_000
 """Tokens that have a session at once, and client addresses whose message limit is remembered."""
@@ -43,22 +43,22 @@ LOOKED_AT_ONCE = 200
 """Params that a list looks at in one piece of work; lists take turns with all other work (``core.work``)."""
 
 LOOK_US = 3
-"""About what it costs to look at one."""
+"""Estimated cost in µs of looking at one."""
 
 MAX_LIST_BYTES = 256 * 1024
 """Size of the values in one list, as a turn writes for snapshots: the rest is asked for with ``after``."""
 
 ENTRY_BYTES = 200
-"""What a param takes in a list besides its value."""
+"""Bytes of a param in a list, without its value."""
 
 MADE_AT_ONCE_BYTES, MADE_AT_ONCE_US = 16 * 1024, 500
 """Size of the values that are written as JSON in one piece, and about what that costs."""
 
 FEW_TURNS = 100
-"""How many turns a message in pieces is expected to take; from then on it is looked less often whether it is done."""
+"""Turns that a message in pieces usually takes; after these it is checked less often."""
 
 LOOKED_EVERY_S, LOOKS = 0.05, 20
-"""How often it is looked whether another relay has told what a request rests on, and how many times."""
+"""Interval and number of the checks whether another relay has sent what a request depends on."""
 
 CLIENT_NAME = "HTTP"
 
@@ -66,7 +66,7 @@ Answer = dict[str, Any]
 
 
 class _Outbox:
-    """Implements ``core.ports.Outbox``: gives each answer to the request that waits for it."""
+    """Implements ``core.ports.Outbox``: passes each answer to the request that waits for it."""
 
     def __init__(self, ended: Callable[[], None]) -> None:
         self.waiting: deque[Deferred[Answer]] = deque()
@@ -78,25 +78,25 @@ class _Outbox:
             self.waiting.popleft().callback(json.loads(frame.wire))
 
     def send_snapshot(self, _key: object, frames: Iterator[bytes]) -> None:
-        """Answers the request that was made last, which this is the GET of."""
+        """Answers the latest request, which is the GET of this SNAPSHOT."""
         told = json.loads(next(frames)) if self.waiting else None
         give_up(frames)
         if told is not None:
             self.waiting.pop().callback(told)
 
     def close(self, close_code: CloseCode, reason: str) -> None:
-        """Tells all that wait that the session has ended: its token has, unless the relay cannot go on."""
+        """Fails all waiting requests: the session has ended with its token, or the relay cannot go on."""
         is_relays = close_code in (CloseCode.TRY_AGAIN_LATER, CloseCode.GOING_AWAY, CloseCode.INTERNAL)
         self.refuse(ErrorCode.OVERLOADED if is_relays else ErrorCode.TOKEN_EXPIRED, reason)
         self._ended()
 
     def refuse(self, code: ErrorCode, reason: str) -> None:
-        """Answers all that wait."""
+        """Answers all waiting requests."""
         while self.waiting:
             self.waiting.popleft().callback({"code": int(code), "error": reason})
 
     def discard(self) -> None:
-        """Nothing is kept here that could be dropped."""
+        """Does nothing: nothing is kept here."""
 
 
 class _Client:
@@ -125,8 +125,8 @@ class _Client:
         self._ended = ended
         self._timer: Timer | None = None
         self._later: deque[tuple[Message, Deferred[Answer]]] = deque()
-        """What is asked once the message that is at work in pieces is done: before that the answer to a GET could be
-        taken for another one's."""
+        """Requests that wait for the message that is being handled in pieces: before its end the answer to a GET could
+        be taken for that of another one."""
         self._outbox = _Outbox(self._end_told)
         self.session: Session = relay.connect(self._outbox, address, CODEC)
         self.session.door = "http-single" if is_single else "http"
@@ -147,6 +147,15 @@ class _Client:
         """Its message limit: taken here, since a message that the core drops has no answer of its own."""
         self.session.limiter = None
 
+    def check(self) -> None:
+        """Checks that HELLO was accepted.
+
+        Raises:
+            RequestError: it was not.
+        """
+        if self.refusal is not None:
+            raise RequestError(ErrorCode(self.refusal["code"]), self.refusal["error"])
+
     def ask(self, message: Message) -> Deferred[Answer]:
         """Sends a message and returns its answer."""
         answer: Deferred[Answer] = Deferred()
@@ -163,10 +172,11 @@ class _Client:
         self._relay.accept(self.session, message, 1)
 
     def _go_on(self, turns: int) -> None:
-        """Asks what had to wait, up to the next message that takes long.
+        """Sends the waiting requests, up to the next message that is handled in pieces.
 
         Args:
-            turns: how many it has waited for one: what takes many waits for other relays, which no haste helps.
+            turns: how many turns it has waited; a message that takes many waits for other relays, so checks become
+                rare.
         """
         while self._later and not self.session.is_busy:
             message, answer = self._later.popleft()
@@ -181,7 +191,7 @@ class _Client:
             )
 
     def keep(self) -> None:
-        """Has the session end when nothing is asked for a while."""
+        """Has the session end after a while without requests."""
         self._cancel()
         self._timer = self._relay.clock.call_later(IDLE_S, self._end_idle)
 
@@ -283,6 +293,27 @@ class ApiSessions:
         """How many tokens have a session now."""
         return len(self._clients)
 
+    def pay(self, token: str | None, address: str, cost: int) -> None:
+        """Takes what it costs to read a request from a client's message limit, before it is read.
+
+        Args:
+            token: what it presents; None for nothing.
+            address: the client's.
+            cost: beside what ``ask`` takes, as ``wire.cost`` has it; 0 for what takes no time.
+
+        Raises:
+            RequestError: LIMIT, OVERLOADED, or why the client is not let in.
+        """
+        if not cost:
+            return
+        client = self._of(token, address) if token else self._anonymous(address)
+        try:
+            client.check()
+            self._take(client, cost)
+        finally:
+            if not token:
+                client.end("the request was read")
+
     def ask(self, token: str | None, address: str, message: Message) -> Deferred[Answer]:
         """Sends a message for a client.
 
@@ -360,7 +391,7 @@ class ApiSessions:
             return done
         try:
             self._check_admits()
-            self._pay(client, Get(pattern.text))
+            self._pay(client, Query(pattern.text))
             self._relay.permissions.check_subscribe(client.session.identity, pattern)
         except RequestError:
             if not token:
@@ -387,8 +418,7 @@ class ApiSessions:
         if not token:
             raise RequestError(ErrorCode.UNAUTHENTICATED, "an administrator's token is needed")
         client = self._of(token, address)
-        if client.refusal is not None:
-            raise RequestError(ErrorCode(client.refusal["code"]), client.refusal["error"])
+        client.check()
         self._pay(client, Get("/"))
         client.keep()
         reads = Reads()
@@ -468,14 +498,16 @@ class ApiSessions:
             raise RequestError(refuses.code or ErrorCode.OVERLOADED, refuses.reason)
 
     def _pay(self, client: _Client, message: Message) -> None:
-        cost = len(message.messages) if isinstance(message, Bundle) else 1
-        if client.limiter is None or client.limiter.take(max(1, cost), self._relay.clock.now_us()):
+        self._take(client, message_cost(message))
+
+    def _take(self, client: _Client, cost: int) -> None:
+        if client.limiter is None or client.limiter.take(cost, self._relay.clock.now_us()):
             return
         self._relay.counts.limited += 1
         self._relay.observer.limited(client.session)
         if cost > client.limiter.burst:
             text = (
-                f"the bundle counts as {cost} messages, at most {client.limiter.burst} pass at once: send smaller ones"
+                f"the request counts as {cost} messages, at most {client.limiter.burst} pass at once: send smaller ones"
             )
             raise RequestError(ErrorCode.LIMIT, text)
         raise RequestError(ErrorCode.LIMIT, "too many messages; try again in a second")
@@ -487,7 +519,7 @@ def _after(answer: Answer, then: Callable[[], None]) -> Answer:
 
 
 def wait_until(clock: Clock, condition: Callable[[], bool]) -> Deferred[None]:
-    """Waits until something holds that another relay of the cluster tells, for a second at most."""
+    """Waits until something is true that another relay of the cluster sends, for at most a second."""
     done: Deferred[None] = Deferred()
 
     def look(times: int) -> None:
@@ -501,4 +533,4 @@ def wait_until(clock: Clock, condition: Callable[[], bool]) -> Deferred[None]:
 
 
 def _nothing() -> None:
-    """Nobody has to be told."""
+    """Does nothing."""

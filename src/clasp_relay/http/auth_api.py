@@ -33,7 +33,7 @@ from clasp_relay.access.refusals import (
     TooLarge,
     Unauthenticated,
 )
-from clasp_relay.access.turn import Turn
+from clasp_relay.access.turn_server import TurnServer
 from clasp_relay.http.cors import Origins, set_cors_headers
 from clasp_relay.http.json_answers import (
     answer,
@@ -99,13 +99,13 @@ class AuthApi:
         self,
         accounts: Accounts,
         address_of: Callable[[IRequest], str],
-        turn: Turn | None = None,
+        turn: TurnServer | None = None,
         push: WebPush | None = None,
         console: Console | None = None,
     ) -> None:
         self._accounts = accounts
         self._push = push
-        self._turn = turn or Turn()
+        self._turn = turn or TurnServer()
         self._console = console
         self._address_of = address_of
         self._openapi = load_openapi()
@@ -342,7 +342,7 @@ def make_auth_resource(
     origins: Origins,
     addresses: ClientAddresses,
     page: IResource | None = None,
-    turn: Turn | None = None,
+    turn: TurnServer | None = None,
     push: WebPush | None = None,
     console: Console | None = None,
 ) -> IResource:

@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 
 from clasp_relay.access.addresses import address_group
-from clasp_relay.access.workers import in_lane
+from clasp_relay.access.threads import in_lane
 from clasp_relay.core.lanes import Lanes
 from clasp_relay.logs import events
 from clasp_relay.net.reading import share_end_s

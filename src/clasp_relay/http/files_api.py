@@ -19,11 +19,11 @@ from clasp_relay.access.addresses import ClientAddresses
 from clasp_relay.access.files import FileReading, Files, Upload, UploadCut, refusal_of
 from clasp_relay.access.refusals import BadInput, Later, Missing, Refusal, Unauthenticated
 from clasp_relay.http.auth_api import STATUS, request_address
-from clasp_relay.http.bounded import MAX_DRAINED_BYTES, PACE_BYTES, Body, BoundedRequest
 from clasp_relay.http.connections import BODY_TIMEOUT_S
 from clasp_relay.http.cors import Origins, set_cors_headers
 from clasp_relay.http.json_answers import NOT_FOUND, answer, bearer_of, refuse
 from clasp_relay.http.params_api import answer_method
+from clasp_relay.http.site import MAX_DRAINED_BYTES, PACE_BYTES, Body, BoundedRequest
 from clasp_relay.http.web_root import is_known
 from clasp_relay.logs import events
 from clasp_relay.storage.files import StoredFile
@@ -31,7 +31,7 @@ from clasp_relay.storage.files import StoredFile
 __all__ = ["FilesApi", "make_files_resource", "range_of"]
 
 LEAST_BYTES_A_SECOND = 16 * 1024
-"""The slowest upload that is waited for: each mebibyte may take 64 s, and a minute more."""
+"""The slowest upload that is accepted: each mebibyte may take 64 s, and a minute more."""
 
 SENT_BYTES = 128 * 1024
 """Bytes that are read from the disk and written at once."""
@@ -46,7 +46,7 @@ class ByteRange(NamedTuple):
 
     start: int
     end: int
-    """Behind its last byte."""
+    """The offset after its last byte."""
 
 
 def range_of(header: bytes | None, size_bytes: int) -> ByteRange | None:
@@ -87,7 +87,7 @@ class RefusedBody:
         self.max_bytes = max_bytes
 
     def when_room(self, call: Callable[[], None]) -> None:
-        """There always is."""
+        """Always true: discarding needs no memory."""
 
     def write(self, data: bytes) -> bool:  # noqa: ARG002 - it is discarded
         """Discards bytes."""
@@ -284,7 +284,7 @@ class FilesApi(Resource):
         In a cluster another relay may have issued it just now."""
 
     def open_body(self, request: BoundedRequest, method: bytes, path: bytes, length: int | None) -> Body | None:
-        """Takes the body of an upload; see ``bounded.OpenBody``."""
+        """Takes the body of an upload; see ``site.OpenBody``."""
         if method != b"POST" or path.partition(b"?")[0] != b"/files":
             return None
         waits = None if length is None else self.until_known(bearer_of(request))
@@ -393,15 +393,15 @@ def make_files_resource(files: Files, *, origins: Origins, addresses: ClientAddr
 
 
 def _nothing() -> None:
-    """Nobody waits."""
+    """Does nothing."""
 
 
 def _known(_bearer: str | None) -> None:
-    """A relay that is alone knows all tokens."""
+    """Returns None: a relay that is alone knows all tokens."""
 
 
 def _run(request: Any, work: Coroutine[Any, Any, bytes | None]) -> int:
-    """Answers with what a coroutine returns; None for nothing more."""
+    """Answers with the bytes that a coroutine returns; None if it has answered already."""
     gone: list[Failure] = []
     request.notifyFinish().addErrback(gone.append)
     done = Deferred.fromCoroutine(work).addErrback(_refuse, request)
@@ -426,7 +426,7 @@ def _refuse(failure: Failure, request: IRequest) -> bytes | None:
 
 
 def _set_headers(request: IRequest, file: StoredFile) -> None:
-    """Has browsers download the bytes, never show or run them: who sent them may have chosen any."""
+    """Sets headers by which browsers download the bytes and never show or run them: a sender chose them."""
     for name, value in (
         (b"Content-Type", b"application/octet-stream"),
         (b"Content-Disposition", b"attachment"),

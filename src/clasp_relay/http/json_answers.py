@@ -16,8 +16,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from clasp_relay.access.refusals import BadInput, Busy
-from clasp_relay.http.bounded import MAX_BODY_BYTES
 from clasp_relay.http.cors import Origins, set_cors_headers
+from clasp_relay.http.site import MAX_BODY_BYTES
 from clasp_relay.logs import events
 
 __all__ = [
@@ -159,7 +159,7 @@ class NotFound(Resource):
         Resource.__init__(self)
 
     def getChild(self, path: bytes, request: IRequest) -> Resource:  # noqa: ARG002, N802 - Twisted's
-        """Answers for all paths below."""
+        """Returns itself, for all paths below."""
         return self
 
     def render(self, request: IRequest) -> bytes:
@@ -168,11 +168,11 @@ class NotFound(Resource):
 
 
 class AnsweredLater(Resource):
-    """Answers a request once something is there.
+    """Answers a request after a Deferred has fired.
 
     Args:
-        waits: fires then.
-        find: finds what answers.
+        waits: the Deferred.
+        find: returns the resource that answers then.
         origins: whose pages may read that there is no answer.
     """
 

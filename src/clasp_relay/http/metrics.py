@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from clasp_relay.net.websocket import ClaspFactory
     from clasp_relay.push.web_push import WebPush
     from clasp_relay.storage.journal.journal_log import JournalLog
-    from clasp_relay.storage.snapshot_writer import SnapshotWriter
+    from clasp_relay.storage.state_saver import StateSaver
 
 __all__ = ["Clustered", "Sources", "make_registry"]
 
@@ -73,7 +73,7 @@ class Sources:
     Args:
         relay: the core.
         factory: the connections.
-        snapshots: returns what writes the state file; None until the state is loaded.
+        saver: returns what writes the state file; None until the state is loaded.
         auth_outcomes: returns how many calls of the auth API there were, by call and outcome.
         hash_queue: returns how many passwords wait to be hashed.
         loop_lag: how late the event loop is.
@@ -86,7 +86,7 @@ class Sources:
 
     relay: Relay
     factory: ClaspFactory
-    snapshots: Callable[[], SnapshotWriter | None]
+    saver: Callable[[], StateSaver | None]
     auth_outcomes: Callable[[], dict[tuple[str, str], int]]
     hash_queue: Callable[[], int]
     loop_lag: LoopLag
@@ -122,9 +122,9 @@ class _RelayCollector(Collector):
         yield from _connections(sources.factory, sources.relay)
         yield from _left_out(sources.relay, sources.factory)
         yield from _doors(sources.doors)
-        writer = sources.snapshots()
+        writer = sources.saver()
         if writer is not None:
-            yield from _snapshots(writer)
+            yield from _saving(writer)
         calls = ((*key, count) for key, count in sorted(sources.auth_outcomes().items()))
         yield _counts("clasp_auth", "Calls of the auth API.", ("call", "outcome"), calls)
         yield _gauge("clasp_hash_queue", "Passwords waiting to be hashed.", sources.hash_queue())
@@ -275,7 +275,7 @@ def _doors(doors: Sequence[Counting]) -> Iterator[Metric]:
     yield _counts("clasp_door_refused", text, ("door",), refused)
 
 
-def _snapshots(writer: SnapshotWriter) -> Iterator[Metric]:
+def _saving(writer: StateSaver) -> Iterator[Metric]:
     outcomes = (("written", writer.written), ("failed", writer.failed))
     yield _counts("clasp_snapshots", "Snapshots of the state, by outcome.", ("outcome",), outcomes)
     yield _gauge("clasp_snapshot_age_seconds", "Time since all changes were on disk.", writer.age_s)
@@ -284,7 +284,7 @@ def _snapshots(writer: SnapshotWriter) -> Iterator[Metric]:
 
 
 def _replays(replays: Replays) -> Iterator[Metric]:
-    """Yields what was asked for of the past."""
+    """Yields the metrics of REPLAYs."""
     yield _counter("clasp_replays", "REPLAYs that were accepted.", replays.asked)
     yield _counter("clasp_replayed_entries", "Entries that they were answered with.", replays.sent)
     yield _gauge("clasp_replays_waiting", "REPLAYs at work, and those behind them.", replays.waiting)
@@ -305,7 +305,7 @@ def _journal(log: JournalLog) -> Iterator[Metric]:
 
 
 def _cluster(cluster: Clustered) -> Iterator[Metric]:
-    """Yields the relay's part in its cluster."""
+    """Yields the metrics of the relay's part in its cluster."""
     status = cluster.status()
     family = GaugeMetricFamily("clasp_cluster_role", "1 for what the relay is in its cluster.", labels=("role",))
     for role in ("joining", "follower", "decider", "standby"):
@@ -322,7 +322,7 @@ def _cluster(cluster: Clustered) -> Iterator[Metric]:
 
 
 def _files(files: Files) -> Iterator[Metric]:
-    """Yields what users sent to each other."""
+    """Yields the metrics of files that users send."""
     counts = files.counts
     yield _gauge("clasp_files", "Files.", files.stored)
     yield _gauge("clasp_files_bytes", "What files take, those that are arriving included.", files.used_bytes)

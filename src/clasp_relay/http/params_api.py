@@ -26,6 +26,7 @@ from clasp_relay.http.stream_api import StreamApi
 from clasp_relay.logs import events
 from clasp_relay.wire.address import Pattern, check_address
 from clasp_relay.wire.constants import MAX_JSON_MARKS
+from clasp_relay.wire.cost import json_cost
 from clasp_relay.wire.json_values import parse_json, value_from_json
 from clasp_relay.wire.messages import NULL, Bundle, Get, Message, Publish, Set, Value
 from clasp_relay.wire.values import encode_value
@@ -165,6 +166,7 @@ class _ParamsResource(Resource):
         if kind == "params" and len(request.postpath) == 1:
             listed = self._sessions.find(bearer_of(request), client, *_list_asked(request))
             return listed.addCallback(lambda told: _answer_list(request, told))
+        self._sessions.pay(bearer_of(request), client, _reading_cost(request))
         message = _MAKERS[kind](request, method)
         asked = self._sessions.ask(bearer_of(request), client, message)
         return asked.addCallback(lambda told: _answer(request, method, message, told))
@@ -281,10 +283,20 @@ def _body(request: IRequest) -> bytes:
     return bytes(request.content.read())
 
 
+def _is_bytes(request: IRequest) -> bool:
+    """Tells whether the body is a value of bytes, and not JSON."""
+    content_type = (request.getHeader(b"content-type") or b"").partition(b";")[0].strip().lower()
+    return bool(content_type == b"application/octet-stream")
+
+
+def _reading_cost(request: IRequest) -> int:
+    """Returns what it costs to read the body (``wire.cost``)."""
+    return 0 if _is_bytes(request) else json_cost(_body(request))
+
+
 def _value(request: IRequest, address: str) -> Value:
     data = _body(request)
-    content_type = (request.getHeader(b"content-type") or b"").partition(b";")[0].strip().lower()
-    if content_type == b"application/octet-stream":
+    if _is_bytes(request):
         return encode_value(data)
     return value_from_json(parse_json(data, MAX_JSON_MARKS), address)
 

@@ -13,9 +13,8 @@ from twisted.protocols.policies import ProtocolWrapper
 
 from clasp_relay.access.tickets import Tickets
 from clasp_relay.core.relay import Relay
-from clasp_relay.doors.door import RequestDoor
+from clasp_relay.doors.door import RequestDoor, identity_of
 from clasp_relay.doors.event_stream import Asked, EventStream, codec_of
-from clasp_relay.doors.handed import identity_of
 from clasp_relay.errors import DecodeError, Disconnect, ErrorCode, RequestError
 from clasp_relay.http.api_sessions import wait_until
 from clasp_relay.http.json_answers import bearer_of
@@ -134,7 +133,7 @@ class StreamApi:
 def _last_id(request: Any) -> int | None:
     """Returns the id that a reader saw last, from the header, or from the query of pages that connect anew."""
     given = request.getHeader(b"last-event-id") or request.args.get(b"lastEventId", [b""])[0]
-    # What is no id of ours is a reader that has seen nothing.
+    # # An id that is not the relay's: a reader that has seen nothing.
     return int(given) if re.fullmatch(rb"[0-9]{1,18}", given) else None
 
 

@@ -1,4 +1,4 @@
-"""Who may connect: how many connections and sessions there may be, in all and from one client address."""
+"""Admission: limits of connections and sessions, in all and from one client address."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 
 SPARE_CONNECTIONS = 4
-"""How many connections of a client address are accepted beyond its limit, to be told so after their upgrade."""
+"""Connections of a client address that are accepted beyond its limit, to be refused with a reason after their
+upgrade."""
 
 
 @dataclass(frozen=True, slots=True)
 class NetLimits:
-    """What connections may use.
+    """The limits of connections.
 
     Attributes:
         max_sessions: WebSocket connections in all; TCP connections are capped at twice that, at accept. 0 for no limit.
         max_sessions_per_address: connections from one client address, before HELLO and after it; 0 for no limit.
-        session_timeout_s: after this many seconds without any byte from a peer it is taken for dead.
-        outbox_bytes: how much may wait for one session.
+        session_timeout_s: idle timeout in seconds: a peer that has sent no byte for so long counts as dead.
+        outbox_bytes: limit of what waits for one session, in bytes.
         hello_timeout_s: time from the TCP connection to the end of the upgrade, TLS included; and from there to HELLO.
         exempts_loopback: whether clients on this machine are not counted by address.
     """
@@ -32,7 +33,7 @@ class NetLimits:
 
 
 def is_loopback(address: str) -> bool:
-    """Says whether an address is this machine itself; what is no IP address (a Unix socket) is."""
+    """Tells whether an address is of this machine; one that is no IP address (a Unix socket) is."""
     try:
         ip = ip_address(address.partition("%")[0])
     except ValueError:
@@ -43,16 +44,16 @@ def is_loopback(address: str) -> bool:
 
 
 def same_address(address: str) -> str:
-    """Counts each address for itself."""
+    """Returns the address itself: each one counts separately."""
     return address
 
 
 class Admission:
-    """Counts connections by client address, from their first byte on, and the sessions among them.
+    """Counts connections by client address, from their acceptance on, and the sessions among them.
 
     Args:
-        limits: how many there may be.
-        address_group: returns what counts as one address; of IPv6 a client has a network of them.
+        limits: the limits.
+        address_group: maps an address to what counts as one; an IPv6 client has a whole network of them.
     """
 
     def __init__(self, limits: NetLimits, address_group: Callable[[str], str] = same_address) -> None:
@@ -66,9 +67,9 @@ class Admission:
         return len(self._sessions)
 
     def may_connect(self, address: str) -> bool:
-        """Says whether a connection from an address is accepted.
+        """Tells whether a connection from an address is accepted.
 
-        A few more than may become sessions are, so that a client that is one too many reads why.
+        A few more are accepted than may become sessions, so that a client over the limit reads the reason.
 
         Args:
             address: the client's.
@@ -79,11 +80,11 @@ class Admission:
         return self._connections.get(self._address_group(address), 0) < limit + SPARE_CONNECTIONS
 
     def connected(self, who: object, address: str) -> None:
-        """Counts a connection, or counts it for another address as soon as that is known.
+        """Counts a connection, or moves it to another address once that is known.
 
         Args:
             who: the connection.
-            address: the client's; a proxy's own address is nobody's.
+            address: the client's address; not a proxy's own.
         """
         self._uncount(who)
         if not self._is_exempt(address):
@@ -91,13 +92,13 @@ class Admission:
             self._connections[group] = self._connections.get(group, 0) + 1
 
     def admit(self, who: object) -> str | None:
-        """Makes a connection a session, unless there are too many.
+        """Counts a connection as a session, unless there are too many.
 
         Args:
             who: the connection.
 
         Returns:
-            Why not, for people; None when it is one.
+            The reason of a refusal, for people; None if it is accepted.
         """
         limits = self._limits
         if limits.max_sessions and len(self._sessions) >= limits.max_sessions:
@@ -110,7 +111,7 @@ class Admission:
         return None
 
     def leave(self, who: object) -> None:
-        """Counts a connection no longer; harmless for one that is not counted."""
+        """Stops counting a connection; does nothing if it is not counted."""
         self._sessions.discard(who)
         self._uncount(who)
 

@@ -1,8 +1,8 @@
-"""What waits for a session that is slower than its traffic (``docs/protocol.md``, Slow consumers).
+"""The queue of a session whose socket is slower than its traffic (``docs/protocol.md``, Slow consumers).
 
-Below the bound a backlog is a plain queue whose pieces are shared with other sessions. The first time
-that it is over the bound it is taken apart into frames with an index by address; from then on, until
-it has drained, a frame costs a constant amount of work however long the queue is.
+Below its bound a backlog is a plain queue whose pieces are shared with other sessions. Once it exceeds the bound, it is
+divided into frames with an index by address; from then on, until it has drained, each frame takes constant time,
+however long the queue is.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from clasp_relay.logs import events
 from clasp_relay.net.observer import Counters
 
 NOT_YET_BYTES = 16 * 1024
-"""What it counts for when a snapshot has worked without a frame: about half a millisecond of work."""
+"""The bytes that a ``NOT_YET`` of a snapshot counts for: about half a millisecond of work."""
 
 
 MIN_FRAME_BYTES = 128
-"""What a waiting frame counts for at least.
+"""The bytes that a waiting frame counts for at least.
 
 Beside its bytes it takes up to 400 more: the objects, its place in the queue and in the index. Frames of 13 bytes
 that fill a bound took 16 times as much memory; counted like this they take less than 5 times as much.
@@ -49,14 +49,14 @@ class Batch:
 
     @property
     def cost_bytes(self) -> int:
-        """What it counts for where it waits; worked out once for all sessions, and for none when none is slow."""
+        """The bytes that it counts for in a backlog; computed once for all sessions, and only if one is slow."""
         if not self._cost_bytes:
             self._cost_bytes = sum(map(_cost, self.frames))
         return self._cost_bytes
 
 
 def give_up(frames: Iterator[bytes]) -> None:
-    """Lets go of frames that nobody takes, and tells their maker where it wants to know."""
+    """Closes an iterator of frames that are dropped, if it can be closed."""
     close: Callable[[], None] | None = getattr(frames, "close", None)
     if close is not None:
         close()
@@ -72,7 +72,7 @@ class Snapshot:
         self.frames = frames
 
     def give_up(self) -> None:
-        """Lets go of the rest, and tells its maker, which may keep an account of what it holds for it."""
+        """Drops the remaining frames, and closes their iterator, which may count the memory that it keeps."""
         frames, self.frames = self.frames, iter(())
         try:
             give_up(frames)
@@ -81,7 +81,7 @@ class Snapshot:
 
 
 class Close:
-    """The end of what is sent."""
+    """The close of a session, after all frames before it."""
 
     __slots__ = ("code", "reason")
 
@@ -91,11 +91,11 @@ class Close:
 
 
 Item: TypeAlias = Frame | Batch
-"""What goes to a session in one piece."""
+"""An item of a session's queue."""
 
 
 class _Index:
-    """Which of the waiting frames may go. Numbers are the places in the queue."""
+    """The index of waiting frames that may be dropped, by their numbers in the queue."""
 
     __slots__ = ("droppable", "latest", "superseded")
 
@@ -105,7 +105,7 @@ class _Index:
         self.droppable: deque[int] = deque()
 
     def add(self, number: int, frame: Frame) -> None:
-        """Takes note of a frame at the tail."""
+        """Adds the frame at the tail."""
         if frame.kind == Kind.PARAM:
             older = self.latest.get(frame.address)
             if older is not None:
@@ -115,7 +115,7 @@ class _Index:
             self.droppable.append(number)
 
     def sent(self, number: int, frame: Frame) -> None:
-        """Forgets the frame that stood first."""
+        """Removes the frame at the head."""
         if frame.kind == Kind.PARAM:
             if self.latest.get(frame.address) == number:
                 del self.latest[frame.address]
@@ -135,13 +135,13 @@ class Backlog:
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
-        # An OrderedDict, since a plain dict finds its first key slower and slower while it is emptied from the front.
+        # An OrderedDict, since removing the first key of a plain dict gets slower with each removal.
         self._items: OrderedDict[int, Item | Snapshot | Close] = OrderedDict()
         self._snapshots: dict[object, int] = {}
         self._index: _Index | None = None
         self._next = 0
         self.size_bytes = 0
-        """What waits, a frame as ``MIN_FRAME_BYTES`` at least; snapshots count as nothing."""
+        """The bytes that wait, a frame as ``MIN_FRAME_BYTES`` at least; snapshots are not counted."""
         self._free_bytes = 0
 
     def __bool__(self) -> bool:
@@ -149,11 +149,11 @@ class Backlog:
 
     @property
     def first(self) -> Item | Snapshot | Close | None:
-        """What stands first, or None."""
+        """The item at the head, or None."""
         return next(iter(self._items.values()), None)
 
     def push(self, item: Item | Snapshot | Close) -> None:
-        """Puts something at the tail. A snapshot takes the place of a waiting one with an equal key."""
+        """Adds an item at the tail. A snapshot replaces a waiting one with an equal key."""
         if isinstance(item, Frame):
             self._push_frame(item)
         elif isinstance(item, Batch):
@@ -167,24 +167,24 @@ class Backlog:
             self._append(item)
 
     def push_free(self, item: Item) -> None:
-        """Puts something at the tail that does not count against what may wait: it waits for us, not for the peer."""
+        """Adds an item at the tail that does not count against the bound: it waits for the relay, not for the peer."""
         before = self.size_bytes
         self.push(item)
         self._free_bytes += self.size_bytes - before
 
     @property
     def counted_bytes(self) -> int:
-        """How much of what waits counts against what may wait."""
+        """The bytes that count against the bound."""
         return self.size_bytes - self._free_bytes
 
     def shrink(self, limit_bytes: int) -> bool:
-        """Makes room: old values of params go, then streams and gesture moves, oldest first, as many as needed.
+        """Drops frames until the rest fits: replaced values of params, then streams and gesture moves, oldest first.
 
         Args:
-            limit_bytes: how much of what counts may wait; call this only when it is more.
+            limit_bytes: the bound; called only when more than that is counted.
 
         Returns:
-            Whether what must not be dropped fits.
+            Whether the frames that must not be dropped fit.
         """
         limit_bytes += self._free_bytes
         index = self._index or self._take_apart()
@@ -203,12 +203,12 @@ class Backlog:
         """Takes about ``limit_bytes`` from the head, up to a Close, which stays.
 
         Args:
-            limit_bytes: nothing more is taken once this much was.
-            snapshot_bytes: nothing more is encoded once this much was.
-            is_over: asked before each piece of a snapshot whether the time for it is over.
+            limit_bytes: stops after this many bytes.
+            snapshot_bytes: stops after this many encoded bytes of snapshots.
+            is_over: tells whether the time for snapshots is over; called before each piece of one.
 
         Returns:
-            The bytes in pieces, and how many of them are snapshots', or how many were worked for.
+            The bytes in pieces, and how many bytes of snapshots they have, work without a frame included.
         """
         parts: list[bytes] = []
         size = encoded = 0
@@ -238,11 +238,11 @@ class Backlog:
 
     @property
     def snapshots(self) -> int:
-        """How many snapshots wait."""
+        """Number of waiting snapshots."""
         return len(self._snapshots)
 
     def clear(self) -> None:
-        """Forgets everything."""
+        """Drops everything."""
         for number in self._snapshots.values():
             cast("Snapshot", self._items[number]).give_up()
         self._reset()

@@ -1,4 +1,4 @@
-"""Ends many connections: those of a crowd that hangs up at once, and all when the relay stops."""
+"""Ends many sessions within bounded time per turn: after mass disconnects, and when the relay stops."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from clasp_relay.net.reading import share_end_s
 _POLL_S = 0.05
 
 ENDS_S = 0.002
-"""How long sessions are ended in one turn of the event loop; what else there is to do then has its turn."""
+"""Time in s for ending sessions in one turn of the event loop."""
 
 
 class EndQueue:
-    """Makes the calls that end sessions: at once, but in each turn of the event loop only for some milliseconds.
+    """Ends sessions, at once if possible, but only for some milliseconds in each turn of the event loop.
 
-    Client addresses take turns.
+    Lanes are served round robin.
 
-    The end of a session may free its locks and tell hundreds of others: 300 connections that were
-    reset at once kept everybody else waiting for more than a second.
+    The end of a session may release its locks and tell hundreds of others: 300 connections that were reset at once
+    delayed all other sessions by more than a second.
 
     Args:
         reactor: for its clock.
@@ -39,11 +39,11 @@ class EndQueue:
         self._turn_ends_s = 0.0
 
     def add(self, end: Callable[[], None], lane: str) -> None:
-        """Ends a session, behind those of its lane that wait.
+        """Ends a session, after those of its lane that wait.
 
         Args:
             end: ends it.
-            lane: its connection's.
+            lane: the lane of its connection.
         """
         self._waiting.add(end, lane)
         if self._turn is None:
@@ -51,7 +51,7 @@ class EndQueue:
         self._work()
 
     def end_all(self) -> None:
-        """Ends all that wait."""
+        """Ends all sessions that wait, at once."""
         while self._waiting:
             self._end_next()
         if self._turn is not None:
@@ -84,13 +84,13 @@ class Closable(Protocol):
 
     @property
     def is_drained(self) -> bool:
-        """Whether all that was sent has left this process, as far as the transport tells."""
+        """Whether the transport has passed on all that was sent, as far as it tells."""
 
     def close(self, close_code: CloseCode, reason: str) -> None:
-        """Closes it once all that was sent before is on its way."""
+        """Closes it once all that was sent before was handed to the socket."""
 
     def abort(self) -> None:
-        """Ends it now."""
+        """Aborts it."""
 
 
 class CloseAll:
@@ -113,12 +113,12 @@ class CloseAll:
         self._waiters: list[Deferred[int]] = []
 
     def start(self, code: CloseCode, reason: str, batch: int) -> Deferred[int]:
-        """Starts to close, unless that has started.
+        """Starts to close the connections; only once.
 
         Args:
             code: the WebSocket close code.
             reason: the close reason.
-            batch: how many are closed in one turn.
+            batch: connections that are closed in one turn.
 
         Returns:
             How many connections had to be aborted.

@@ -1,8 +1,8 @@
-"""WebSocket frames: how a server writes them, and a short and a guarded way to read them.
+"""WebSocket frames: writes them, and reads usual ones on a fast path and all others through Autobahn, with limits.
 
-A CLASP frame is one binary WebSocket message (RFC 6455 §5.2). What a server writes is whole and not masked, so that a
-message to many sessions is framed once. What clients send goes through Autobahn's frame machine, with a bound on all
-that a peer can make it keep; the usual frame takes a shorter way.
+A CLASP frame is one binary WebSocket message (RFC 6455 §5.2). A server's messages are not fragmented and not masked, so
+a message to many sessions is framed once. Clients' frames go through Autobahn's state machine, with limits on all that
+a peer can make it keep; the usual frame takes the fast path.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from clasp_relay.net.plain_http import TLS_BEGIN, health_answer, response, witho
 from clasp_relay.wire.clasp import ClaspCodec
 
 MAX_REQUEST_BYTES = 16 * 1024
-"""How long an HTTP request may be: room for a browser's cookies; servers commonly take 8 to 16 kB."""
+"""Limit of an HTTP request in bytes: room for a browser's cookies; servers commonly accept 8 to 16 kB."""
 
 MAX_FRAGMENTS = 1024
-"""How many fragments a message may have: 64 bytes each for the longest one. Empty ones would never end."""
+"""Fragments of one message: 64 bytes each for the longest one. Without a limit, empty ones could go on for ever."""
 
 MAX_EARLY_CONTROL_FRAMES = 8
-"""How many control frames a client may send before HELLO, which is its first message."""
+"""Control frames that a client may send before HELLO."""
 
 MAX_CONTROL_FRAMES_PER_S = 50
-"""How many control frames a session may send in a second. Clients send one in 20 to 30 s."""
+"""Control frames a second that a session may send. Clients send one in 20 to 30 s."""
 
 PONG_INTERVAL_S = 0.25
-"""How often pings are answered at most."""
+"""Shortest interval between two pongs, in seconds."""
 
-# Looked up for every read.
+# Module globals are looked up faster than class attributes; these are needed for every read.
 _OPEN, _CLOSING = WebSocketServerProtocol.STATE_OPEN, WebSocketServerProtocol.STATE_CLOSING
 _CLOSED = WebSocketServerProtocol.STATE_CLOSED
 
@@ -43,10 +43,10 @@ _MASKED = 0x80
 _NO_MASK = bytes(4)
 _REPEATED_WORDS = 129
 _REPEATS = tuple(int.from_bytes(b"\1\0\0\0" * words, "little") for words in range(_REPEATED_WORDS))
-"""What repeats a mask that is multiplied by it, for payloads of so many words."""
+"""Factors that repeat a 4-byte mask when multiplied by it, by the number of words of the payload."""
 
 _SHORT_BYTES = 126
-"""Messages that are shorter have their length in one byte."""
+"""Shorter messages have a length of one byte."""
 
 _SHORT_HEADERS = tuple(bytes((_FIN_BINARY, length)) for length in range(_SHORT_BYTES))
 """Their headers, by their length."""
@@ -71,14 +71,14 @@ def wire_bytes(data: bytes) -> bytes:
 
 
 CODEC = ClaspCodec(wire_bytes)
-"""What every WebSocket session speaks: one object, so that a message to many of them is encoded once."""
+"""The codec of all WebSocket sessions: one object, so that a message to many of them is encoded once."""
 
 
 def unmask(masked: bytes, key: bytes) -> bytes:
-    """Returns a payload without its mask (RFC 6455 §5.3).
+    """Unmasks a payload (RFC 6455 §5.3).
 
     Args:
-        masked: the payload as it came.
+        masked: the received payload.
         key: the four bytes of its mask.
     """
     if key == _NO_MASK:
@@ -94,7 +94,7 @@ def unmask(masked: bytes, key: bytes) -> bytes:
 
 
 class ControlFrames:
-    """What the control frames of one peer may cost: their number is bounded, and pongs are sent at a steady pace.
+    """Limits the control frames of one peer: their number, and the rate of pongs.
 
     A ping is always answered; one pong answers all pings before it (RFC 6455 §5.5.3).
 
@@ -121,7 +121,7 @@ class ControlFrames:
             is_live: whether the session has said HELLO.
 
         Returns:
-            Why the session is to be closed, for people; None as long as it keeps to the limits.
+            The reason to close the session, for people; None within the limits.
         """
         if not is_live:
             self._early += 1
@@ -136,7 +136,7 @@ class ControlFrames:
         return None
 
     def answer(self, payload: bytes) -> None:
-        """Answers a ping: at once, or together with those that come within ``PONG_INTERVAL_S``."""
+        """Answers a ping: at once, or together with others within ``PONG_INTERVAL_S``."""
         if self._call is not None:
             self._payload = payload
             return
@@ -144,7 +144,7 @@ class ControlFrames:
         self._send_pong(payload)
 
     def stop(self) -> None:
-        """Answers nothing more."""
+        """Sends no more pongs."""
         self._payload = None
         if self._call is not None:
             self._call.cancel()
@@ -158,10 +158,10 @@ class ControlFrames:
 
 
 class SideLog:
-    """Takes what Autobahn says of single connections, as debug lines.
+    """Logs Autobahn's messages about single connections at level debug.
 
-    Its warnings and errors are about what peers do wrong, which anybody can repeat as often as they
-    like; its debug lines come several to a message.
+    Its warnings and errors are about peers' mistakes, which a peer can repeat as often as it likes; its debug lines are
+    several for each message.
     """
 
     def debug(self, text: str, **values: object) -> None:
@@ -175,7 +175,7 @@ class SideLog:
 
 
 class GuardedProtocol(WebSocketServerProtocol):
-    """Closes what Autobahn leaves open: requests, fragments and control frames without a bound."""
+    """Adds the limits that Autobahn lacks: of requests, fragments and control frames."""
 
     transport: Any
     message_data: Any
@@ -204,7 +204,7 @@ class GuardedProtocol(WebSocketServerProtocol):
         super().processHandshake()
 
     def on_tls(self) -> None:
-        """Ends a connection whose client speaks TLS: the HTTP answer makes it say so at once, not after a time-out."""
+        """Ends a connection whose client speaks TLS; the HTTP answer makes it fail at once, not after a time-out."""
         self.failHandshake("this port does not speak TLS")
 
     def failHandshake(  # noqa: N802
@@ -240,36 +240,37 @@ class GuardedProtocol(WebSocketServerProtocol):
     def onFrameData(self, payload: bytes) -> bool | None:
         """Takes a piece of a frame.
 
-        After a protocol error Autobahn reads on, to find the peer's Close: an oversized control frame
-        would then be collected without a bound.
+        After a protocol error Autobahn goes on reading, to find the peer's Close: an oversized control frame would be
+        buffered without a limit.
         """
         if self.failedByMe and self.current_frame.length > 125:
             return None
         return super().onFrameData(payload)
 
     def forget_request(self) -> None:
-        """Lets go of what only the upgrade needed: several kB for each connection."""
+        """Frees what only the upgrade needed: several kB for each connection."""
         self.http_request_data = b""
         self.http_response_data = ""
         self.http_headers = {}
         self.websocket_extensions = []
-        # For messages that are sent in pieces, which none are here. An empty deque takes 760 bytes.
+        # For messages that are sent in pieces; there are none here. An empty deque takes 760 bytes.
         self.send_queue = ()
 
 
 class FastPathProtocol(GuardedProtocol):
-    """Reads the usual frame itself and leaves the rest to Autobahn; both no longer than a slice of the turn."""
+    """Reads usual frames itself and leaves others to Autobahn; both only within the connection's slice of the turn."""
 
     factory: Any
-    """Has the connection's time: ``reading``, see ``net.reading``."""
+    """Gives the connection its time (``net.reading``)."""
     _tail = b""
-    """What has come and is not handled: the beginning of a short usual frame, or all that waits for a later turn."""
+    """Received bytes that are not handled yet: the beginning of a short usual frame, or all that waits for a later
+    turn."""
     _is_waiting = False
     _session: Any = None
-    """Whose messages these are, once there is one; tells with ``is_busy`` that those behind the one at work wait."""
+    """Its session, once there is one; ``is_busy`` tells that a message is being handled and later ones wait."""
 
     def go_on(self) -> None:
-        """Handles what waits, in a later turn."""
+        """Handles the bytes that wait, in a later turn."""
         self._is_waiting = False
         self._dataReceived(b"")
         if not self._is_waiting and self.state != _CLOSED:
@@ -292,7 +293,7 @@ class FastPathProtocol(GuardedProtocol):
             if not self.processData():
                 return
             steps += 1
-            # A frame takes a step for its head and one for what it carries.
+            # A frame takes a step for its header and one for its payload.
             if steps == 2:
                 end_s = reading.slice_end_s()
             if self.is_busy or (end_s and reading.now_s() >= end_s):
@@ -301,11 +302,11 @@ class FastPathProtocol(GuardedProtocol):
 
     @property
     def is_busy(self) -> bool:
-        """Whether a message is still at work, so that those behind it have to wait; see ``net.reading``."""
+        """Whether a message is still being handled, so that later ones have to wait; see ``net.reading``."""
         return self._session is not None and self._session.is_busy
 
     def _dataReceived(self, data: bytes) -> None:
-        """Handles what has come, as far as the time of this turn goes; the rest waits for a later one."""
+        """Handles received bytes within the time of this turn; the rest waits for a later one."""
         session = self._session
         if self._is_waiting or (session is not None and session.is_busy):
             self._tail += data
@@ -325,19 +326,19 @@ class FastPathProtocol(GuardedProtocol):
                 super()._dataReceived(rest)
 
     def _pass_messages(self, data: bytes) -> int:
-        """Passes on the whole usual frames that ``data`` begins with, and returns how many bytes these are.
+        """Handles the complete usual frames at the start of ``data``, and returns their number of bytes.
 
-        Once the session's end was decided ``onMessage`` ignores what comes, here as behind Autobahn.
+        After the end of the session ``onMessage`` ignores messages, from here as from Autobahn.
         """
         at, end = 0, len(data)
         take = self.onMessage
-        # Most reads bring one message: the clock is read from the second one on.
+        # Most reads have one message: the clock is read from the second one on.
         slice_end_s = 0.0
         while end - at >= 6 and data[at] == _FIN_BINARY:
             length = data[at + 1] ^ _MASKED
             start = at + 6
             if length >= 126:
-                # Not masked, or longer than 64 kB, or not a length that needs 16 bits: Autobahn knows what to say.
+                # Not masked, longer than 64 kB, or a 16-bit length that is not needed: left to Autobahn.
                 if length != 126 or end - at < 8:
                     break
                 length = data[at + 2] << 8 | data[at + 3]
@@ -360,7 +361,7 @@ class FastPathProtocol(GuardedProtocol):
 
 
 def _is_short_beginning(rest: bytes) -> bool:
-    """Says whether bytes that are no whole usual frame are the beginning of one with a short length."""
+    """Tells whether bytes are an incomplete usual frame with a length of one byte."""
     if rest[0] != _FIN_BINARY:
         return False
     return len(rest) == 1 or _MASKED <= rest[1] < _MASKED + 126

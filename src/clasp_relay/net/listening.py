@@ -32,7 +32,7 @@ more each time that this is not enough."""
 
 
 TOLD_EVERY_S = 60.0
-"""How often it is logged that a port cannot accept."""
+"""Shortest interval in s between two log lines of a port that cannot accept."""
 
 
 class TcpPlace(NamedTuple):
@@ -72,7 +72,7 @@ def listen(
         if tls is None:
             return _accepting_few(reactor.listenTCP(port, factory, backlog, host))
         return _accepting_few(reactor.listenSSL(port, factory, tls, backlog, host))
-    except (CannotListenError, OSError, UnicodeError) as error:  # Unicode: no host can be called so
+    except (CannotListenError, OSError, UnicodeError) as error:  # Unicode: not a valid host name
         raise StartError(
             f"{option}: cannot listen on {host}:{port} ({_cause(error)}); give another {option} or --host"
         ) from error
@@ -124,9 +124,9 @@ def _listen_at_endpoint(reactor: Any, text: str, factory: IProtocolFactory, opti
 
 
 def _accepting_few(port: Any) -> IListeningPort:
-    """Has a port accept no more than ``ACCEPTED_AT_ONCE`` in a turn; those behind them are accepted in the next one.
+    """Limits a port to ``ACCEPTED_AT_ONCE`` connections in a turn; others are accepted in the next one.
 
-    Where nothing can be opened, Twisted closes what comes; that is logged once a minute.
+    Without a free descriptor Twisted closes new connections; that is logged once a minute.
     """
     accept = getattr(port, "doRead", None)
     if accept is not None:
@@ -146,16 +146,16 @@ def _accepting_few(port: Any) -> IListeningPort:
 
 
 def _remove_stale_lock(path: str) -> None:
-    """Removes a socket file on which nobody listens, and Twisted's lock of it.
+    """Removes a socket file without a listener, and Twisted's lock file of it.
 
-    The lock names a process. Of a container that was killed it is number 1 or so, which is the relay itself now, or
-    another process; Twisted then takes the lock for a living one's.
+    The lock file has a process id. If a container was killed, that id may be 1, which is now the relay itself, or
+    another process; Twisted then takes the lock as held.
     """
     lock = Path(f"{path}.lock")
     if not lock.is_symlink():
         return
     with socket.socket(socket.AF_UNIX) as probe:
-        probe.setblocking(False)  # a listener whose queue is full does not answer at once
+        probe.setblocking(False)  # a listener with a full queue does not answer at once
         refusal = probe.connect_ex(path)
     if refusal in (errno.ENOENT, errno.ECONNREFUSED):
         lock.unlink(missing_ok=True)
@@ -164,7 +164,7 @@ def _remove_stale_lock(path: str) -> None:
 
 
 def address_text(address: IAddress) -> str:
-    """Returns where a port listens, as people write it: ``127.0.0.1:7330``, ``[::1]:7330``, ``unix:/run/x.sock``."""
+    """Returns the address of a port as text: ``127.0.0.1:7330``, ``[::1]:7330``, ``unix:/run/x.sock``."""
     if isinstance(address, IPv6Address):
         return f"[{address.host}]:{address.port}"
     if isinstance(address, IPv4Address):

@@ -1,4 +1,4 @@
-"""What the net layer tells those who watch it, and what it counts."""
+"""The interface by which the net layer reports what happens, and its counters."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Protocol
 
 
 class NetObserver(Protocol):
-    """Is told what happens to connections. None of its methods may raise."""
+    """Gets reports about connections. None of its methods may raise."""
 
     @property
     def traces(self) -> bool:
-        """Whether it wants to be told of all that is sent; asked once for each connection."""
+        """Whether it wants reports of all that is sent; read once for each connection."""
 
     def turned_away(self, address: str, why: str) -> None:
         """A connection did not become a session.
@@ -22,22 +22,22 @@ class NetObserver(Protocol):
         """
 
     def slow(self, session: str, address: str, waiting_bytes: int) -> None:
-        """More waits for a session than may: older values give way to newer ones, streams are dropped.
+        """A session's queue is over its bound: newer values replace older ones, streams are dropped.
 
-        Told for every frame that meets this.
+        Reported for every frame that is queued then.
 
         Args:
             session: its id.
             address: the client's.
-            waiting_bytes: how much waits.
+            waiting_bytes: the bytes in the queue.
         """
 
     def sent(self, session: str, data: bytes) -> None:
-        """Bytes were written to a session: WebSocket messages, several in a row. Told only when ``traces``."""
+        """Bytes were written to a session: one or several WebSocket messages. Reported only when ``traces``."""
 
 
 class UnwatchedNet:
-    """An observer that wants to know nothing."""
+    """An observer that ignores all reports."""
 
     traces = False
 
@@ -53,13 +53,13 @@ class UnwatchedNet:
 
 @dataclass(slots=True)
 class Counters:
-    """What was sent and received since the start, and what slow sessions missed, all connections together.
+    """The counters of the net layer since the start, for all connections together.
 
     Attributes:
         coalesced: frames that a newer value of the same address replaced.
         dropped: streams and gesture moves that were left out.
         slow_closes: sessions that were ended as too slow.
-        received_bytes: what came, the upgrade and control frames included.
+        received_bytes: received bytes, the upgrade and control frames included.
         sent_bytes: WebSocket messages that were handed to transports.
         turned_away: connections that did not become sessions, since there were too many or of a wrong origin.
         texts: text messages, each the end of its session.

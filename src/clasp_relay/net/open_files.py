@@ -1,4 +1,4 @@
-"""The limit of open files: as high as it may be, and never used up by connections.
+"""The limit of open files: raised as far as possible, with a reserve that connections do not use.
 
 Every connection takes a file descriptor. When none is left, the state cannot be saved and health checks fail, so the
 last ones are kept for files and for the health port.

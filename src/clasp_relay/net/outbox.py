@@ -1,4 +1,4 @@
-"""One session's way out: this turn's frames, what waits behind a slow socket, and the close at the end."""
+"""The outbox of a session: the frames of this turn, the backlog of a slow socket, and the close at the end."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ from clasp_relay.net.observer import Counters
 from clasp_relay.wire.messages import Error
 
 PIECE_BYTES = 64 * 1024
-"""How much is handed to a transport at a time, about what Twisted buffers: the rest can still be coalesced."""
+"""Bytes that are handed to a transport at a time, about as much as Twisted buffers: the rest can still be
+coalesced."""
 
 MAX_SNAPSHOTS = 2000
-"""How many snapshots may wait for a peer that does not read: two for each of its 1,000 subscriptions."""
+"""Snapshots that may wait for a peer that does not read: two for each of its 1,000 subscriptions."""
 
 
 class Connection(Protocol):
     """What an outbox needs of the connection that it belongs to."""
 
     transport: Any
-    """Where bytes go (``ITransport``, ``IConsumer``)."""
+    """The transport (``ITransport``, ``IConsumer``)."""
     codec: Codec
-    """What its session speaks."""
+    """The codec of its session."""
     trace: Callable[[bytes], None] | None
-    """Is told of all that an outbox writes."""
+    """Gets reports of all that an outbox writes; None for none."""
 
     @property
     def lane(self) -> str:
-        """What has one place in a turn; see ``core.lanes``."""
+        """Its lane (``core.lanes``)."""
 
     def send_close(self, close_code: CloseCode, reason: str) -> None:
         """Tells the peer that the session is closed, and why."""
@@ -47,26 +48,26 @@ class Connection(Protocol):
         """Sends a WebSocket Pong."""
 
     def slow(self, waiting_bytes: int) -> None:
-        """Is told that more waits than may."""
+        """Reports that the queue is over its bound."""
 
     def abort(self) -> None:
         """Ends the connection now."""
 
 
 class Writer(Protocol):
-    """What an outbox needs of the turn writer, which writes for all sessions at the end of the turn."""
+    """The part of the turn writer that an outbox uses; it writes for all sessions at the end of the turn."""
 
     counters: Counters
 
     @property
     def runs(self) -> Sized:
-        """Messages to many sessions that are not handed over yet; see ``turn.Run``."""
+        """The runs that are not handed to their sessions yet; see ``turn.Run``."""
 
     def attach(self, outbox: Outbox, item: Frame | Snapshot | Close) -> bool:
-        """Puts something for one session into the last run that the session is in. Some run must be there.
+        """Adds an item for one session to the last run that includes the session. There must be a run.
 
         Returns:
-            Whether the session is in any; else it stands behind what the session has already.
+            Whether a run includes the session; if none does, the item has to go into the session's own queue.
         """
 
     def mark_dirty(self, outbox: Outbox) -> None:
@@ -76,27 +77,27 @@ class Writer(Protocol):
         """Has what waits for an outbox written, a bounded piece of its snapshots per turn."""
 
     def is_pump_over(self) -> bool:
-        """Tells whether snapshots have had their time in this turn."""
+        """Tells whether the time of this turn for snapshots is over."""
 
     def flush_runs(self) -> None:
         """Hands all runs to their sessions."""
 
     def discard(self, outbox: Outbox) -> None:
-        """Drops an outbox's part of all runs, up to here."""
+        """Drops an outbox's part of all runs so far."""
 
 
 class Sink:
     """A transport as an outbox writes to it.
 
-    Over plain TCP a piece goes to the socket in the same turn, and only what the socket does not take
-    goes to the transport's buffer. ``ITransport.write`` would wait for the reactor's next turn, and the way
+    Over plain TCP a piece is written to the socket in the same turn, and only the rest goes to the transport's buffer.
+    ``ITransport.write`` would wait for the reactor's next turn, and the way
     through the transport to the socket takes as long as all that is done for a subscriber besides
     (``docs/performance.md``, fan-out).
 
     Args:
-        transport: any ``ITransport``; None for one that takes nothing any more.
+        transport: any ``ITransport``; None for one that accepts nothing any more.
         counters: where bytes are counted.
-        trace: is told of all that is written.
+        trace: gets reports of all that is written.
     """
 
     __slots__ = ("_counters", "_handed_bytes", "_send", "_trace", "_transport")
@@ -129,14 +130,14 @@ class Sink:
             try:
                 taken = send(data)
             except OSError:
-                # There is no room, or an error: the reactor meets it again and ends the connection as any other.
+                # The socket buffer is full, or an error: the reactor gets it again and handles it as usual.
                 taken = 0
             if taken != len(data):
                 transport.write(data[taken:])
 
     @property
     def buffered_bytes(self) -> int:
-        """How much the transport holds. Where it does not tell: the piece that made it ask for a pause."""
+        """The bytes in the transport's buffer; if it does not tell, the size of the piece that made it pause."""
         transport = self._transport
         if self._send is None:
             return self._handed_bytes
@@ -145,20 +146,21 @@ class Sink:
 
 
 CLOSED = Sink(None, Counters())
-"""Takes nothing; stands in for a transport that is gone."""
+"""Accepts nothing; replaces a transport that is gone."""
 
 
 @implementer(IPushProducer)
 class Outbox:
     """Implements ``core.ports.Outbox`` and the rules for slow consumers (``docs/protocol.md``).
 
-    Usually the socket takes everything: frames collect in ``pending`` and are written at the end of the turn.
-    Once the transport asks for a pause, or a snapshot is to be encoded, all goes to a backlog, until that has drained.
+    Usually the socket accepts everything: frames collect in ``pending`` and are written at the end of the turn. When
+    the transport asks for a pause, or a snapshot is to be encoded, everything goes to a backlog until that has
+    drained.
 
     Args:
         connection: the session's connection.
         writer: writes for all sessions at the end of the turn.
-        bound_bytes: how much may wait, the transport's own buffer included.
+        bound_bytes: limit of what waits, the transport's own buffer included.
     """
 
     __slots__ = (
@@ -186,13 +188,13 @@ class Outbox:
         self._close_waits = False
         self._pong: bytes | None = None
         self.is_closing = False
-        """Whether the session's close was decided; what it sends is no longer listened to."""
+        """Whether the session is closed; its messages are ignored."""
         self.pending: list[Item] = []
-        """What goes out at the end of this turn; used by the turn writer."""
+        """What is written at the end of this turn; used by the turn writer."""
         self.sink = Sink(connection.transport, writer.counters, connection.trace)
-        """The transport; the turn writer writes to it where nothing is pending and nothing waits."""
+        """The transport; the turn writer writes to it directly if nothing is pending and nothing waits."""
         self.backlog: Backlog | None = None
-        """What waits; None while the socket keeps up. Used by the turn writer."""
+        """The backlog; None while the socket keeps up. Used by the turn writer."""
 
     # core.ports.Outbox
 
@@ -243,7 +245,7 @@ class Outbox:
     # For the turn writer
 
     def put(self, item: Item | Snapshot | Close) -> None:
-        """Puts something behind all that was put before. Never raises."""
+        """Adds an item after all before it. Never raises."""
         try:
             self._put(item)
         except Exception:
@@ -251,7 +253,7 @@ class Outbox:
             self.abort()
 
     def flush(self) -> None:
-        """Writes what is pending, as far as the socket takes it; the rest waits."""
+        """Writes what is pending, as far as the socket accepts it; the rest goes to the backlog."""
         pending = self.pending
         if len(pending) == 1:
             self.pending = []
@@ -262,17 +264,17 @@ class Outbox:
 
     @property
     def lane(self) -> str:
-        """What has one place in a turn; see ``core.lanes``."""
+        """Its lane (``core.lanes``)."""
         return "" if self._connection is None else self._connection.lane
 
     def pump(self, snapshot_bytes: int) -> int:
-        """Writes what waits until the transport has enough.
+        """Writes from the backlog until the transport asks for a pause.
 
         Args:
-            snapshot_bytes: how much of snapshots may be encoded now.
+            snapshot_bytes: bytes of snapshots that may be encoded now.
 
         Returns:
-            How much was encoded.
+            The bytes that were encoded.
         """
         used, backlog = 0, self.backlog
         while backlog is not None and not self._paused and not self._is_closed:
@@ -285,7 +287,7 @@ class Outbox:
         return used
 
     def abort(self) -> None:
-        """Ends the session after a fault of ours; nothing more is written."""
+        """Ends the session after an internal error; nothing more is written."""
         connection = self._connection
         self.close_now()
         if connection is not None:
@@ -300,11 +302,11 @@ class Outbox:
 
     @property
     def is_drained(self) -> bool:
-        """Whether the transport was given all that was sent, and has passed it on as far as it tells."""
+        """Whether the transport has passed on all that was sent, as far as it tells."""
         return not (self.pending or self.backlog or self._paused)
 
     def may_pong(self, payload: bytes) -> bool:
-        """Says whether a ping may be answered now.
+        """Tells whether a ping may be answered now.
 
         A peer that pings but does not read gets one pong, to its last ping, once it reads again
         (RFC 6455 §5.5.3 allows it): pongs would otherwise pile up without a bound.
@@ -321,7 +323,7 @@ class Outbox:
             self.close_now()
 
     def close_now(self) -> None:
-        """Forgets everything; nothing more is sent."""
+        """Drops everything; nothing more is sent."""
         self.is_closing = self._close_waits = True
         self.pending = []
         if self.backlog is not None:
@@ -333,7 +335,7 @@ class Outbox:
     # IPushProducer
 
     def pauseProducing(self) -> None:
-        """The transport has enough for now."""
+        """Stops writing: the transport's buffer is full."""
         self._paused = True
         if self._is_closed:
             return
@@ -342,7 +344,7 @@ class Outbox:
         self._measure_room()
 
     def resumeProducing(self) -> None:
-        """The transport has passed on all that it had; what waits follows within this turn."""
+        """Resumes writing in this turn: the transport's buffer is empty."""
         self._paused = False
         if self._is_closed:
             return
@@ -352,7 +354,7 @@ class Outbox:
         self._writer.queue_pump(self)
 
     def stopProducing(self) -> None:
-        """The connection is gone."""
+        """Stops for good: the connection is gone."""
         self.close_now()
 
     @property
@@ -387,18 +389,19 @@ class Outbox:
             self._put_behind(backlog, item)
 
     def _measure_room(self) -> None:
-        """Works out how much may wait beside what the transport holds: half of the bound at least.
+        """Returns how much the backlog may hold beside the transport's buffer: at least half of the bound.
 
-        The transport may hold two pieces of a snapshot, which do not count, and a small bound is no more than that.
+        The transport may hold two pieces of a snapshot, which are not counted, and a small bound is not larger than
+        these.
         """
         bound_bytes = self._bound_bytes
         self._room_bytes = max(bound_bytes - self.sink.buffered_bytes, bound_bytes >> 1)
 
     def _put_behind(self, backlog: Backlog, item: Item) -> None:
-        """Puts something behind what waits.
+        """Adds an item to the backlog.
 
-        Only what comes while the transport has asked for a pause counts against the bound. What comes while the peer
-        takes everything waits for our own pace, behind a snapshot that is encoded a piece in each turn.
+        Only items that are added while the transport has asked for a pause count against the bound. The others wait for
+        the relay itself, behind a snapshot that is encoded a piece in each turn.
         """
         if not self._paused:
             backlog.push_free(item)
@@ -408,7 +411,7 @@ class Outbox:
             self._keep_bound(backlog)
 
     def _make_backlog(self) -> Backlog:
-        """Has all wait, what is pending first."""
+        """Moves everything to a backlog, what is pending first."""
         backlog = self.backlog = Backlog(self._writer.counters)
         for item in self.pending:
             backlog.push(item)

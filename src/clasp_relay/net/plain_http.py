@@ -1,4 +1,4 @@
-"""Answers HTTP requests on the WebSocket port that are no upgrade to WebSocket."""
+"""Answers HTTP requests on the WebSocket port that are not upgrades to WebSocket."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from http import HTTPStatus
 
 HEALTH_PATH = "/healthz"
-"""Answers 200 as long as the event loop turns."""
+"""The path that answers 200 as long as the event loop runs."""
 
 TLS_BEGIN = b"\x16\x03"
-"""How a TLS handshake begins (RFC 8446 §5.1); no HTTP request does."""
+"""The first bytes of a TLS handshake (RFC 8446 §5.1); no HTTP request begins so."""
 
 _HEALTH_CHECK = re.compile(rb"(GET|HEAD) " + HEALTH_PATH.encode() + rb"(?:\?\S*)? HTTP/1\.[01]\r\n")
 _UPGRADE = re.compile(rb"\r\nupgrade[ \t]*:", re.IGNORECASE)
@@ -20,7 +20,8 @@ _EMPTY_PORT = re.compile(rb"(\r\nhost[ \t]*:[^\r\n]*[^\r\n:]):[ \t]*(?=\r\n)", r
 def health_answer(request: bytes) -> bytes | None:
     """Returns the answer to a health check; None for any other request.
 
-    HTTP/1.0, HEAD and a request without Host count, too: HAProxy and monitors send such, and Autobahn refuses them.
+    HTTP/1.0, HEAD and requests without Host are accepted, too: HAProxy and monitors send these, and Autobahn refuses
+    them.
 
     Args:
         request: a whole request without a body.

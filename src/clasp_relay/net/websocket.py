@@ -19,7 +19,7 @@ from clasp_relay.logs import events
 from clasp_relay.net.admission import Admission, NetLimits, same_address
 from clasp_relay.net.closing import Closable, CloseAll, EndQueue
 from clasp_relay.net.frames import CODEC, ControlFrames, FastPathProtocol
-from clasp_relay.net.keeper import Keeper, Kept
+from clasp_relay.net.liveness import Liveness, Pinged
 from clasp_relay.net.observer import NetObserver, UnwatchedNet
 from clasp_relay.net.open_files import is_short
 from clasp_relay.net.outbox import Outbox as SocketOutbox
@@ -60,7 +60,7 @@ class SessionPort(Protocol):
 S = TypeVar("S", bound=SessionPort)
 
 
-class CountedConnection(Closable, Kept, Protocol):
+class CountedConnection(Closable, Pinged, Protocol):
     """A client's TCP connection, at whichever door. Hashable by identity."""
 
     address: str
@@ -132,7 +132,7 @@ class ClaspProtocol(Draining, FastPathProtocol):  # type: ignore[misc]  # Autoba
     trace: Callable[[bytes], None] | None = None
     """See ``outbox.Connection``."""
     heard = False
-    """Whether anything was received since the keeper came by."""
+    """Whether anything was received since the last liveness check."""
     _silent_s = 0.0
     _session: SessionPort | None = None
     _port: RelayPort[Any]
@@ -458,7 +458,7 @@ class ClaspFactory(WebSocketServerFactory):
             failByDrop=False,
             maxFramePayloadSize=MAX_FRAME_BYTES,
             maxMessagePayloadSize=MAX_FRAME_BYTES,
-            # Time is kept by the protocol and the keeper: Autobahn's timers run on a global reactor.
+            # The protocol and ``liveness`` have timers of their own: Autobahn's run on a global reactor.
             openHandshakeTimeout=0,
             closeHandshakeTimeout=0,
             autoPingInterval=0,
@@ -478,7 +478,7 @@ class ClaspFactory(WebSocketServerFactory):
         self.observer: NetObserver = observer or UnwatchedNet()
         self.reading = Reading(reactor)
         """Who is read from in a turn."""
-        self.keeper = Keeper(reactor, self.limits.session_timeout_s)
+        self.liveness = Liveness(reactor, self.limits.session_timeout_s)
         self.connections: set[CountedConnection] = set()
         """All TCP connections, upgraded or not, those of other doors included."""
         self.end_queue = EndQueue(reactor)
@@ -550,13 +550,13 @@ class ClaspFactory(WebSocketServerFactory):
         """
         refusal = "the server is stopping" if self._is_stopping else self._admission.admit(connection)
         if refusal is None:
-            self.keeper.add(connection)
+            self.liveness.add(connection)
         return refusal
 
     def forget(self, connection: CountedConnection) -> None:
         """A connection is gone."""
         self.connections.discard(connection)
-        self.keeper.remove(connection)
+        self.liveness.remove(connection)
         self._admission.leave(connection)
         if self._closing is not None and not self.connections:
             self._closing.check()

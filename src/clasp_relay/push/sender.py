@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IAgent
 
 from clasp_relay.access.refusals import Busy
-from clasp_relay.access.workers import Workers
+from clasp_relay.access.threads import Workers
 from clasp_relay.errors import cause_text
 from clasp_relay.logs import events
 from clasp_relay.push.destinations import ForbiddenPlaceError, place_of

@@ -10,8 +10,8 @@ from twisted.python.failure import Failure
 
 from clasp_relay.access.refusals import BadInput, Busy, Refusal
 from clasp_relay.access.store_calls import StoreCalls
+from clasp_relay.access.threads import Workers, uncancellable
 from clasp_relay.access.tokens import TokenRecord
-from clasp_relay.access.workers import Workers, uncancellable
 from clasp_relay.push.destinations import ForbiddenPlaceError, Places, place_of
 from clasp_relay.push.encryption import AUTH_BYTES, check_public_key, decode_base64url
 from clasp_relay.storage.push_subscriptions import PushStore, Subscription

@@ -13,8 +13,8 @@ from twisted.python.failure import Failure
 
 from clasp_relay.access.refusals import Busy
 from clasp_relay.access.store_calls import StoreCalls
+from clasp_relay.access.threads import ThreadWorkers, Workers
 from clasp_relay.access.tokens import EndOfToken, TokenRecord
-from clasp_relay.access.workers import ThreadWorkers, Workers
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.session.identity import Identity
 from clasp_relay.logs import events

@@ -11,7 +11,7 @@ from clasp_relay.core.ports import Frame
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.session.identity import Identity
 from clasp_relay.core.session.sessions import Session, SessionState
-from clasp_relay.doors.handed import HandedOutbox
+from clasp_relay.doors.handed_outbox import HandedOutbox
 from clasp_relay.errors import CloseCode, DecodeError
 from clasp_relay.logs import events
 from clasp_relay.net.backlog import give_up

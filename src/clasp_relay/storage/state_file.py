@@ -14,8 +14,8 @@ from typing import NamedTuple
 from clasp_relay.core.records import StateImage
 from clasp_relay.errors import StartError
 from clasp_relay.storage.folder import FILE_MODE, cannot_write
-from clasp_relay.storage.restore import Restored, read_state
-from clasp_relay.storage.snapshot import HEAD_BYTES, read_journal_seq
+from clasp_relay.storage.state_reading import Restored, read_state
+from clasp_relay.storage.state_writing import HEAD_BYTES, read_journal_seq
 
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 """What ``link`` says on file systems without hard links (FAT, some network shares)."""

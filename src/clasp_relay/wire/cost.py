@@ -3,13 +3,17 @@
 A limiter asks here first, so that a frame it refuses is not decoded. One unit is about 0.1 ms of work, what a usual
 message takes. Nothing here raises, whatever the bytes are: a frame that is not valid costs 1 or what it claims, and
 decoding tells what is wrong with it.
+
+What no frame brings is paid in two parts: before it is read, what that takes (``json_cost`` for JSON), and when its
+message is handled, what that takes (``message_cost``).
 """
 
 from __future__ import annotations
 
 import re
 
-from clasp_relay.wire.constants import MAX_ADDRESS_BYTES, MessageCode
+from clasp_relay.wire.constants import JSON_MARKS, MAX_ADDRESS_BYTES, MAX_JSON_MARKS, MessageCode
+from clasp_relay.wire.messages import Bundle, Get, Message, Publish, Query, Replay, Set, Subscribe
 from clasp_relay.wire.values import most_parts
 
 CHEAP_BYTES = 256
@@ -23,6 +27,9 @@ DEFINITIONS_A_UNIT = 32
 
 NODES_A_UNIT = 256
 """So many nodes of a MessagePack frame (keys, values, items) add one unit; each takes up to 1 µs to decode."""
+
+JSON_MARKS_A_UNIT = 256
+"""So many commas, colons and brackets of a JSON text are one unit: each takes about 0.5 µs to parse."""
 
 MAX_EXTRA = 64
 """What a message that is not a BUNDLE can cost beyond 1, so that it always fits into the usual burst of 120."""
@@ -95,6 +102,47 @@ def frame_cost(data: bytes) -> int:
         return cost if len(data) - start < NODES_A_UNIT else max(cost, _nodes_cost(data, start))
     extra = _extra(data, start)
     return 1 + min(MAX_EXTRA, extra + _parts(data) if code in _WITH_VALUE else extra)
+
+
+def message_cost(message: Message) -> int:
+    """Estimates what it costs to handle a message that no frame brought.
+
+    Args:
+        message: the message, valid or not. What its values took to read was paid before.
+
+    Returns:
+        What ``frame_cost`` says of a frame with that message and short values; of an ANNOUNCE 1.
+    """
+    if isinstance(message, Bundle):
+        return max(1, sum(map(message_cost, message.messages)))
+    if isinstance(message, Set | Publish | Get):
+        return 1 + _text_extra(message.address, 0)
+    if isinstance(message, Subscribe | Query | Replay):
+        return 1 + _text_extra(message.pattern, message.pattern.count("*"))
+    return 1
+
+
+def json_cost(data: bytes) -> int:
+    """Estimates what it costs to parse a JSON text, beside what its message costs; takes 20 µs for 60 kB.
+
+    Returns:
+        0 for a short one, and for one that has more than ``MAX_JSON_MARKS`` and so is not parsed.
+    """
+    if len(data) < JSON_MARKS_A_UNIT:
+        return 0
+    marks = len(data) - len(data.translate(None, JSON_MARKS))
+    return marks // JSON_MARKS_A_UNIT if marks <= MAX_JSON_MARKS else 0
+
+
+def _text_extra(text: str, wildcards: int) -> int:
+    """Returns what an address or a pattern adds; see ``_extra``."""
+    size = len(text) if len(text) <= CHEAP_BYTES // 4 else len(text.encode("utf-8", "replace"))
+    if size > MAX_ADDRESS_BYTES:
+        return 0
+    extra = wildcards // WILDCARDS_A_UNIT
+    if size > CHEAP_BYTES:
+        extra += size // BYTES_A_UNIT + text.count("/") // SEGMENTS_A_UNIT
+    return extra
 
 
 def _parts(data: bytes) -> int:

@@ -7,6 +7,7 @@ from time import thread_time
 
 from clasp_relay.core.fanout import catch_ups
 from clasp_relay.core.rights.port import FULL, HIDDEN, CatchUp, State, Verdict
+from clasp_relay.core.rights.visibility import Place
 from clasp_relay.core.work import Pieces
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import ALL_TYPES, MessageCode, Signal
@@ -161,6 +162,62 @@ class OpeningTests(VisibilityCase):
         self.finish()
         self.assertGreater(told + len(heard(self.bob.hear())), 1_001)
         self.assertFalse(relay.work)
+
+    def pieces(self) -> list[tuple[int, int]]:
+        """Opens the room for bob, and returns for each piece how many addresses were looked at, and who was told."""
+        work = self.world.relay.work
+        added: list[Pieces] = []
+        self.patch(work, "add", lambda _owner, pieces: added.append(pieces))
+        self.write("/members", ["bob"])
+        (telling,) = added
+        looked_at: list[str] = []
+        place, sent = self.world.relay.visibility.place, self.world.relay.counts.sent
+
+        def noted(address: str) -> Place:
+            looked_at.append(address)
+            return place(address)
+
+        self.patch(self.world.relay.visibility, "place", noted)
+        found = []
+        before = sent[MessageCode.SNAPSHOT]
+        for _ in telling:
+            found.append((len(looked_at), sent[MessageCode.SNAPSHOT] - before))
+            looked_at.clear()
+            before = sent[MessageCode.SNAPSHOT]
+        return found
+
+    def test_each_piece_is_bounded(self) -> None:
+        """However many params there are, and however many sessions."""
+        for number in range(1_000):
+            self.write(f"/room/more{number}", number)
+        self.values()
+        found = self.pieces()
+        self.assertGreaterEqual(sum(addresses for addresses, _ in found), 1_002)
+        self.assertLessEqual(max(addresses for addresses, _ in found), catch_ups.TOLD_AT_ONCE)
+        self.begin(Rule(members_of("/members"), catch_up=True))
+        sessions = 100
+        for _ in range(sessions):
+            self.world.join("bob").send(Subscribe(1, "/room/**"))
+        found = self.pieces()
+        self.assertEqual(sum(told for _, told in found), sessions + 1)
+        self.assertLessEqual(max(told for _, told in found), catch_ups.PIECE_COST // catch_ups.FIND_COST + 1)
+
+    def test_search_in_the_step_of_a_change_is_bounded(self) -> None:
+        """Whatever there is, and for however many patterns."""
+        costs: list[int] = []
+        search = self.world.relay.params.search
+
+        def look(pattern: Pattern, max_cost: int) -> tuple[list[str], bool]:
+            costs.append(max_cost)
+            return search(pattern, max_cost)
+
+        self.subject = "bob"
+        self.bob.send(Subscribe(2, "/room/1"))
+        self.bob.send(Subscribe(3, "/room/2"))
+        self.bob.send(Subscribe(1, "/other/**"))
+        self.patch(self.world.relay.params, "search", look)
+        self.write("/members", ["bob"])
+        self.assertEqual(costs, [catch_ups.SEARCH_COST // 2] * 2)
 
     def test_who_was_not_judged_before_is_told(self) -> None:
         """Again, maybe; nobody is left out."""

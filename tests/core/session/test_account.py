@@ -21,6 +21,12 @@ from tests.core.world import START_US, World, heard, value
 class AccountTests(SynchronousTestCase):
     """The sums and the limits."""
 
+    def test_nothing_may_be_counted_for_somebody_of_whom_nothing_is_kept(self) -> None:
+        """As when a client leaves that has nothing waiting."""
+        accounts = Accounts(100)
+        accounts.open("ann", "192.0.2.1").add(Kept.MESSAGES, 0)
+        self.assertEqual((accounts._by_subject, accounts._by_origin), ({}, {}))
+
     def test_what_is_kept_is_counted_by_kind(self) -> None:
         """And no longer when it goes."""
         accounts = Accounts()

@@ -51,13 +51,13 @@ class House:
         )
         self.factory = StreamFactory(self.site.gate, self.broker.counts, lambda: MqttConnection(self.broker))
 
-    def connect(self) -> Thing:
+    def connect(self, host: str = "192.0.2.1") -> Thing:
         """Returns a client that has said nothing yet."""
-        return Thing(self, self.site.connect(self.factory))
+        return Thing(self, self.site.connect(self.factory, host))
 
-    def join(self, client_id: str = "", version: int = V4, **options: Any) -> Thing:
+    def join(self, client_id: str = "", version: int = V4, host: str = "192.0.2.1", **options: Any) -> Thing:
         """Returns a client whose CONNECT was accepted."""
-        thing = self.connect()
+        thing = self.connect(host)
         thing.version = version
         (connack,) = thing.say(p.connect(client_id, version, **options))
         assert connack.endswith(" 0x0"), connack

@@ -49,6 +49,16 @@ class KeptTests(SynchronousTestCase):
         self.assertEqual(house.connect().say(p.connect("r")), ["connack 0 0x0"])
         self.assertEqual((house.broker.kept_sessions, len(house.site.relay.sessions)), (0, 2))
 
+    def test_messages_wait_for_a_user_of_whom_nothing_else_is_kept(self) -> None:
+        """Neither messages in flight nor another session."""
+        house = House(Guard())
+        writer, reader = house.join("w", password="bob"), house.join("r", clean=False, password="ann")
+        reader.say(p.subscribe(1, ("a", 1)))
+        reader.lose()
+        writer.say(p.publish("a", "1", qos=1, id=1))
+        back = house.connect().say(p.connect("r", clean=False, password="ann"))
+        self.assertEqual(back, ["connack 1 0x0", "publish a 1 qos 1"])
+
     def test_session_expires(self) -> None:
         """After its time, an hour at most; DISCONNECT may shorten it."""
         house = House()
@@ -79,6 +89,25 @@ class KeptTests(SynchronousTestCase):
         self.assertEqual(back[1:], [f"publish c {number} qos 1" for number in (2, 3, 4)])
         house.broker.stop()
         self.assertEqual(house.broker.kept_sessions, 0)
+
+    def test_client_address_with_most_kept_sessions_makes_room(self) -> None:
+        """However many it keeps, others' stay; what they keep counts for the address, whoever its clients are."""
+        self.patch(broker, "MAX_KEPT_SESSIONS", 3)
+        house = House(Guard())
+        relay = house.site.relay
+        relay.origin_of = lambda peer: peer
+        house.join("first", clean=False, password="ann", host="198.51.100.1").lose()
+        for name in ("a", "b", "c"):
+            thing = house.join(name, clean=False, password="bob")
+            thing.say(p.subscribe(1, ("x", 1)))
+            thing.lose()
+        back = house.connect("198.51.100.1").say(p.connect("first", clean=False, password="ann"))
+        self.assertEqual(back, ["connack 1 0x0"])
+        self.assertEqual(house.connect().say(p.connect("a", clean=False, password="bob")), ["connack 0 0x0"])
+        kept = relay.accounts._by_origin
+        before = kept["192.0.2.1"]
+        house.join("w", password="ann", host="198.51.100.1").say(p.publish("x", "1" * 9_000, qos=1, id=1))
+        self.assertGreater(kept["192.0.2.1"] - before, 2 * 9_000)
 
     def test_kept_messages_count_for_the_subject(self) -> None:
         """With those of its other sessions; the oldest go, and nothing is counted once the client is back."""

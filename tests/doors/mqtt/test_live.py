@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.doors.waiting import Waiting
+from clasp_relay.doors.packet_queue import PacketQueue
 from clasp_relay.wire.mqtt.packets import V5, Prop
 from tests.doors import mqtt_packets as p
 from tests.doors.mqtt.house import ClusterCase, House
@@ -79,4 +79,4 @@ class ClusterTests(ClusterCase):
     def looks(self) -> int:
         """Returns how many timers there are of clients that wait."""
         calls: list[Any] = list(self.near.site.reactor.getDelayedCalls())
-        return sum(getattr(call.func, "__func__", None) is Waiting.look_now for call in calls)
+        return sum(getattr(call.func, "__func__", None) is PacketQueue.look_now for call in calls)

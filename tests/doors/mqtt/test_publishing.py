@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.doors.mqtt import publishing
 from clasp_relay.wire.constants import Signal
-from clasp_relay.wire.messages import Bundle, Publish, Set, Subscribe
+from clasp_relay.wire.messages import Bundle, Publish, Set, Subscribe, Value
+from clasp_relay.wire.mqtt import mapping
 from clasp_relay.wire.mqtt.packets import V4, V5, Prop
 from clasp_relay.wire.values import encode_value
 from tests.core.guard import Guard
@@ -126,6 +128,32 @@ class PublishTests(SynchronousTestCase):
         thing = house.join("x", V5)
         answers = thing.say(*(p.publish("a", str(number), V5, qos=1, id=number + 1) for number in range(5)))
         self.assertEqual(answers, ["puback 1", "puback 2", "puback 3", "puback 4 97", "puback 5 97"])
+
+    def test_what_the_rate_refuses_is_not_read(self) -> None:
+        """Long JSON costs what it takes to parse, before it is parsed; a long text costs no more than a short one."""
+        read: list[bytes] = []
+
+        def payload_value(payload: bytes, *, is_retained: bool) -> Value:
+            read.append(payload)
+            return mapping.payload_value(payload, is_retained=is_retained)
+
+        self.patch(publishing, "payload_value", payload_value)
+        house = House(message_rate=(1, 20))
+        thing = house.join("x", V5)
+        numbers, text = "[" + "1," * 3_900 + "1]", "a,b " * 9_000
+        answers = thing.say(*(p.publish("a", numbers, V5, qos=1, id=number + 1, retain=True) for number in range(3)))
+        self.assertEqual(answers, ["puback 1", "puback 2 97", "puback 3 97"])
+        self.assertEqual(thing.say(p.publish("b", text, V5, qos=1, id=4, retain=True)), ["puback 4"])
+        self.assertEqual(thing.say(p.publish("a", numbers, V5, qos=2, id=5)), ["pubrec 5 97"])
+        self.assertEqual(read, [numbers.encode(), text.encode()])
+        self.assertEqual((house.site.relay.counts.limited, house.broker.counts.refused), (3, 3))
+
+    def test_subscriptions_cost_what_they_cost_elsewhere(self) -> None:
+        """By the wildcards of their filters."""
+        house = House(message_rate=(1, 10))
+        thing = house.join("x", V5)
+        filters = [("/".join("+" * 32) + f"/{number}", 0) for number in range(3)]
+        self.assertEqual(thing.say(p.subscribe(1, *filters, version=V5)), ["suback 1 000097"])
 
     def test_topic_aliases(self) -> None:
         """Of version 5; an unknown one ends the connection."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.ports import NOT_YET, Frame
+from clasp_relay.core.session.account import Accounts
 from clasp_relay.doors.mqtt import session as mqtt_session
 from clasp_relay.doors.mqtt.messages import Delivery, MqttCodec, SharedBatches
 from clasp_relay.doors.mqtt.session import KeptTotal, MqttSession, Subscribed
@@ -14,7 +15,7 @@ from clasp_relay.errors import CloseCode
 from clasp_relay.net.backlog import Batch
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import SnapshotParam
-from clasp_relay.wire.mqtt.packets import V4, V5, Acknowledge, Filter, PacketType, Prop, PublishPacket
+from clasp_relay.wire.mqtt.packets import V4, V5, Acknowledge, Filter, PacketType, Prop, Properties, PublishPacket
 from clasp_relay.wire.values import encode_value
 from tests.doors import mqtt_packets as p
 
@@ -60,11 +61,25 @@ class Wire:
         return [p.said(each, self.version) for each in found]
 
 
+def new_session(
+    client_id: str, now_s: Callable[[], float] = lambda: 0, batches: SharedBatches | None = None
+) -> MqttSession:
+    """Returns a session of nobody; the core has what it subscribes to."""
+    session = MqttSession("", client_id, lambda _group: None, now_s, batches)
+
+    def ids_at(address: str) -> list[int]:
+        asked = session.subscriptions.values()
+        return [each.id for each in asked if each.pattern is not None and each.pattern.matches(address)]
+
+    session.ids_at = ids_at
+    return session
+
+
 class SessionTests(SynchronousTestCase):
     def setUp(self) -> None:
         """A session that has subscribed to everything with QoS 1."""
         self.now_s = 0.0
-        self.session = MqttSession("", "x", lambda _group: None, lambda: self.now_s)
+        self.session = new_session("x", lambda: self.now_s)
         self.session.add(Subscribed(1, Filter("#", 1), Pattern.parse("/mqtt/**"), 0, None))
         self.codec = MqttCodec("/mqtt")
 
@@ -82,14 +97,41 @@ class SessionTests(SynchronousTestCase):
         self.assertEqual(wire.said(), [f"publish a {number} qos 1" for number in (2, 3, 4)])
         self.assertEqual(self.session.queued_bytes, 0)
 
+    def test_properties_of_a_message_count(self) -> None:
+        """Whoever sends little else cannot fill the memory with them."""
+        self.patch(mqtt_session, "MAX_QUEUED_BYTES", 10_000)
+        properties: Properties = {
+            Prop.USER: [("a" * 500, "b" * 500)] * 2,
+            Prop.CORRELATION_DATA: b"c" * 1_000,
+            Prop.PAYLOAD_FORMAT: 1,
+        }
+        account = Accounts().open("ann", "")
+        self.session.charge(account)
+        for _ in range(10):
+            self.session.enqueue(PublishPacket("a", b"1", 1, properties=properties), "/mqtt/a")
+        self.assertEqual(self.session.kept_messages, 2)
+        self.assertGreater(account.bytes, 2 * 3_000)
+        self.session.discard()
+        self.assertEqual((self.session.queued_bytes, account.bytes), (0, 0))
+
     def test_total_of_all_sessions_is_bounded(self) -> None:
         """While there is no connection."""
-        total = self.session.kept_total = KeptTotal(2)
+        total = self.session.kept_total = KeptTotal(2, 0)
         for number in range(4):
             self.deliver(str(number))
         self.assertEqual((self.session.kept_messages, total.messages), (2, 2))
         self.session.discard()
         self.assertEqual((self.session.kept_messages, total.messages), (0, 0))
+
+    def test_nobody_loses_its_share_to_others(self) -> None:
+        """Whoever has more lets its oldest go, whatever others keep."""
+        total = self.session.kept_total = KeptTotal(5, 2)
+        total.add(5)
+        for number in range(4):
+            self.deliver(str(number))
+        wire = Wire()
+        self.session.resume(wire)
+        self.assertEqual(wire.said(), [f"publish a {number} qos 1" for number in (2, 3)])
 
     def test_message_expires_while_it_waits(self) -> None:
         """What is left of its time is told."""
@@ -202,7 +244,7 @@ class SessionTests(SynchronousTestCase):
         delivery = self.codec.set("/mqtt/a", encode_value("x"), 1, False, False, None)
         assert isinstance(delivery, Delivery)
         for wire in wires:
-            session = MqttSession("", "y", lambda _group: None, lambda: 0)
+            session = new_session("y")
             session.add(Subscribed(1, Filter("a"), Pattern.parse("/mqtt/a"), 0, None))
             session.link = wire
             session.send(Frame(delivery))
@@ -220,7 +262,7 @@ class SessionTests(SynchronousTestCase):
         self.assertIs(first, second)
         self.assertIsNot(first, other)
         for wire in wires:
-            session = MqttSession("", "y", lambda _group: None, lambda: 0, batches)
+            session = new_session("y", batches=batches)
             session.add(Subscribed(1, Filter("a"), Pattern.parse("/mqtt/a"), 0, None))
             session.put(batch)
             session.link = wire

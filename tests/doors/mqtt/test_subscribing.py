@@ -5,11 +5,16 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.cluster.following import NOT_READY
+from clasp_relay.core.session.identity import Identity
+from clasp_relay.core.work import TURN_US
 from clasp_relay.doors.mqtt import subscribing
+from clasp_relay.errors import ErrorCode, RequestError
+from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import Set
 from clasp_relay.wire.mqtt.packets import V4, V5, Prop
 from clasp_relay.wire.values import encode_value
-from tests.core.guard import Guard
+from tests.core.guard import Guard, Rule
+from tests.core.world import one_turn
 from tests.doors import mqtt_packets as p
 from tests.doors.mqtt.house import ClusterCase, House
 
@@ -126,6 +131,96 @@ class SubscribeTests(SynchronousTestCase):
         thing = house.join("x", V5)
         filters = [("$a", 0), ("$b", 0), ("$c", 0)]
         self.assertEqual(thing.say(p.subscribe(1, *filters, version=V5)), ["suback 1 000097"])
+
+    def test_many_filters_are_subscribed_and_ended_in_pieces(self) -> None:
+        """A bounded amount in each turn; what the client sends behind them waits, and gets its answer behind theirs."""
+        house = House()
+        house.join().say(p.publish("a/7", "1", retain=True))
+        thing = house.join()
+        filters = [f"a/{number}" for number in range(40)]
+        work = house.site.relay.work
+        self.patch(subscribing, "FILTER_US", TURN_US // 2)
+        self.patch(subscribing, "END_US", TURN_US // 2)
+        for packet, *answers in (
+            (p.subscribe(1, *((each, 0) for each in filters)), "suback 1 " + "00" * 40, "publish a/7 1 qos 0 retain"),
+            (p.unsubscribe(2, *filters), "unsuback 2"),
+        ):
+            turns = work.turns
+            thing.client.protocol.dataReceived(packet + p.packet(0xC0))
+            self.assertTrue(work)
+            while work:
+                one_turn(house.site.reactor)
+            self.assertGreaterEqual(work.turns - turns, 20)
+            self.assertEqual(sorted(thing.heard()), sorted([*answers, "pingresp"]))
+        self.assertEqual(len(house.site.relay.subscriptions), 0)
+
+    def test_client_that_leaves_amid_its_filters_leaves_nothing(self) -> None:
+        """Neither subscriptions nor snapshots that wait."""
+        house = House()
+        house.join().say(p.publish("a/1", "1", retain=True))
+        thing = house.join()
+        self.patch(subscribing, "FILTER_US", TURN_US)
+        thing.client.protocol.dataReceived(p.subscribe(1, *((f"a/{number}", 0) for number in range(10))))
+        self.assertTrue(house.site.relay.work)
+        thing.lose()
+        house.site.turn()
+        while house.site.relay.work:
+            one_turn(house.site.reactor)
+        relay = house.site.relay
+        self.assertEqual((len(relay.subscriptions), len(relay.snapshots.waiting), house.site.faults), (0, 0, []))
+        self.assertEqual(thing.heard(), [])
+
+    def test_fault_amid_many_filters_ends_the_client(self) -> None:
+        """It is ours, and told."""
+        house = House()
+        thing = house.join()
+        self.patch(house.broker.subscribing, "_add", lambda *_: 1 / 0)
+        thing.say(p.subscribe(1, *((f"a/{number}", 0) for number in range(10))))
+        self.assertTrue(thing.client.is_closed)
+        self.assertEqual([type(fault) for fault in house.site.faults], [ZeroDivisionError])
+
+    def test_message_is_compared_with_no_filter_again(self) -> None:
+        """The core has found those that match: a client with a thousand of them costs each message no more."""
+        guard = Guard()
+        guard.rules["/mqtt/"] = Rule(frozenset())
+        house = House(guard)
+        writer, reader = house.join("w", password="bob"), house.join("r", password="ann")
+        reader.say(*(p.subscribe(1, (f"+/{number}/#", 1)) for number in range(100)), p.subscribe(1, ("a/7/+", 0)))
+        writer.say(p.publish("a/7/x", "first"))
+        compared: list[str] = []
+        matches = Pattern.matches
+
+        def compare(pattern: Pattern, address: str) -> bool:
+            compared.append(address)
+            return matches(pattern, address)
+
+        self.patch(Pattern, "matches", compare)
+        for number in range(5):
+            writer.say(p.publish(f"a/7/{number}", "1", qos=1, id=1))
+        self.assertEqual(compared, [])
+        self.assertEqual(reader.heard(), ["publish a/7/x first qos 0", *(f"publish a/7/{n} 1 qos 1" for n in range(5))])
+
+    def test_kept_client_comes_back_without_a_search(self) -> None:
+        """Its filters find nothing anew; those that it may not have now are gone."""
+        guard = Guard()
+        house = House(guard)
+        thing = house.join("r", clean=False, password="ann")
+        thing.say(p.subscribe(1, ("a/#", 1), ("b/#", 1), ("$x", 1)))
+        relay = house.site.relay
+        self.patch(relay.params, "find", lambda _pattern: 1 / 0)
+        thing.lose()
+        self.assertEqual(len(relay.subscriptions), 2)
+
+        def check(_who: Identity, pattern: Pattern) -> None:
+            if pattern.text == "/mqtt/b/**":
+                raise RequestError(ErrorCode.SCOPE, "not any more")
+
+        self.patch(guard, "check_subscribe", check)
+        refused = house.broker.counts.refused
+        back = house.connect()
+        self.assertEqual(back.say(p.connect("r", clean=False, password="ann")), ["connack 1 0x0"])
+        self.assertEqual((len(relay.subscriptions), house.broker.counts.refused - refused), (1, 1))
+        self.assertEqual(back.say(p.publish("a/x", "1", qos=1, id=1)), ["puback 1", "publish a/x 1 qos 1"])
 
     def test_shared_subscription_goes_round(self) -> None:
         """Each message goes to one of the group, without retained ones; who leaves gets none."""

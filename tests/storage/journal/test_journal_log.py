@@ -16,8 +16,9 @@ from twisted.trial.unittest import TestCase
 from clasp_relay.core.history.rules import Judgement
 from clasp_relay.core.records import Change, ChangeKind, encode_change, no_param
 from clasp_relay.errors import ErrorCode, JournalLost, RequestError
+from clasp_relay.storage.journal.commit_delay import MANY_CHANGES, MAX_DELAY_S, MAX_GROWTH_S
 from clasp_relay.storage.journal.journal_file import Batch, JournalFile
-from clasp_relay.storage.journal.journal_log import MAX_DELAY_S, MAX_QUEUED_BYTES, JournalLog
+from clasp_relay.storage.journal.journal_log import MAX_QUEUED_BYTES, JournalLog
 from clasp_relay.storage.journal.opening import open_journal
 from clasp_relay.wire.messages import Publish
 from tests.storage.journal.test_journal_file import write_of
@@ -91,7 +92,7 @@ class JournalLogTests(TestCase):
         self.assertEqual((self.log.recorded_seq, self.log.commits), (0, 0))
         event = self.hold()
         first = self.log.recorded()
-        yield deferLater(reactor, 0, lambda: None)
+        yield deferLater(reactor, 0.01, lambda: None)
         self.append(2)
         second = self.log.recorded()
         self.append(3)
@@ -110,7 +111,7 @@ class JournalLogTests(TestCase):
         """Without a timer: one commit, then one for all that came meanwhile."""
         event = self.hold()
         self.append(1)
-        yield deferLater(reactor, 0, lambda: None)
+        yield deferLater(reactor, 0.01, lambda: None)
         for number in range(2, 200):
             self.append(number)
             if number % 50 == 0:
@@ -120,6 +121,26 @@ class JournalLogTests(TestCase):
         self.assertEqual((self.log.commits, self.log.entries), (2, 199))
         self.assertEqual(sum(self.log.commit_counts), 2)
         self.assertEqual(self.done, list(range(1, 200)))
+
+    @inlineCallbacks
+    def test_commit_waits_for_a_turn_without_changes(self) -> Steps:
+        """What is read in a few turns, one right after the other, is one commit; but not for ever."""
+        now_s = [0.0]
+        self.log.close()
+        self.begin(worked_s=lambda: now_s[0])
+        event = threading.Event()
+        for turns, changes, turn_s, commits in ((5, 1, 0.0, 1), (5, 1, MAX_GROWTH_S / 2, 2), (3, MANY_CHANGES, 0.0, 2)):
+            event.clear()
+            self.addCleanup(event.set)
+            self.log.run(lambda _: event.wait(30))
+            before = self.log.commits
+            for _ in range(turns):
+                self.append(*range(1, changes + 1))
+                yield deferLater(reactor, 0, lambda: None)
+                now_s[0] += turn_s
+            event.set()
+            yield self.log.recorded()
+            self.assertEqual((self.log.commits - before, self.log.queued), (commits, 0))
 
     @inlineCallbacks
     def test_commit_waits_while_there_is_more_to_read(self) -> Steps:
@@ -318,6 +339,16 @@ class JournalLogTests(TestCase):
             rows: Deferred[Any] = Deferred()
             self.log.read_tail(seq, last, rows.callback)
             self.assertEqual((yield rows), expected_rows)
+
+    @inlineCallbacks
+    def test_what_is_the_last_of_a_turn_is_committed_within_it(self) -> Steps:
+        """Two batches within a turn, so the second one is a commit of its own behind the first; else both are one."""
+        for is_last, commits in ((True, 2), (False, 1)):
+            before = self.log.commits
+            for number in (7, 8):
+                self.log.append_judged([(_position(number), None, (), b"")], is_last=is_last)
+            yield self.log.recorded()
+            self.assertEqual(self.log.commits - before, commits)
 
     @inlineCallbacks
     def test_a_journal_without_rows_goes_on_behind_those_of_others(self) -> Steps:

@@ -13,13 +13,16 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.errors import DecodeError
 from clasp_relay.wire.osc.packets import (
+    MAX_ARGUMENTS,
     MAX_DEPTH,
     MAX_MESSAGES,
+    MESSAGES_A_UNIT,
     Argument,
     OscBundle,
     OscMessage,
     decode_packet,
     encode_message,
+    packet_cost,
     time_tag_us,
 )
 
@@ -87,6 +90,11 @@ def bundle(*elements: bytes, time_tag: int = 1) -> bytes:
     return b"#bundle\0" + struct.pack(">Q", time_tag) + b"".join(struct.pack(">I", len(e)) + e for e in elements)
 
 
+def tags(text: str) -> bytes:
+    """Returns a message with these type tags, without arguments of their own."""
+    return b"/a\0\0," + text.encode() + bytes(4 - (1 + len(text)) % 4)
+
+
 def same(one: object, other: object) -> bool:
     """Compares arguments; one NaN is as good as another."""
     if isinstance(one, tuple) and isinstance(other, tuple):
@@ -133,6 +141,40 @@ class PacketTests(SynchronousTestCase):
         for data in (bundle(deep), bundle(*[b"/a\0\0"] * (MAX_MESSAGES + 1))):
             with self.assertRaises(DecodeError):
                 decode_packet(data)
+
+    def test_arguments_of_a_packet_are_bounded(self) -> None:
+        """Those of all its messages together; brackets count, since each of them takes as long to read."""
+        decode_packet(tags("T" * MAX_ARGUMENTS))
+        half = tags("F" * (MAX_ARGUMENTS // 2))
+        decode_packet(bundle(half, bundle(half)))
+        for data in (tags("N" * (MAX_ARGUMENTS + 1)), tags("[]" * MAX_ARGUMENTS), bundle(half, tags("T"), half)):
+            with self.assertRaisesRegex(DecodeError, f"more than {MAX_ARGUMENTS} arguments"):
+                decode_packet(data)
+
+    def test_long_packet_costs_more_before_it_is_read(self) -> None:
+        """By its messages and its arguments, wherever they are nested; long texts stay cheap."""
+        one, many = tags("T"), tags("T" * 1_024)
+        for data, cost in (
+            (one, 0),
+            (bundle(*[one] * 16), 0),
+            (many, 4),
+            (bundle(many, bundle(many)), 8),
+            (bundle(*[one] * 640), 10 + 5),
+            (bundle(bundle(*[one] * 64), *[b"/a\0\0"] * 64), 2),
+            (tags("s") + b"," * 9_999 + b"\0", 0),
+            (tags("T" * 60_000), 234),
+        ):
+            with self.subTest(data[:20], size=len(data)):
+                self.assertEqual(packet_cost(data), cost)
+
+    def test_cost_of_any_bytes_is_bounded(self) -> None:
+        """A packet that claims more than it holds, or is nested without end, costs what can be read of it."""
+        endless = tags("T")
+        for _ in range(1_000):
+            endless = bundle(endless)
+        self.assertEqual(packet_cost(endless), 0)
+        self.assertEqual(packet_cost(bundle() + b"\xff" * 400), 0)
+        self.assertLessEqual(packet_cost(bundle() + bytes(60_000)), MAX_MESSAGES // MESSAGES_A_UNIT + 1)
 
     def test_what_osc_has_no_word_for_is_refused(self) -> None:
         """NUL in a text, and numbers beyond 64 bits."""

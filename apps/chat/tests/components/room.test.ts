@@ -1,5 +1,6 @@
 // @vitest-environment happy-dom
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { nextTick } from 'vue'
 import type { VueWrapper } from '@vue/test-utils'
 import ConnectionBanner from '@/components/ConnectionBanner.vue'
 import { useOverlayStore } from '@/components/overlay'
@@ -309,6 +310,47 @@ describe('a room on screen', () => {
     await settle()
     expect(spoken()).toBe('Ada: second')
     expect(wrapper.get('[role=log]').attributes('aria-label')).toBe('Messages in Garden')
+  })
+
+  describe('with the keyboard in its messages', () => {
+    // Without a layout nothing is on screen, and the list renders nothing.
+    beforeEach(() => {
+      for (const side of ['clientWidth', 'clientHeight', 'offsetHeight'] as const)
+        vi.spyOn(HTMLElement.prototype, side, 'get').mockReturnValue(400)
+    })
+    afterEach(() => vi.restoreAllMocks())
+
+    const focused = (): string | undefined => (document.activeElement as HTMLElement | null)?.dataset.message
+    const focusNewest = (): unknown => wrapper.getComponent(RoomView).vm.focusList()
+
+    it('focuses the newest although another comes before it meanwhile', async () => {
+      const [one, two] = [message({ text: 'one' }), message({ text: 'two' })]
+      state.timeline = [two]
+      ;({ wrapper } = await show(RoomView, { room: room() }))
+      await settle()
+      focusNewest()
+      await nextTick()
+      state.timeline = [one, two]
+      await vi.waitFor(() => expect(focused()).toBe(two.msgId))
+    })
+
+    it('leaves the focus with a message that changes its place', async () => {
+      const all = ['one', 'two', 'three'].map((text) => message({ text }))
+      state.timeline = all
+      ;({ wrapper } = await show(RoomView, { room: room() }))
+      await settle()
+      focusNewest()
+      await vi.waitFor(() => expect(focused()).toBe(all[2]?.msgId))
+      for (const order of [
+        [2, 0, 1],
+        [0, 2, 1],
+        [1, 0, 2],
+      ]) {
+        state.timeline = order.flatMap((index) => all[index] ?? [])
+        await settle()
+        expect(focused()).toBe(all[2]?.msgId)
+      }
+    })
   })
 
   it('warns of a changed key until that is accepted or put off', async () => {

@@ -7,7 +7,7 @@ from clasp_relay.access.policy.document import GuestIds, MessageRate
 from clasp_relay.access.policy.explain import Explanation, explain_read, explain_write
 from clasp_relay.access.policy.language.maps import redact
 from clasp_relay.access.policy.policy import PACKAGED, Policy
-from clasp_relay.access.policy.visibility import VisibilityRule
+from clasp_relay.access.policy.visibility_rules import VisibilityRule
 
 __all__ = [
     "PACKAGED",

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from clasp_relay.access.policy.checks import Check
 from clasp_relay.access.policy.document import Document, StoredText, VisibilityEntry
-from clasp_relay.access.policy.history import ROLE, TYPE
+from clasp_relay.access.policy.history_rules import ROLE, TYPE
 from clasp_relay.access.policy.language.captures import Path, PathTable
 from clasp_relay.core.rights.port import CatchUp
 from clasp_relay.errors import RequestError

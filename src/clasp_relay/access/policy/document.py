@@ -7,7 +7,7 @@ from enum import Enum
 
 from clasp_relay.access.policy.checks import Check
 from clasp_relay.access.policy.checks.base import Scalar
-from clasp_relay.access.policy.history import HistoryEntry
+from clasp_relay.access.policy.history_rules import HistoryEntry
 from clasp_relay.access.policy.language.captures import Path, Template
 from clasp_relay.access.policy.language.maps import find_field, text_of
 from clasp_relay.wire.address import Pattern

@@ -10,8 +10,8 @@ from clasp_relay.access.policy.language.captures import Captured
 from clasp_relay.access.policy.language.question import NO_SESSION_IDS, Question, SessionIds
 from clasp_relay.access.policy.policy import Policy
 from clasp_relay.access.policy.scopes import Scopes
-from clasp_relay.access.policy.visibility import Redaction, VisibilityRule
-from clasp_relay.access.policy.write import WriteRequest, check_size
+from clasp_relay.access.policy.visibility_rules import Redaction, VisibilityRule
+from clasp_relay.access.policy.write_rules import WriteRequest, check_size
 from clasp_relay.core.rights.port import HiddenKeys, State
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern

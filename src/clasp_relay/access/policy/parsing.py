@@ -31,7 +31,7 @@ from clasp_relay.access.policy.document import (
     WriteRule,
     will_pattern,
 )
-from clasp_relay.access.policy.history import parse_history
+from clasp_relay.access.policy.history_rules import parse_history
 from clasp_relay.access.policy.language.captures import Path, Template
 from clasp_relay.access.policy.language.json_keys import Keys
 from clasp_relay.access.policy.scopes import check_template

@@ -8,14 +8,14 @@ from pathlib import Path as FilePath
 
 from clasp_relay.access.policy.catch_up import CatchUps, KeysRead
 from clasp_relay.access.policy.document import Document
-from clasp_relay.access.policy.history import HistoryRules, with_max_age
+from clasp_relay.access.policy.history_rules import HistoryRules, with_max_age
 from clasp_relay.access.policy.language.json_keys import parse_json
 from clasp_relay.access.policy.language.maps import repeated_key
 from clasp_relay.access.policy.language.question import NO_SESSION_IDS, SessionIds
 from clasp_relay.access.policy.parsing import parse_document
 from clasp_relay.access.policy.scopes import ANONYMOUS, expand
-from clasp_relay.access.policy.visibility import Visibility, VisibilityRule
-from clasp_relay.access.policy.write import Decision, WriteRequest, WriteRules
+from clasp_relay.access.policy.visibility_rules import Visibility, VisibilityRule
+from clasp_relay.access.policy.write_rules import Decision, WriteRequest, WriteRules
 from clasp_relay.core.rights.memory import Memory
 from clasp_relay.core.rights.port import CatchUp, State
 from clasp_relay.errors import ErrorCode, RequestError, StartError

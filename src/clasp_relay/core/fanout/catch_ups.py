@@ -1,7 +1,8 @@
-"""What a session is told when it newly comes to see something: SNAPSHOTs for the subscriptions that it has.
+"""Catch-ups: SNAPSHOTs of what a change lets a session newly see, for its existing subscriptions.
 
-Before a change it is judged, up to a bound, who sees what it may open; after it those who did not are told what they
-see now, in pieces (``core.work``). Who was not judged is told, too: the values are what is set, and harmless twice.
+Before a change is applied, it is decided, up to a bound, which sessions already see the addresses that it may open.
+After it, the sessions that did not see them get SNAPSHOTs, in pieces (``core.work``). A session beyond the bound gets
+them, too: a current value that arrives twice does no harm.
 """
 
 from __future__ import annotations
@@ -25,34 +26,35 @@ from clasp_relay.wire.address import Pattern, intersects
 from clasp_relay.wire.constants import MessageCode, Signal
 
 SEARCH_COST = 1_024
-"""How much of the search for what may open is done in the step of a change (``AddressTree.search``): 0.5 ms."""
+"""The part of the search for addresses that may open that is done in the step of the change (``AddressTree.search``):
+0.5 ms."""
 
 NARROWED_AT_MOST = 8
-"""With how many patterns a catch-up is compared, in some µs each, to look only for what these match."""
+"""Patterns with which a catch-up is compared, some µs each, to search only for what they match."""
 
 BEFORE_COST = 256
-"""How much is judged in the step of a change, in addresses whose rule, route and reader are known: 1 ms at most."""
+"""Decisions in the step of a change, in addresses whose rule, route and reader are known: at most 1 ms."""
 
 FIND_COST = 16
-"""What it costs in these units to find a rule or a route, or to judge for a reader."""
+"""The cost, in these units, of finding a rule or a route, or of deciding for a reader."""
 
 UNIT_US = 2
-"""About what a unit takes."""
+"""The estimated time of one unit, in µs."""
 
 PIECE_COST = 256
-"""How many units make a piece."""
+"""Units in one piece of work."""
 
 TOLD_AT_ONCE = 256
-"""Of how many addresses a session is told in one SNAPSHOT."""
+"""Addresses in one SNAPSHOT."""
 
 _Seen: TypeAlias = "tuple[VisibilityRule, Session, Pattern | None, str | None]"
-"""What decides, the reader, its pattern if that counts, and the address if the rule looks at it."""
+"""The rule, the reader, the reader's pattern if it matters, and the address if the rule reads it."""
 
 _Readers: TypeAlias = "dict[tuple[Session, Pattern | None], Subscription]"
 
 
 class Opening:
-    """What a change may open, from before the change until all are told.
+    """What a change may open, from before the change until all sessions are told.
 
     Args:
         catch_ups: what may open.
@@ -63,11 +65,11 @@ class Opening:
     def __init__(self, catch_ups: tuple[CatchUp, ...]) -> None:
         self.catch_ups = catch_ups
         self.found: list[list[str] | None] = []
-        """The addresses of each catch-up; None where finding them takes long."""
+        """The addresses of each catch-up; None if the search for them takes too long."""
         self.seen: set[_Seen] = set()
-        """Who saw what before. All that is not here counts as hidden."""
+        """What was seen before the change; everything else counts as hidden."""
         self.is_outdated = False
-        """Whether another change may have opened the same since the first was told."""
+        """Whether another change may have opened the same addresses since the first one."""
 
 
 class CatchUpSender:
@@ -75,13 +77,13 @@ class CatchUpSender:
 
     Args:
         visibility: who sees what.
-        params: what there is to see.
-        table: who asked for it.
+        params: the state.
+        table: the subscriptions.
         sessions: who is there.
-        snapshots: makes what they are told.
-        throttles: what is held back of what they are told now.
-        counts: what is counted.
-        work: tells them in pieces.
+        snapshots: makes the SNAPSHOTs.
+        throttles: holds older values that must not follow a SNAPSHOT.
+        counts: the counters.
+        work: runs long work in pieces.
     """
 
     def __init__(
@@ -106,12 +108,12 @@ class CatchUpSender:
         self._openings: dict[tuple[CatchUp, ...], Opening] = {}
 
     def before(self, catch_ups: Sequence[CatchUp], address: str, *, exists: bool) -> Opening | None:
-        """Notes who sees what a change may open; to be called before it is applied.
+        """Notes who already sees what a change may open; called before the change is applied.
 
         Args:
-            catch_ups: what a change at that address may open.
+            catch_ups: what the change may open.
             address: where the change is.
-            exists: whether something will be set there.
+            exists: whether a param will be set there.
         """
         stays = exists and self._params.get(address) is not None
         may_open = {each: self._where(each) for each in catch_ups if not (each.existence_only and stays)}
@@ -126,7 +128,7 @@ class CatchUpSender:
         return opening
 
     def after(self, opening: Opening, owner: str) -> None:
-        """Has each session told what it sees now and did not before; to be called after the change.
+        """Tells each session what it sees now and did not see before; called after the change.
 
         Args:
             opening: what ``before`` returned.
@@ -137,16 +139,17 @@ class CatchUpSender:
             self._openings[opening.catch_ups] = opening
             self._work.add((CatchUpSender, owner), self._tell(opening))
         else:
-            # Somebody whom both found seeing is told nothing; the others are told once for all these changes.
+            # A session that saw an address before either change is not told; the others are told once for all the
+            # changes.
             waiting.seen &= opening.seen
             waiting.found = opening.found
             waiting.is_outdated = True
 
     def _where(self, catch_up: CatchUp) -> list[Pattern]:
-        """Returns what matches all that a catch-up may open for somebody who has subscribed; nothing for nobody.
+        """Returns patterns for what a catch-up may open and a subscription asks for; none if no session subscribed.
 
-        Whoever enters a room of a thousand people, and has subscribed to a few addresses there, is not compared with
-        all of them: that took 2 ms, and kept 40 kB until it was done.
+        Somebody who enters a room of a thousand people with subscriptions to a few of its addresses is not compared
+        with all of them: that took 2 ms, and 40 kB of memory until it was done.
         """
         if catch_up.subject is None:
             return [catch_up.pattern]
@@ -165,7 +168,7 @@ class CatchUpSender:
         return narrower
 
     def _search(self, patterns: Sequence[Pattern]) -> tuple[list[str], bool]:
-        """Returns addresses that match any of some patterns, as far as a search finds them, and whether that is all."""
+        """Returns addresses that match any of some patterns, up to the search's bound, and whether these are all."""
         found: dict[str, None] = {}
         is_all = True
         for pattern in patterns:
@@ -175,10 +178,10 @@ class CatchUpSender:
         return list(found), is_all
 
     def _judge(self, opening: Opening, catch_up: CatchUp, addresses: Iterable[str], left: int) -> int:
-        """Judges what sessions see now, as far as a bound allows, and returns what is left of it.
+        """Decides, up to a bound, what sessions see now; returns what is left of the bound.
 
-        Addresses that are decided alike and reach the same subscriptions are judged once for each reader, and a reader
-        with many subscriptions there once: so the cost is the addresses plus the readers, not their product.
+        Addresses with the same rule and the same route are decided once for each reader, however many subscriptions it
+        has there: the cost is the sum of addresses and readers, not their product.
         """
         seen, view = opening.seen, self._visibility.view
         subscriptions_at = self._subscriptions_at(catch_up.subject)
@@ -211,7 +214,7 @@ class CatchUpSender:
         return left
 
     def _tell(self, opening: Opening) -> Pieces:
-        """Tells those who did not see what they see now, in pieces."""
+        """Tells sessions what they newly see, in pieces."""
         try:
             while True:
                 opening.is_outdated = False
@@ -244,14 +247,14 @@ class CatchUpSender:
         yield from self._tell_some(opening, catch_up, alike)
 
     def _all(self, pattern: Pattern) -> Iterator[str | None]:
-        """Yields of all addresses those that a pattern matches, and None for the others."""
+        """Yields, for each address, the address if a pattern matches it, else None."""
         for param in self._params.all():
             yield param.address if pattern.matches(param.address) else None
 
     def _tell_some(
         self, opening: Opening, catch_up: CatchUp, alike: dict[tuple[VisibilityRule, Route], list[str]]
     ) -> Pieces:
-        """Tells each session of those of some addresses that it did not see."""
+        """Tells each session which of some addresses it newly sees."""
         seen, cost = opening.seen, 0
         hidden: dict[Session, dict[Pattern, list[str]]] = {}
         subscriptions_at = self._subscriptions_at(catch_up.subject)
@@ -274,13 +277,13 @@ class CatchUpSender:
         yield 1 + cost * UNIT_US
 
     def _tell_session(self, session: Session, hidden: dict[Pattern, list[str]]) -> None:
-        """Sends a session what it sees now of what it did not see, each address once."""
+        """Sends a session the params that it newly sees, each address once."""
         get = self._params.get
         told: dict[str, Param] = {}
         for pattern, addresses in hidden.items():
             params = [param for param in map(get, addresses) if param is not None]
             for param in self._visibility.show(params, session, pattern):
-                # Of several patterns, one that shows the value as it is counts.
+                # Of several patterns, the one that shows the whole value counts.
                 shown = told.get(param.address)
                 told[param.address] = param if shown is None or shown is not get(param.address) else shown
         if not told:
@@ -288,12 +291,12 @@ class CatchUpSender:
         for address in told:
             # An older value that is held back must not follow.
             self._throttles.forget_param(session, address)
-        # A key of its own: it holds a part of what matches, so nothing may take its place.
+        # A key of its own: it is only a part of what matches, so no other SNAPSHOT may replace it.
         self._counts.sent[MessageCode.SNAPSHOT] += 1
         session.outbox.send_snapshot(object(), self._snapshots.encode(session, list(told.values())))
 
     def _subscriptions_at(self, subject: str | None) -> Callable[[Node], Iterable[Subscription]]:
-        """Returns what tells the subscriptions at a pattern: those of one user, or of everybody (None)."""
+        """Returns a function that lists the subscriptions at a pattern: of one user, or of everybody (None)."""
         if subject is None:
             return attrgetter("subscriptions")
         found: dict[object, list[Subscription]] = {}

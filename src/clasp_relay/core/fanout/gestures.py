@@ -1,6 +1,6 @@
-"""Gesture moves are coalesced: of those with the same address and id, one every 16 ms goes out, the latest.
+"""Coalesces gesture moves: of those with the same address and id, the latest one is sent every 16 ms.
 
-Starts, ends and cancels always pass, behind the last move (``docs/protocol.md``, Gestures).
+Starts, ends and cancels are always sent, after the last move (``docs/protocol.md``, Gestures).
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ FORGET_US = 300_000_000
 """A gesture that nobody ended is forgotten after 5 minutes without a move."""
 
 MAX_OPEN = 1_000
-"""How many gestures one session may have open; the one that moved longest ago is forgotten."""
+"""Open gestures of one session; beyond it the one that moved longest ago is forgotten."""
 
 FORGOTTEN_AT_ONCE = 500
-"""How many gestures are forgotten in one sweep: a millisecond of work. Many can have begun at the same time."""
+"""Gestures that one sweep forgets, about a millisecond of work. Many may have begun at the same time."""
 
 GESTURE_BYTES = 300
-"""What it takes to remember a gesture, beside its address."""
+"""Memory of a gesture in bytes, without its address."""
 
 Deliver: TypeAlias = Callable[[Session, Publish], None]
 
@@ -44,7 +44,7 @@ class _Gesture:
         self.moved_us = moved_us
         self.held: Publish | None = None
         self.held_bytes = 0
-        """What is counted for what is held."""
+        """The bytes that are counted for the held move."""
         self.timer: Timer | None = None
 
 
@@ -52,8 +52,8 @@ class Gestures:
     """The gestures under way, by session, address and id.
 
     Args:
-        clock: when is now, and who calls later.
-        deliver: sends one message to those who subscribed.
+        clock: the current time and timers.
+        deliver: sends one message to its subscribers.
     """
 
     def __init__(self, clock: Clock, deliver: Deliver) -> None:
@@ -67,7 +67,7 @@ class Gestures:
         return sum(map(len, self._sessions.values()))
 
     def pass_on(self, session: Session, message: Publish) -> None:
-        """Sends a gesture's message on, now or, for a move, perhaps later or not at all."""
+        """Sends a gesture's message now; a move perhaps later, or never."""
         if message.phase is Phase.MOVE:
             self._move(session, message)
             return
@@ -80,12 +80,12 @@ class Gestures:
         self._deliver(session, message)
 
     def forget(self, session: Session) -> None:
-        """Drops what a session that has ended left behind."""
+        """Drops the gestures of a session that has ended."""
         for key in list(self._sessions.get(session, ())):
             self._remove(session, key)
 
     def sweep(self) -> None:
-        """Forgets the gestures that nobody ended, a bounded number of them."""
+        """Forgets gestures that were not ended for too long, a bounded number in one call."""
         limit_us = self._clock.now_us() - FORGET_US
         left = FORGOTTEN_AT_ONCE
         for session, gestures in list(self._sessions.items()):
@@ -100,7 +100,7 @@ class Gestures:
 
     def _move(self, session: Session, message: Publish) -> None:
         if not session.is_live:
-            # A scheduled bundle outlives its session, and nothing may be kept for that any more.
+            # A scheduled bundle may run after its session has ended; then nothing may be kept for that session.
             self._deliver(session, message)
             return
         now_us = self._clock.now_us()

@@ -1,4 +1,4 @@
-"""Who gets what: from an address to the sessions, each once (``docs/protocol.md``, Subscriptions and fan-out)."""
+"""Finds the recipients of a message and sends it to each once (``docs/protocol.md``, Subscriptions and fan-out)."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _SOMETIMES_DROPPED = frozenset({Signal.STREAM, Signal.GESTURE})
 _new = tuple.__new__
 
 THROTTLED_SIGNALS = frozenset({Signal.PARAM, Signal.STREAM})
-"""What maxRate and epsilon apply to; nothing else is ever dropped by a filter."""
+"""The messages that maxRate and epsilon apply to; no other message is ever held back or dropped."""
 
 NOBODY = Delivery((), ())
-"""The delivery where nobody subscribed; nothing is encoded for it."""
+"""The delivery of an address without subscribers; nothing is encoded for it."""
 
 View: TypeAlias = tuple[frozenset[str], Delivery]
-"""Keys to leave out, and who gets the value without them. A delivery is taken apart into views by what its sessions may
+"""Hidden keys, and the recipients of the value without them. A delivery is divided into views by what its sessions may
 see."""
 
 
@@ -46,9 +46,9 @@ class Recipients:
         table: the subscriptions.
         fan_out: the way out to many sessions.
         visibility: who sees what.
-        permissions: what leaves out the keys that somebody may not see.
-        clock: when is now.
-        work: does in pieces what takes long.
+        permissions: removes hidden keys from a value.
+        clock: the current time.
+        work: runs long work in pieces.
     """
 
     def __init__(
@@ -70,19 +70,19 @@ class Recipients:
         self._clock = clock
         self._audiences: WeakValueDictionary[frozenset[Outbox], Audience] = WeakValueDictionary()
         self.throttles = Throttles(clock, work, self._view_now)
-        """What maxRate and epsilon hold back."""
+        """Applies maxRate and epsilon."""
         self.sent = [0] * len(Signal)
-        """Messages that were sent on, by their signal, each counted once however many got it."""
+        """Messages that were sent to subscribers, by signal, each counted once."""
         self.delivered = 0
-        """How many they were, each counted for every session that got it; without those that maxRate or epsilon
-        apply to, which ``Throttles`` counts."""
+        """The same, each counted for every recipient; without those with maxRate or epsilon, which ``Throttles``
+        counts."""
 
     def tell_change(self, change: Change, rule: VisibilityRule | None) -> None:
-        """Sends an accepted write to everybody who subscribed and may see it.
+        """Sends an accepted write to all subscribers that may see it.
 
         Args:
             change: the write.
-            rule: what decides who is told; None where everybody is.
+            rule: decides which subscribers may see it; None if all may.
         """
         self.sent[_PARAM_AT] += 1
         route = self._table.route(change.param.address)
@@ -103,7 +103,7 @@ class Recipients:
                 self._offer(delivery, _PARAM, message, fields, None)
 
     def tell_signal(self, message: Publish, exclude: Outbox | None) -> None:
-        """Sends a signal to everybody who subscribed and may see it, but not to its sender, where that is excluded."""
+        """Sends a signal to all subscribers that may see it, except its sender where that is excluded."""
         address, signal = message.address, message.signal
         self.sent[signal] += 1
         route = self._table.route(address)
@@ -148,7 +148,7 @@ class Recipients:
         fields: frozenset[str],
         exclude: Outbox | None,
     ) -> None:
-        """Offers a message to those who asked for less than everything."""
+        """Offers a message to the subscribers with maxRate or epsilon."""
         frames: dict[Codec, Frame] = {}
         for session, subscriptions in delivery.throttled:
             if session.outbox is not exclude:
@@ -168,7 +168,7 @@ class Recipients:
     def _view_now(
         self, session: Session, subscriptions: tuple[Subscription, ...], message: Set | Publish
     ) -> Frame | None:
-        """Encodes a message that was held back as its session may see it now; None where it may not."""
+        """Encodes a held message as its session may see it now; None if it may not."""
         address = message.address
         rule = None if self._is_open else self._visibility.place(address).live
         hidden: HiddenKeys = FULL
@@ -179,7 +179,7 @@ class Recipients:
         return None if hidden is None else self._frame(session.codec, message, hidden)
 
     def _views(self, rule: VisibilityRule, address: str, route: Route, signal: Signal) -> tuple[View, ...]:
-        """Returns a delivery by what each session may see, worked out again only when something has changed."""
+        """Returns a delivery divided by what each session may see; computed again only after a change."""
         memory = self._memory
         question = (rule, route, signal)
         known: Answer[tuple[View, ...]] | None = memory.find(memory.shared, question, address, self._clock.now_us())
@@ -234,8 +234,8 @@ class Recipients:
     def _audiences_of(self, sessions: Iterable[Session]) -> tuple[Audience, ...]:
         """Returns one audience for each codec: the same object for the same sessions, whatever their order.
 
-        The members of a room mostly have several subscriptions there (messages, typing, presence). What comes at all
-        these addresses goes to the same sessions, so it can share one write.
+        The members of a room usually subscribe to several addresses there (messages, typing, presence). Messages at all
+        of these go to the same sessions, so they can share one write.
         """
         outboxes: dict[Codec, list[Outbox]] = {}
         for session in sessions:
@@ -245,7 +245,7 @@ class Recipients:
 
 
 def _widest(views: Iterable[HiddenKeys]) -> HiddenKeys:
-    """Returns how a session sees what several of its patterns match: the one that shows most counts."""
+    """Returns how a session sees an address that several of its patterns match: the pattern that shows most counts."""
     widest: HiddenKeys = None
     for hidden in views:
         if hidden is not None:
@@ -254,7 +254,7 @@ def _widest(views: Iterable[HiddenKeys]) -> HiddenKeys:
 
 
 def _kind(message: Publish) -> Kind:
-    """Tells what a slow session may do without: streams and gesture moves."""
+    """Tells whether a message may be dropped for a slow session: a stream or a gesture move."""
     signal = message.signal
     may_drop = signal is Signal.STREAM or (signal is Signal.GESTURE and message.phase is Phase.MOVE)
     return Kind.DROP if may_drop else Kind.KEEP

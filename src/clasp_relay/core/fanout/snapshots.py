@@ -1,4 +1,4 @@
-"""SNAPSHOTs: what a session may see of some params, in pieces that hold nobody up."""
+"""SNAPSHOTs: the params that a session may see, judged and encoded in pieces."""
 
 from __future__ import annotations
 
@@ -18,23 +18,22 @@ from clasp_relay.wire.constants import MAX_SNAPSHOT_PARAMS
 from clasp_relay.wire.messages import SnapshotParam
 
 JUDGED_AT_ONCE, FEW = 64, 8
-"""How many params are judged before it is asked whether that was enough for a turn: few where answers have to be
-found."""
+"""Params that are judged before the time of the turn is checked: few where a decision is not remembered."""
 
 PIECE_COST = 512
-"""How many params are judged in one piece where it is known what decides about them: half a millisecond of work."""
+"""Params that are judged in one piece where their rules are known: half a millisecond of work."""
 
 SEARCHED_AT_ONCE = 256
-"""How much is looked for what matches, in the same units, before that is judged."""
+"""Cost of the search for matching params, in the same units, before those found are judged."""
 
 FIND_COST, JUDGE_COST = 32, 96
-"""The cost of finding the rule of a param, and of an answer that is not remembered, in the same units."""
+"""The cost of finding the rule of a param, and of a decision that is not remembered, in the same units."""
 
 SOME_BYTES = 48 * 1024
-"""How many bytes of values are gone through at once: what was begun is kept in memory until it was taken."""
+"""Bytes of values that are handled together: a begun piece is kept in memory until it was sent."""
 
 _Some: TypeAlias = "tuple[Sequence[Entry], int]"
-"""Some params, and what it cost to come to them."""
+"""Some params, and what it cost to find them."""
 
 # Skips the argument handling of the generated constructor: a newcomer gets thousands of params at once.
 _new = tuple.__new__
@@ -44,10 +43,10 @@ class Snapshots:
     """Makes SNAPSHOTs in a session's codec.
 
     Args:
-        permissions: whether anybody has to be asked, and the scopes.
+        permissions: whether there are any, and the scopes.
         visibility: who sees what.
-        params: what is set.
-        clock: calls later.
+        params: the state.
+        clock: the timers.
     """
 
     def __init__(self, permissions: Permissions, visibility: Visibility, params: Params, clock: Clock) -> None:
@@ -55,10 +54,10 @@ class Snapshots:
         self._visibility = visibility
         self._params = params
         self.waiting = WaitingTable(params, clock)
-        """All that were made and not taken yet."""
+        """All SNAPSHOTs and RESULTs that are not sent yet."""
 
     def after_hello(self, session: Session) -> Iterator[bytes]:
-        """Yields all that a new session may see, if the permissions want it told; else one empty SNAPSHOT.
+        """Yields all that a new session may see, if the permissions say so; else one empty SNAPSHOT.
 
         Raises:
             RequestError: LIMIT when too much is kept for the session's user or client address.
@@ -74,8 +73,8 @@ class Snapshots:
         """Yields the params that a subscription matches, as far as its session may see them.
 
         Returns:
-            None where nothing matches: then there is no SNAPSHOT. Where it takes long to find what matches, that is
-            found on the way, and there may be no SNAPSHOT either.
+            None if nothing matches: then there is no SNAPSHOT. If the search takes long, it is done while the frames
+            are taken, and there may be no SNAPSHOT in the end.
 
         Raises:
             RequestError: LIMIT when too much is kept for the session.
@@ -104,7 +103,7 @@ class Snapshots:
         return self.waiting.add(session, capture, self._encode(session, [param]))
 
     def encode(self, session: Session, params: list[Param]) -> Iterator[bytes]:
-        """Yields SNAPSHOTs of params as the session sees them; those that are written again meanwhile are left out."""
+        """Yields SNAPSHOTs of params as the session sees them, without those that are overwritten meanwhile."""
         capture = Capture(params, self._params.changes)
         return self.waiting.add(session, capture, self._captured(session, capture))
 
@@ -124,14 +123,14 @@ class Snapshots:
     def _judged(
         self, session: Session, params: Iterable[_Some], pattern: Pattern | None, *, is_owed: bool, pauses: bool
     ) -> Iterator[bytes]:
-        """Yields SNAPSHOTs of params that are judged on the way, and ``NOT_YET`` where others have their turn.
+        """Yields SNAPSHOTs of params that are judged on the way, and ``NOT_YET`` where it should pause.
 
         Args:
-            session: who gets them.
-            params: what is judged.
+            session: the recipient.
+            params: the params to judge.
             pattern: the subscription's; None for the HELLO snapshot.
-            is_owed: whether there is an empty one where nothing is to be seen.
-            pauses: whether it takes long, so that others have their turn; encoding is paced anyway.
+            is_owed: whether an empty SNAPSHOT is sent if the session sees none of the params.
+            pauses: whether the search takes long and has to pause; encoding is paced in any case.
         """
         waiting: list[Param] = []
         for piece in self._in_pieces(session, params, pattern):
@@ -152,9 +151,9 @@ class Snapshots:
     def _in_pieces(
         self, session: Session, params: Iterable[_Some], pattern: Pattern | None
     ) -> Iterator[list[Param] | None]:
-        """Yields, some at a time, params as a session sees them, and None where others should have their turn.
+        """Yields, some at a time, params as a session sees them, and None where it should pause.
 
-        They are judged when they are asked for, so that nobody waits until a hundred thousand are.
+        They are judged when they are taken, so that a hundred thousand of them delay nobody.
         """
         visibility = self._visibility
         piece: list[Param] = []
@@ -163,7 +162,7 @@ class Snapshots:
         for some, looked_at_cost in params:
             cost += looked_at_cost
             start, is_over = 0, False
-            # Where nothing matches it was looked for that all the same.
+            # The search has a cost even where nothing matches.
             while not is_over:
                 few = some[start : start + at_once]
                 start += at_once
@@ -177,15 +176,15 @@ class Snapshots:
                 if cost >= PIECE_COST or size_bytes >= SOME_BYTES:
                     yield piece
                     yield None
-                    # Others were answered meanwhile.
+                    # Time has passed since the last piece.
                     piece, size_bytes, cost, found = [], 0, 0, visibility.cost(FIND_COST, JUDGE_COST)
         yield piece
 
     def _current(self, session: Session, some: Sequence[Entry], pattern: Pattern | None) -> list[Param]:
-        """Returns what may be judged of captured params: those that are still what is set.
+        """Returns those of some captured params that are still current.
 
-        What has changed since then its subscriber was told when it changed, as far as it may see it. A session that has
-        said nothing but HELLO was told nothing: it gets what is set now.
+        A subscriber was told of a later change when it happened, as far as it may see it. A session that has sent only
+        HELLO was not told: it gets the current value.
         """
         get = self._params.get
         current = [each for each in some if not isinstance(each, str) and get(each.address) is each]
@@ -213,7 +212,7 @@ def _is_full(params: Sequence[Entry]) -> bool:
 
 
 def _some(capture: Capture) -> Iterator[_Some]:
-    """Yields captured params some at a time, few of those that are large."""
+    """Yields captured params some at a time, fewer if they are large."""
     start = 0
     while start < len(capture.entries):
         some = capture.entries[start : start + JUDGED_AT_ONCE]
@@ -224,7 +223,7 @@ def _some(capture: Capture) -> Iterator[_Some]:
 
 
 def _matching(capture: Capture, pattern: Pattern) -> Iterator[_Some]:
-    """Yields some at a time, of all params, those that a pattern matches, and what it cost to look at the others."""
+    """Yields, some at a time, the params that a pattern matches, and what it cost to find them among all."""
     matches, each = pattern.matches, search_cost(pattern)
     found: list[Entry] = []
     cost = 0
@@ -242,7 +241,7 @@ def _matching(capture: Capture, pattern: Pattern) -> Iterator[_Some]:
 
 
 def _is_told(session: Session, address: str) -> bool:
-    """Tells whether a session has subscribed to an address."""
+    """Tells whether a session has a subscription that matches an address."""
     return any(one.pattern.matches(address) for one in session.subscriptions.values())
 
 

@@ -1,8 +1,8 @@
-"""Who subscribed to what: a trie of patterns, asked with an address.
+"""The subscriptions: a trie of patterns that is searched by address.
 
-The subscriptions at one pattern share a :class:`Node`. The nodes that an address reaches make its
-:class:`Route`; addresses that reach the same nodes share one route, and with it everything that was worked out for
-it. So a new member of a room costs the room one list, whatever the number of its addresses.
+The subscriptions with one pattern share a :class:`Node`. The nodes whose patterns match an address make its
+:class:`Route`; addresses with the same nodes share one route, and everything that was computed for it. So a new member
+of a room costs the room one list, whatever the number of its addresses.
 """
 
 from __future__ import annotations
@@ -17,27 +17,28 @@ from clasp_relay.wire.address import Pattern, match_pieces
 from clasp_relay.wire.constants import Signal
 
 MAX_ROUTES = 32_768
-"""How many routes are remembered, by address and by nodes; then all are worked out again."""
+"""Routes that are remembered, by address and by nodes; beyond it all are forgotten."""
 
 MAX_REMEMBERED_ADDRESS = 512
 """Longer addresses are not remembered: 32,768 of the longest would be 2 GiB."""
 
 
 class Delivery(NamedTuple):
-    """The sessions that a signal goes to."""
+    """The recipients of a signal on one route."""
 
     audiences: tuple[Audience, ...]
-    """Those that get everything, one audience for each codec."""
+    """The sessions that get every message, one audience for each codec."""
     throttled: tuple[tuple[Session, tuple[Subscription, ...]], ...]
-    """Those that asked for less, each with all its subscriptions that match."""
+    """The sessions with maxRate or epsilon, each with all its matching subscriptions."""
 
 
 _Partial: TypeAlias = "tuple[tuple[str, ...], Node]"
-"""A partial segment as the pieces between its wildcards, and its node."""
+"""The pieces between the wildcards of a partial segment, and its node."""
 
 _NO_NODES: dict[str, Node] = {}
 _NO_SUBSCRIPTIONS: dict[Subscription, None] = {}
-"""Never altered; an empty dict takes 64 bytes, and a long pattern makes a hundred nodes."""
+"""An empty table that is never altered, for all nodes: an empty dict takes 64 bytes, and a long pattern has a hundred
+nodes."""
 
 
 class Node:
@@ -71,11 +72,11 @@ class Node:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing needs this node any more."""
+        """Whether this node has neither children nor subscriptions."""
         return not (self.subscriptions or self.literals or self.partials or self.star or self.globstar)
 
     def child(self, segment: str) -> Node | None:
-        """Returns the node one segment of a pattern further, if there is one."""
+        """Returns the child for one segment of a pattern, if there is one."""
         if segment == "**":
             return self.globstar
         if segment == "*":
@@ -85,7 +86,7 @@ class Node:
         return self.literals.get(segment)
 
     def adopt(self, segment: str) -> Node:
-        """Makes the node one segment of a pattern further."""
+        """Adds the child for one segment of a pattern."""
         child = Node(self, segment)
         if segment == "**":
             self.globstar = child
@@ -105,7 +106,7 @@ class Node:
     def matching(self, segment: str) -> Iterable[Node]:
         """Yields the nodes of the partial segments that match a segment of an address.
 
-        Of a thousand nearly all have a longest piece that is not in the segment, which takes no step in Python to see.
+        Of a thousand, nearly all are ruled out by their longest piece, without a step in Python for each.
         """
         by_piece = self.partials_by_piece
         if by_piece is None:
@@ -119,7 +120,7 @@ class Node:
                     yield node
 
     def abandon(self, segment: str) -> None:
-        """Removes the node one segment of a pattern further."""
+        """Removes the child for one segment of a pattern."""
         if segment == "**":
             self.globstar = None
         elif segment == "*":
@@ -132,10 +133,10 @@ class Node:
 
 
 class Route:
-    """The nodes that some addresses reach, and who gets what there, worked out when first asked for.
+    """The nodes that match some addresses, and the recipients of each signal there, computed when first needed.
 
     Args:
-        nodes: the patterns' ends, each with at least one subscription.
+        nodes: the ends of the matching patterns, each with at least one subscription.
     """
 
     __slots__ = ("deliveries", "nodes")
@@ -155,9 +156,9 @@ class SubscriptionTable:
         self._by_nodes: dict[tuple[Node, ...], Route] = {}
         self._count = 0
         self.found = 0
-        """How often the route of an address was looked for in the trie."""
+        """How often the trie was searched."""
         self.outdated: Callable[[Route], None] = lambda _route: None
-        """Told of every route whose deliveries have to be worked out again, or that is no more."""
+        """Called with every route whose deliveries have to be computed again, or that has ended."""
 
     def __len__(self) -> int:
         return self._count
@@ -203,7 +204,7 @@ class SubscriptionTable:
         return route
 
     def _place(self, pattern: Pattern) -> Node:
-        """Returns the end of a pattern; one without wildcards needs no path through the trie."""
+        """Returns the node at the end of a pattern; one without wildcards is not in the trie."""
         if pattern.is_literal:
             return self._literals.setdefault(pattern.text, Node(None, pattern.text))
         node = self._root
@@ -228,7 +229,7 @@ class SubscriptionTable:
         return route
 
     def _reach(self, address: str) -> tuple[Node, ...]:
-        """Walks the trie with all nodes that the segments so far can have led to, each once."""
+        """Walks the trie, at each segment with the set of all nodes that the segments so far match."""
         literal = self._literals.get(address)
         found = () if literal is None else (literal,)
         here: dict[Node, None] = {}
@@ -266,7 +267,7 @@ class SubscriptionTable:
 
 
 def _enter(node: Node, into: dict[Node, None]) -> None:
-    """Adds a node, and the one behind a ``**`` that matches no segment at all."""
+    """Adds a node, and its child for a ``**`` that matches no segment."""
     into[node] = None
     while node.globstar is not None:
         node = node.globstar

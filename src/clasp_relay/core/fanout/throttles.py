@@ -1,9 +1,8 @@
-"""maxRate and epsilon: a session that asked for fewer updates gets fewer, and the last one always.
+"""Applies maxRate and epsilon: such a subscription gets fewer updates, but always the last one.
 
-What was sent last is kept per session, signal and address, not per subscription: the client applies a
-value to all of them. What is held back is kept as a message and encoded when it goes out, as its session may see it
-then. What one message leaves held for hundreds of sessions is due at one instant, so it goes out in pieces
-(``core.work``).
+The last value sent is kept per session, signal and address, not per subscription: the client applies a value to all of
+them. A held value is kept as a message, and encoded when it is sent, as its session may see it then. The values that
+one message leaves held for hundreds of sessions are due at the same time, so they are sent in pieces (``core.work``).
 """
 
 from __future__ import annotations
@@ -23,32 +22,31 @@ from clasp_relay.wire.messages import Publish, Set, Value
 from clasp_relay.wire.values import decode_value
 
 MAX_ADDRESSES = 10_000
-"""How many addresses are remembered per session; the one heard of longest ago starts anew."""
+"""Addresses that are remembered per session; beyond it the least recently updated one is forgotten."""
 
 THROTTLE_BYTES = 350
-"""What it takes to remember an address, beside its text."""
+"""Memory of a remembered address in bytes, without its text."""
 
 HELD_BYTES = 1_100
-"""What it takes to hold a message back, beside its texts and its value: a timer, most of all."""
+"""Memory of a held message in bytes, without its texts and its value; most of it is the timer."""
 
 LOOKED_AT_ONCE = 256
-"""With how many addresses a new subscription is compared in one step. A session with more starts anew at all of
-them."""
+"""Addresses with which a new subscription is compared in one step. A session with more of them forgets them all."""
 
 FORGOTTEN_AT_ONCE, FORGET_US = 64, 4
-"""How many addresses are forgotten in one piece, and about what it costs to forget one."""
+"""Addresses that are forgotten in one piece, and the estimated cost in µs of forgetting one."""
 
 RELEASE_US = 50
-"""About what it costs to send what was held back."""
+"""Estimated cost in µs of sending a held message."""
 
 _NUMERIC = frozenset({ValueType.I8, ValueType.I16, ValueType.I32, ValueType.I64, ValueType.F32, ValueType.F64})
 
 
 class _Fired:
-    """The timer of what is due and waits for its piece of work."""
+    """Stands for the timer of a held message that is due and waits for its piece of work."""
 
     def cancel(self) -> None:
-        """Has no call to forget."""
+        """Does nothing: there is no call to cancel."""
 
 
 _FIRED = _Fired()
@@ -59,7 +57,7 @@ ViewNow: TypeAlias = Callable[[Session, tuple[Subscription, ...], Set | Publish]
 
 
 class _Throttle:
-    """What one session last got at one address, and what is held back for it."""
+    """What one session last got at one address, and what is held for it there."""
 
     __slots__ = ("due_us", "held", "held_bytes", "held_for", "held_number", "number", "sent_us", "timer")
 
@@ -68,7 +66,7 @@ class _Throttle:
         self.number: float | None = None
         self.held: Set | Publish | None = None
         self.held_bytes = 0
-        """What is counted for what is held."""
+        """The bytes that are counted for the held message."""
         self.held_number: float | None = None
         self.held_for: tuple[Subscription, ...] = ()
         self.due_us = 0
@@ -79,12 +77,12 @@ _Table: TypeAlias = "OrderedDict[tuple[Signal, str], _Throttle]"
 
 
 class Throttles:
-    """What maxRate and epsilon remember and hold back, for all sessions.
+    """What is remembered and held for maxRate and epsilon, for all sessions.
 
     Args:
-        clock: when is now, and who calls later.
-        work: does in pieces what takes long.
-        view_now: encodes what was held back.
+        clock: the current time and timers.
+        work: runs long work in pieces.
+        view_now: encodes a held message as its session may see it now.
     """
 
     def __init__(self, clock: Clock, work: Work, view_now: ViewNow) -> None:
@@ -93,11 +91,11 @@ class Throttles:
         self._view_now = view_now
         self._sessions: dict[Session, _Table] = {}
         self._crowded: set[Session] = set()
-        """Sessions for which too much is kept, as long as that is being put right."""
+        """Sessions over their memory limit for which held messages are being sent to free some."""
         self.sent = 0
         """Frames that were sent, at once or later."""
         self.replaced = 0
-        """Frames held back for maxRate that a newer one replaced."""
+        """Messages held for maxRate that a newer one replaced."""
         self.skipped = 0
         """Frames left out for epsilon."""
 
@@ -112,10 +110,11 @@ class Throttles:
         """Sends a message now, later, or not at all.
 
         Args:
-            session: who may get it.
-            signal: what kind it is.
-            subscriptions: all of the session's that match; it goes out as soon as one of them lets it.
-            message: the message, whole.
+            session: the recipient.
+            signal: its kind.
+            subscriptions: all matching subscriptions of the session; the message is sent as soon as one of them allows
+                it.
+            message: the message with its full value.
             frame: the message as the session may see it now.
         """
         throttle = self._throttle(session, (signal, message.address))
@@ -142,10 +141,10 @@ class Throttles:
             self._work.add((Throttles, session), self._make_room(session))
 
     def begin(self, session: Session, subscription: Subscription) -> None:
-        """Sends at once what is held where a new subscription matches, and starts anew there.
+        """Sends at once what is held where a new subscription matches, and forgets what was sent there.
 
-        What the subscription asks for may come without being held: nothing older may come after it. And what
-        was sent last is no longer what the client has seen last, once it gets a SNAPSHOT.
+        The new subscription may get values without delay, and no older one may follow these. And once the client gets a
+        SNAPSHOT, the last value sent is no longer the last one that it has seen.
         """
         throttles = self._sessions.get(session)
         if throttles is None:
@@ -178,7 +177,7 @@ class Throttles:
                     _cancel(session, _pop(session, throttles, key))
 
     def forget_param(self, session: Session, address: str) -> None:
-        """Drops what is held of a param, since its session gets a SNAPSHOT of what is set now."""
+        """Drops the held value of a param, since its session gets a SNAPSHOT of the current one."""
         throttles = self._sessions.get(session)
         key = (Signal.PARAM, address)
         if throttles is not None and key in throttles:
@@ -208,7 +207,7 @@ class Throttles:
         return throttle
 
     def _make_room(self, session: Session) -> Pieces:
-        """Lets go of what was heard of longest ago: what is held of it is sent now."""
+        """Forgets the least recently updated address, and sends at once what is held there."""
         try:
             while session.account.is_over and (throttles := self._sessions.get(session)):
                 self._evict(session, throttles)
@@ -217,7 +216,7 @@ class Throttles:
             self._crowded.discard(session)
 
     def _flush_all(self, session: Session, throttles: _Table) -> Pieces:
-        """Sends what is held in a table that counts no longer, but nothing that is older than what came since."""
+        """Sends what is held in a table that was replaced, except what is older than a later message."""
         while throttles:
             for _ in range(min(len(throttles), FORGOTTEN_AT_ONCE)):
                 key, throttle = throttles.popitem(last=False)
@@ -232,12 +231,12 @@ class Throttles:
             yield FORGOTTEN_AT_ONCE * FORGET_US
 
     def _is_due(self, session: Session, throttle: _Throttle) -> None:
-        """Has what is held sent, in a turn that has room for it."""
+        """Adds the sending of a held message to the work."""
         throttle.timer = _FIRED
         self._work.add((Throttles, session), self._release_due(session, throttle))
 
     def _release_due(self, session: Session, throttle: _Throttle) -> Pieces:
-        # Something newer may have taken its place meanwhile, which is due later.
+        # A newer message may have replaced it meanwhile, which is due later.
         if throttle.timer is not None and throttle.due_us <= self._clock.now_us():
             self._release(session, throttle)
             yield RELEASE_US
@@ -268,7 +267,7 @@ class Throttles:
 
 
 def _forget_all(session: Session, throttles: _Table) -> Pieces:
-    """Drops what is held in a table that counts no longer."""
+    """Drops what is held in a table that was replaced."""
     while throttles:
         for _ in range(min(len(throttles), FORGOTTEN_AT_ONCE)):
             _cancel(session, _pop(session, throttles, next(iter(throttles))))
@@ -310,7 +309,7 @@ def message_bytes(message: Set | Publish) -> int:
 
 
 def _number(value: Value | None) -> float | None:
-    """Returns a numeric value; an integer as it is, since a float could not tell large ones apart."""
+    """Returns a numeric value; an integer as it is, since large integers lose precision as a float."""
     if value is None or value[0] not in _NUMERIC:
         return None
     number: float = decode_value(value)
@@ -325,7 +324,7 @@ def _is_news(throttle: _Throttle, epsilon: float | None, number: float | None) -
 
 
 def _due_us(throttle: _Throttle, max_rate: int | None) -> int:
-    """Returns when the next one may go; rounded up, so that no second has more than ``max_rate``."""
+    """Returns when the next message may be sent; rounded up, so that no second has more than ``max_rate``."""
     if max_rate is None or throttle.sent_us is None:
         return 0
     return throttle.sent_us - (-1_000_000 // max_rate)

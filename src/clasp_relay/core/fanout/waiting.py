@@ -1,9 +1,9 @@
-"""SNAPSHOTs and RESULTs that wait until their session takes them, and what they keep in memory meanwhile.
+"""SNAPSHOTs and RESULTs that wait for their session's socket, and the memory that they take meanwhile.
 
-Who waits holds params as they were captured. One that was written again since is kept for those who wait only. So
-captures are looked through in pieces, twice a second and whenever much was written, and let go of such params: a
-subscriber was told of the newer value, which waits behind the SNAPSHOT. The answer to a GET cannot do without its
-param; it counts for its session, and ends a session for which too much is kept.
+A waiting SNAPSHOT holds params as they were captured. A param that was overwritten since then is in memory only for
+these. So captures are searched in pieces, twice a second and whenever much was written, and such params are released: a
+subscriber was told of the newer value, which waits behind the SNAPSHOT. The answer to a GET has to keep its param; it
+counts for its session, and a session over its memory limit is ended.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from clasp_relay.core.session.sessions import Session
 from clasp_relay.core.state.params import Params
 
 WAITING_BYTES = 1_200
-"""What a SNAPSHOT takes that waits, beside what it captured: its generators, and its place in the queue."""
+"""Memory of a waiting SNAPSHOT in bytes, without what it captured: its generators and its place in the queue."""
 
 ENTRY_BYTES = 8
-"""What a captured param takes while it is still what is set: a reference."""
+"""Memory in bytes of a captured param while it is still current: a reference."""
 
 MUCH_BYTES = 4 * 1024 * 1024
-"""After so much was written again, what waits is looked through at the next capture, and not at the next sweep."""
+"""Once so many bytes were overwritten, captures are searched at the next capture instead of the next sweep."""
 
 LOOKED_AT_ONCE = 1_024
-"""How many captured params are looked at in one turn: about a quarter of a millisecond."""
+"""Captured params that are searched in one turn: about a quarter of a millisecond."""
 
 PAUSE_S = 0.0025
-"""The time between two of these turns: with the work it takes a tenth of the time at most."""
+"""The time in s between two such turns, so that the search takes at most a tenth of the time."""
 
 Entry: TypeAlias = "Param | str"
-"""A captured param; the address alone once the param was written again."""
+"""A captured param; only its address once the param was overwritten."""
 
 
 class Capture:
-    """Params as they were at one time, for all that wait for the same.
+    """Params as they were at one time, for all SNAPSHOTs made of them.
 
     Args:
         params: what was captured.
-        changes: after how many changes (``Params.changes``).
-        is_shared: whether others have the same list, so that it must not be altered.
-        must_answer: whether nothing of it may be let go of.
+        changes: ``Params.changes`` at that time.
+        is_shared: whether the list is shared, so that it must not be altered.
+        must_answer: whether no param may be released.
     """
 
     __slots__ = ("__weakref__", "_is_shared", "changes", "entries", "must_answer", "payer", "readers", "stale_bytes")
@@ -52,23 +52,23 @@ class Capture:
     def __init__(
         self, params: list[Param], changes: int, *, is_shared: bool = False, must_answer: bool = False
     ) -> None:
-        self.entries: list[Entry] = params  # type: ignore[assignment]  # a list that is altered is our own
+        self.entries: list[Entry] = params  # type: ignore[assignment]  # only a list of our own is altered
         self.changes = changes
         self._is_shared = is_shared
         self.must_answer = must_answer
         self.readers: dict[Waiting, None] = {}
         self.payer: Waiting | None = None
-        """The one for which it is counted."""
+        """The SNAPSHOT whose session it is counted for."""
         self.stale_bytes = 0
-        """What is kept for its readers only, where nothing may be let go of."""
+        """Bytes of overwritten params that only this capture keeps, where none may be released."""
 
     @property
     def own_bytes(self) -> int:
-        """What its payer is counted for."""
+        """The bytes that are counted for its payer."""
         return WAITING_BYTES + ENTRY_BYTES * len(self.entries)
 
     def look_through(self, params: Params) -> Iterator[None]:
-        """Lets go of what was written again; yields where others should have their turn."""
+        """Releases overwritten params; yields where it should pause."""
         get = params.get
         start = 0
         while self.readers and start < len(self.entries):
@@ -94,11 +94,11 @@ def _is_set(get: Callable[[str], Param | None], param: Param) -> bool:
 
 
 class Waiting:
-    """The frames of one SNAPSHOT or RESULT, until they are taken or given up. An iterator.
+    """The frames of one SNAPSHOT or RESULT, until they are sent or dropped. An iterator.
 
     Args:
-        table: all that wait.
-        session: whose it is.
+        table: all waiting SNAPSHOTs and RESULTs.
+        session: its recipient.
         capture: what it was made from; None for a RESULT.
         frames: yields the frames.
     """
@@ -123,23 +123,23 @@ class Waiting:
             raise
 
     def close(self) -> None:
-        """Lets go of everything. May be repeated."""
+        """Releases everything. May be called again."""
         self._table.forget(self)
         self.capture = None
         self._frames = iter(())
 
     def count(self, size_bytes: int) -> None:
-        """Counts what is kept for it now."""
+        """Counts the bytes that it keeps now."""
         self.session.account.add(Kept.SNAPSHOTS, size_bytes - self._bytes)
         self._bytes = size_bytes
 
 
 class WaitingTable:
-    """All SNAPSHOTs and RESULTs that wait.
+    """All waiting SNAPSHOTs and RESULTs.
 
     Args:
-        params: what is set.
-        clock: calls later.
+        params: the state.
+        clock: the timers.
     """
 
     def __init__(self, params: Params, clock: Clock) -> None:
@@ -156,7 +156,7 @@ class WaitingTable:
         return len(self._waiting)
 
     def capture_all(self) -> Capture:
-        """Captures everything; while nothing changes, all share one capture."""
+        """Captures all params; until the next change all callers share one capture."""
         capture = self._latest()
         if capture is None or capture.changes != self._params.changes or not capture.readers:
             capture = Capture(self._params.all(), self._params.changes, is_shared=True)
@@ -164,7 +164,7 @@ class WaitingTable:
         return capture
 
     def check(self, session: Session, capture: Capture | None, about: str | None = None) -> None:
-        """Refuses another one to a session for which too much is kept.
+        """Refuses another SNAPSHOT to a session over its memory limit.
 
         Raises:
             RequestError: LIMIT.
@@ -172,7 +172,7 @@ class WaitingTable:
         session.account.check(Kept.SNAPSHOTS, _bytes_of(capture), about)
 
     def add(self, session: Session, capture: Capture | None, frames: Iterator[bytes]) -> Waiting:
-        """Counts frames that wait from now on."""
+        """Counts frames that begin to wait."""
         waiting = Waiting(self, session, capture, frames)
         waiting.count(_bytes_of(capture))
         self._waiting[waiting] = None
@@ -184,7 +184,7 @@ class WaitingTable:
         return waiting
 
     def forget(self, waiting: Waiting) -> None:
-        """Counts no longer what was taken or given up; what others still need counts for one of them."""
+        """Stops counting frames that were sent or dropped; a capture that others need counts for one of them."""
         if waiting not in self._waiting:
             return
         del self._waiting[waiting]
@@ -199,7 +199,7 @@ class WaitingTable:
                 capture.payer.count(capture.own_bytes)
 
     def look_through(self) -> None:
-        """Begins to let go of what was written again, if anything was and that is not under way."""
+        """Begins to release overwritten params, if there are any and no search is under way."""
         if self._work is None and self._waiting and self._params.replaced_bytes != self._looked_bytes:
             self._looked_bytes = self._params.replaced_bytes
             self._work = self._look_through()
@@ -235,7 +235,7 @@ class WaitingTable:
 
 
 def _bytes_of(capture: Capture | None) -> int:
-    """Returns what another reader of a capture is counted for; the list counts for the first one."""
+    """Returns the bytes that a further reader of a capture is counted for; the list counts for the first one."""
     if capture is None or capture.payer is not None:
         return WAITING_BYTES
     return capture.own_bytes
@@ -246,4 +246,4 @@ def _nothing() -> None:
 
 
 def _ignore(_session: Session) -> None:
-    """Nobody is ended."""
+    """Does nothing."""

@@ -23,4 +23,4 @@ HANDLERS: dict[type[m.Message], Handler] = {
     m.Pong: pong,
     m.Query: query,
 }
-"""Who handles what; ``session.sessions.check_legal`` lets nothing else through."""
+"""The handler of each message type; ``session.sessions.check_legal`` refuses all others."""

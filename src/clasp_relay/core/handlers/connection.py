@@ -9,20 +9,20 @@ from clasp_relay.wire.constants import PROTOCOL_VERSION, Feature, MessageCode
 from clasp_relay.wire.messages import Hello, Ping, Pong, Sync, Welcome
 
 FEATURES = Feature.PARAM | Feature.EVENT | Feature.STREAM | Feature.GESTURE | Feature.TIMELINE
-"""What WELCOME offers, whatever HELLO asked for: all that PUBLISH and SET can carry."""
+"""The features in WELCOME, whatever HELLO asked for: everything that PUBLISH and SET can carry."""
 
 _PONG = Pong()
 
 
 def hello(relay: Relay, session: Session, message: Hello, _qos: int) -> None:
-    """Lets a session in: WELCOME, then a SNAPSHOT of what it may see.
+    """Makes a session live: WELCOME, then a SNAPSHOT of what it may see.
 
-    Every version is welcome: clients in the field send 1 and mean the same bytes by 2 and 3.
+    Every protocol version is accepted: clients send 1, 2 or 3 and mean the same bytes.
     """
     relay.identify(session, message.token)
     session.name = message.name
     session.features = message.features
-    # What can fail comes first: a session that is live has its WELCOME.
+    # First what can fail, so that every live session has got its WELCOME.
     frames = relay.snapshots.after_hello(session)
     relay.admit(session)
     welcome = Welcome(PROTOCOL_VERSION, FEATURES, relay.clock.now_us(), session.id, relay.options.name)
@@ -32,16 +32,16 @@ def hello(relay: Relay, session: Session, message: Hello, _qos: int) -> None:
 
 
 def ping(relay: Relay, session: Session, _message: Ping, _qos: int) -> None:
-    """Answers in order, so that a client knows that what it sent before has happened."""
+    """Answers in order: a PONG tells the client that its earlier messages were handled."""
     relay.answer(session, MessageCode.PONG, _PONG)
 
 
 def pong(_relay: Relay, _session: Session, _message: Pong, _qos: int) -> None:
-    """A sign of life; that something came is noted where the bytes arrive."""
+    """Does nothing: the connection notes by itself that bytes arrived."""
 
 
 def sync(relay: Relay, session: Session, message: Sync, _qos: int) -> None:
-    """Tells the server's time to a client that asks; it waits for nothing, so that the time is right."""
+    """Answers with the relay's time, ahead of answers that wait, so that the time is accurate."""
     relay.pay_error(session)
     now_us = relay.clock.now_us()
     relay.counts.sent[MessageCode.SYNC] += 1

@@ -1,4 +1,4 @@
-"""What a session wants to know: GET, SUBSCRIBE, REPLAY, and the signals that others announced."""
+"""GET, SUBSCRIBE, UNSUBSCRIBE, REPLAY, ANNOUNCE and QUERY."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from clasp_relay.wire.constants import MessageCode, Signal
 from clasp_relay.wire.messages import Announce, Get, Query, Replay, SignalDefinition, Subscribe, Unsubscribe
 
 MAX_SUBSCRIPTIONS = 1_000
-"""How many one session may have."""
+"""Subscriptions that one session may have."""
 
 JUDGED_AT_ONCE, FIND_COST, JUDGE_COST = 128, 8, 24
-"""How many announced signals a QUERY judges in one piece, about half a millisecond of work; and for how many it counts
-to find the rule of one, or an answer that is not remembered."""
+"""Announced signals that a QUERY judges in one piece, about half a millisecond of work; and the cost, in signals, of
+finding a rule or making a decision that is not remembered."""
 
 
 ANNOUNCED_AT_ONCE = 32
-"""How many announced signals are checked or registered in one piece."""
+"""Announced signals that are checked or registered in one piece."""
 
 ANNOUNCE_US = 10
-"""About what it costs to check one, and to register one."""
+"""Estimated cost in µs of checking one, and of registering one."""
 
 RESULT_BYTES = 48 * 1024
-"""After so much a RESULT is sent, so that no long list of what was found waits with its session."""
+"""A RESULT is sent once it has this many bytes, so that its session keeps no long list of found signals."""
 
 RESULT_DEFINITIONS = 256
-"""After so many definitions a RESULT is sent; it is encoded in one piece, which takes a millisecond."""
+"""A RESULT is sent once it has this many definitions: it is encoded in one piece, which takes a millisecond."""
 
 RESULT_ENTRY_BYTES = 10
-"""What an entry of a RESULT takes beside its texts."""
+"""Bytes of an entry of a RESULT, without its texts."""
 
 
 def get(relay: Relay, session: Session, message: Get, _qos: int) -> None:
-    """Answers with a SNAPSHOT of that one param; null with revision 0 where nothing is set, or nothing to be seen.
+    """Answers with a SNAPSHOT of one param; null with revision 0 if it is not set or the session may not see it.
 
-    A GET of what its session sees renews a sliding life time.
+    A GET renews a sliding life time if its session sees the param.
     """
     address = message.address
     check_address(address)
@@ -62,19 +62,38 @@ def get(relay: Relay, session: Session, message: Get, _qos: int) -> None:
 def subscribe(relay: Relay, session: Session, message: Subscribe, _qos: int) -> None:
     """Adds a subscription; the params that match now go out as a SNAPSHOT before any later change."""
     pattern = Pattern.parse(message.pattern)
+    subscription = _allowed(relay, session, message, pattern)
+    frames = relay.snapshots.of(session, subscription) if subscription.wants(Signal.PARAM) else None
+    relay.subscribe(session, subscription)
+    if frames is not None:
+        relay.send_snapshot(session, ("subscription", message.id), frames)
+
+
+def listen(relay: Relay, session: Session, message: Subscribe, pattern: Pattern) -> None:
+    """Adds a subscription of a client that had it before, without a SNAPSHOT: nothing is looked for.
+
+    Raises:
+        RequestError: it may not have it now.
+    """
+    relay.subscribe(session, _allowed(relay, session, message, pattern))
+
+
+def _allowed(relay: Relay, session: Session, message: Subscribe, pattern: Pattern) -> Subscription:
+    """Returns the subscription that a session asks for, which is not added yet.
+
+    Raises:
+        RequestError: it may not have it.
+    """
     relay.permissions.check_subscribe(session.identity, pattern)
     if len(session.subscriptions) >= MAX_SUBSCRIPTIONS and message.id not in session.subscriptions:
         text = f"a session may have {MAX_SUBSCRIPTIONS} subscriptions"
         raise RequestError(ErrorCode.LIMIT, text, message.pattern)
     max_rate = message.max_rate or None
-    # NaN and what is not positive keep nothing back.
+    # NaN, 0 and negative numbers mean no limit.
     epsilon = message.epsilon if message.epsilon is not None and message.epsilon > 0 else None
     subscription = Subscription(session, message.id, pattern, message.types, max_rate, epsilon)
     relay.check_subscription(session, subscription)
-    frames = relay.snapshots.of(session, subscription) if subscription.wants(Signal.PARAM) else None
-    relay.subscribe(session, subscription)
-    if frames is not None:
-        relay.send_snapshot(session, ("subscription", message.id), frames)
+    return subscription
 
 
 def unsubscribe(relay: Relay, session: Session, message: Unsubscribe, _qos: int) -> None:
@@ -140,12 +159,12 @@ def query(relay: Relay, session: Session, message: Query, _qos: int) -> None:
     waiting.check(session, None, message.pattern)
     relay.pay_error(session)
     relay.counts.sent[MessageCode.RESULT] += 1
-    # A key of its own: every QUERY has its answer.
+    # A key of its own, so that every QUERY is answered.
     session.outbox.send_snapshot(object(), waiting.add(session, None, _results(relay, session, pattern)))
 
 
 def _results(relay: Relay, session: Session, pattern: Pattern) -> Iterator[bytes]:
-    """Yields the RESULTs of a QUERY, and ``NOT_YET`` where others should have their turn."""
+    """Yields the RESULTs of a QUERY, and ``NOT_YET`` where it should pause."""
     found: list[SignalDefinition] = []
     size_bytes = 0
     is_owed = True
@@ -156,7 +175,7 @@ def _results(relay: Relay, session: Session, pattern: Pattern) -> Iterator[bytes
             yield NOT_YET
             continue
         if visibility.is_shown(session, definition.address, pattern):
-            # Without what no RESULT has, so that little is kept until it is taken.
+            # Without the fields that a RESULT has not, so that little is kept until it is sent.
             address, datatype, access = definition.address, definition.datatype, definition.access
             found.append(SignalDefinition(address, definition.signal, datatype, access))
             size_bytes += RESULT_ENTRY_BYTES + text_bytes(address) + len(datatype or "") + len(access or "")

@@ -1,4 +1,4 @@
-"""What a session wants to become true: SET, PUBLISH and BUNDLE."""
+"""SET, PUBLISH and BUNDLE."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def _set_later(relay: Relay, session: Session, message: Set, qos: int) -> Pieces
 
 
 def publish(relay: Relay, session: Session, message: Publish, _qos: int) -> None:
-    """Passes a signal on; there is never an answer but an ERROR."""
+    """Sends a signal to its subscribers; the only possible answer is an ERROR."""
     relay.committer.publish(session, relay.decider.publish(session, message, relay.params))
 
 
 def bundle(relay: Relay, session: Session, message: Bundle, qos: int) -> Pieces | None:
-    """Commits all members or none, or lets all wait until due; a long bundle in pieces."""
+    """Commits all members or none, or schedules them; a long bundle in pieces."""
     if len(message.messages) > DONE_AT_ONCE or relay.params.reserved.is_used:
         return _bundle_in_pieces(relay, session, message, qos)
     revision = relay.bundles.at_once(session, message)

@@ -1,7 +1,7 @@
 """What the core asks about history: which changes are kept, under which key, and what is erased with a change.
 
-``access.policy.history`` implements :class:`HistoryRules` with a policy's rules. A *key* names a rule and what its
-``per`` captures of an address; the limits of the rule count for each key.
+``access.policy.history_rules`` implements :class:`HistoryRules` with a policy's rules. A *key* names a rule and what
+its ``per`` captures of an address; the limits of the rule count for each key.
 """
 
 from __future__ import annotations

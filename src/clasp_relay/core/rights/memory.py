@@ -1,19 +1,19 @@
-"""The one memory of decisions: answers to pure questions, each kept until something that it was found from changes.
+"""The cache of decisions: answers to pure questions, each kept until something that was read for it changes.
 
-*May this subject write here? Does this reader see this? Who gets this?* Whoever answers such a question notes in a
-:class:`Reads` everything that it looks at beyond what the question names: what is set somewhere, the clock, the address
-itself, the value, other answers. So an answer's key and its end follow from what was read, and never from a guess about
-the rule that read it:
+*May this subject write here? Does this reader see this? Who gets this?* The code that answers such a question notes in
+a :class:`Reads` everything that it reads beyond what the question names: what is set at other addresses, the clock, the
+address itself, the value, other answers. So an answer's key and its end follow from what was read, and never from a
+guess about the rule:
 
-- An answer that read the value in question is not kept: another value may be answered otherwise.
+- An answer that read the value in question is not kept: another value may have another answer.
 - An answer that read the address is kept for that address only, any other one for all addresses that the question
   names alike (all messages of a room, say).
 - A change at an address that was read, the time at which a grace ends, the end of an answer that was read, and the end
   of a route whose subscriptions were read end it.
 
-Tens of thousands of answers may rest on one address, such as the settings of a large room. A change there marks all of
-them as ended in one step, which takes about 0.1 µs each. Taking an answer out of the tables takes ten times as long,
-so that only some are taken out in the same step, and the others with the answers that are kept later.
+Tens of thousands of answers may depend on one address, such as the settings of a large room. A change there marks all
+of them as ended in one step, which takes about 0.1 µs each. Removing an answer from the tables takes ten times as long,
+so only some are removed in the same step, and the others while later answers are added.
 """
 
 from __future__ import annotations
@@ -27,61 +27,62 @@ from clasp_relay.wire.address import MAX_SEGMENTS, Pattern
 A = TypeVar("A")
 
 MAX_KEY_CHARACTERS = 512
-"""Longer texts in a question are not remembered, so that what is kept stays small."""
+"""Questions with longer texts are not cached, to bound the memory of one entry."""
 
 POOL_BYTES = 512 * 1024
-"""How much is kept for one subject, by estimate; the answer that was used longest ago goes first."""
+"""Estimated bytes that are cached for one subject; beyond it the least recently used answer is removed."""
 
 SHARED_POOL_BYTES = 32 * 1024 * 1024
-"""How much is kept for all subjects together of what belongs to none of them, by estimate."""
+"""Estimated bytes that are cached of answers that belong to no single subject."""
 
 ANSWER_BYTES = 400
-"""What an answer takes in memory besides its texts and what it read: its own object, its key, its places in tables."""
+"""Memory of an answer in bytes, without its texts and its reads: the object, its key, its entries in tables."""
 
 READ_BYTES = 150
-"""What each thing that an answer read takes besides its text: an entry in two tables."""
+"""Memory in bytes of each read of an answer, without its text: an entry in two tables."""
 
 FORGOTTEN_AT_ONCE = 200
-"""How many entries in tables go with one change, of answers that have ended: about 0.2 ms."""
+"""Table entries of ended answers that one change removes: about 0.2 ms."""
 
 FORGOTTEN_WITH_ONE = 10
-"""How many of them go when an answer is kept. An answer has two or three, so those that have ended never pile up."""
+"""Table entries of ended answers that each new answer removes. An answer has two or three, so ended ones never pile
+up."""
 
 
 class Reads:
-    """What an answer was found from, beyond what its question names. One is made for most messages, so it is small."""
+    """What was read for an answer, beyond what its question names. One is made for most messages, so it is small."""
 
     __slots__ = ("answers", "lookups", "patterns", "reads_address", "reads_value", "things", "until_us")
 
     def __init__(self) -> None:
         self.reads_address = False
-        """Whether the address in question was looked at, beyond what the rule captures of it."""
+        """Whether the address in question was read, beyond what the rule captures of it."""
         self.reads_value = False
-        """Whether the value in question was looked at."""
+        """Whether the value in question was read."""
         self.lookups: dict[str, bool] = {}
         """Addresses that were looked up: True where any change there may change the answer, False where only this
         counts: whether something is set there."""
         self.patterns: tuple[Pattern, ...] = ()
-        """Patterns of whose addresses any change may change the answer."""
+        """Patterns: any change at a matching address may change the answer."""
         self.until_us: int | None = None
-        """Unix µs at which the answer may change by itself; None when it does not."""
+        """Unix µs at which the answer may change by itself; None if it cannot."""
         self.answers: list[Answer[Any]] = []
-        """Other remembered answers that it rests on."""
+        """Other cached answers that it depends on."""
         self.things: tuple[Hashable, ...] = ()
-        """Anything else that it rests on; whoever alters one tells the memory (``Memory.outdated``)."""
+        """Other objects that it depends on; the code that alters one calls ``Memory.outdated``."""
 
     def rest_on(self, answer: Answer[Any]) -> None:
-        """Notes that a remembered answer was used."""
+        """Notes that a cached answer was used."""
         self.answers.append(answer)
         self.reads_address |= answer.is_about_address
 
     def ends_at(self, when_us: int) -> None:
-        """Notes that the answer holds no longer than this."""
+        """Notes that the answer is valid until this time at most."""
         if self.until_us is None or when_us < self.until_us:
             self.until_us = when_us
 
     def add(self, other: Reads) -> None:
-        """Notes all that another answer was found from, too."""
+        """Adds all that was read for another answer."""
         self.reads_address |= other.reads_address
         self.reads_value |= other.reads_value
         for address, by_value in other.lookups.items():
@@ -94,12 +95,12 @@ class Reads:
 
 
 class Answer(Generic[A]):
-    """A remembered answer.
+    """A cached answer.
 
     Attributes:
         value: the answer.
         until_us: see ``Reads.until_us``.
-        is_valid: False once something that it was found from has changed; whoever kept the object asks anew then.
+        is_valid: False once something that was read for it has changed; who kept the object then asks again.
     """
 
     __slots__ = (
@@ -132,23 +133,23 @@ class Answer(Generic[A]):
         self.things = reads.things
         self.bytes = size
         self.users: dict[Answer[Any], None] | None = None
-        """Answers that rest on this one; most have none, and an empty dict takes 64 bytes."""
+        """Answers that depend on this one; None for none, since an empty dict takes 64 bytes."""
 
     def holds(self, now_us: int) -> bool:
-        """Tells whether it still counts."""
+        """Tells whether it is still valid."""
         return self.is_valid and (self.until_us is None or now_us < self.until_us)
 
     @property
     def entries(self) -> int:
-        """How many entries in tables it has."""
+        """Number of its entries in tables."""
         return 1 + sum(map(len, (self.values, self.existence, self.patterns, self.answers, self.things)))
 
 
 class Pool:
-    """The answers that are kept for one subject, or shared by all.
+    """The cached answers of one subject, or those shared by all.
 
     Args:
-        max_bytes: how much they may take, by estimate.
+        max_bytes: their estimated memory at most.
     """
 
     __slots__ = ("_max_bytes", "answers", "bytes")
@@ -160,32 +161,32 @@ class Pool:
 
     @property
     def is_full(self) -> bool:
-        """Whether answers have to go."""
+        """Whether it is over its limit."""
         return self.bytes > self._max_bytes
 
 
 class Memory:
-    """All remembered answers, and what ends them."""
+    """All cached answers, and what ends them."""
 
     def __init__(self) -> None:
         self.shared = Pool(SHARED_POOL_BYTES)
-        """For what belongs to no single subject."""
+        """The answers that belong to no single subject."""
         self._pools: dict[str, Pool] = {}
         self._by_value: dict[str, set[Answer[Any]]] = {}
         self._by_existence: dict[str, set[Answer[Any]]] = {}
         self._by_pattern: dict[str, dict[Pattern, set[Answer[Any]]]] = {}
-        """By the segments before a pattern's first wildcard: a change asks only the patterns that may match."""
+        """Patterns by the segments before their first wildcard: a change tries only those that may match."""
         self._by_thing: dict[Hashable, set[Answer[Any]]] = {}
         self._ended: deque[Answer[Any]] = deque()
-        """Answers that have ended and are still in the tables, and in the bytes of their pools."""
+        """Answers that have ended but are still in the tables, and counted in their pools."""
         self.bytes = 0
-        """How much all answers take, by estimate."""
+        """Estimated memory of all answers, in bytes."""
         self.missed = 0
-        """Questions that were answered anew."""
+        """Number of questions that were not in the cache."""
         self.ended = 0
-        """Answers that ended since something changed, those that rested on them included."""
+        """Number of answers that a change ended, dependent ones included."""
         self.evicted = 0
-        """Answers that went to make room."""
+        """Number of answers that were removed because of the limit."""
 
     def __len__(self) -> int:
         return sum(len(pool.answers) for pool in (self.shared, *self._pools.values()))
@@ -198,10 +199,10 @@ class Memory:
         return pool
 
     def drop_pool(self, subject: str) -> Iterator[int]:
-        """Forgets all that is kept for a subject, whose last session has ended, and all else that has ended.
+        """Removes all answers of a subject whose last session has ended, and all ended answers.
 
         Returns:
-            the work, in pieces; each step yields about what it cost, in µs.
+            the work, in pieces; each step yields its estimated cost in µs.
         """
         pool = self._pools.pop(subject, None)
         if pool is not None:
@@ -210,12 +211,12 @@ class Memory:
             yield self._tidy(FORGOTTEN_AT_ONCE)
 
     def find(self, pool: Pool, question: Hashable, address: str, now_us: int) -> Answer[Any] | None:
-        """Returns a remembered answer.
+        """Returns a cached answer; None if there is none.
 
         Args:
-            pool: where it is kept.
-            question: what is asked, without the address.
-            address: the one that is asked about.
+            pool: its pool.
+            question: the question, without the address.
+            address: the address of the question.
             now_us: Unix µs.
         """
         answers = pool.answers
@@ -231,17 +232,17 @@ class Memory:
         return answer
 
     def keep(self, pool: Pool, question: Hashable, address: str, value: A, reads: Reads) -> Answer[A] | None:
-        """Keeps an answer.
+        """Adds an answer.
 
         Args:
-            pool: where.
-            question: what was asked, without the address.
-            address: the one that was asked about.
+            pool: its pool.
+            question: the question, without the address.
+            address: the address of the question.
             value: the answer.
-            reads: what it was found from.
+            reads: what was read for it.
 
         Returns:
-            The remembered answer; None when it cannot be kept.
+            The cached answer; None if it cannot be cached.
         """
         self.missed += 1
         if self._ended:
@@ -249,7 +250,7 @@ class Memory:
         if reads.reads_value or (reads.reads_address and len(address) > MAX_KEY_CHARACTERS):
             return None
         if any(not answer.is_valid for answer in reads.answers):
-            return None  # what it rests on went to make room while it was found
+            return None  # an answer that it depends on was removed for the limit while it was computed
         key = (question, address) if reads.reads_address else question
         answer: Answer[A] = Answer(value, key, pool, reads, _size(address, reads))
         before = pool.answers.get(key)
@@ -275,12 +276,12 @@ class Memory:
         return answer if answer.is_valid else None
 
     def changed(self, address: str, exists: bool, existed: bool) -> None:
-        """Ends the answers that read an address which has changed.
+        """Ends the answers that read an address, after a change there.
 
         Args:
-            address: what has changed.
-            exists: whether something is set there now.
-            existed: whether something was before.
+            address: the address.
+            exists: whether a param is set there now.
+            existed: whether one was set before.
         """
         if found := self._by_value.pop(address, None):
             self._have_changed(found)
@@ -293,14 +294,14 @@ class Memory:
             self._tidy(FORGOTTEN_AT_ONCE)
 
     def outdated(self, thing: Hashable) -> None:
-        """Ends the answers that rest on something (``Reads.things``) which has changed."""
+        """Ends the answers that depend on an object (``Reads.things``) that has changed."""
         if found := self._by_thing.pop(thing, None):
             self._have_changed(found)
         if self._ended:
             self._tidy(FORGOTTEN_AT_ONCE)
 
     def _matching(self, address: str) -> Iterator[set[Answer[Any]]]:
-        """Yields the answers that read a pattern which matches an address, by pattern, and takes them out there."""
+        """Yields and removes, for each pattern that matches an address, the answers that read it."""
         end = 0
         for _ in range(MAX_SEGMENTS + 1):
             head = address[:end]
@@ -320,19 +321,19 @@ class Memory:
         self.ended += len(self._ended) - before
 
     def _end_all(self, answers: Iterable[Answer[Any]]) -> None:
-        """Marks answers and those that rest on them as ended."""
+        """Marks answers, and those that depend on them, as ended."""
         waiting = list(answers)
         ended = self._ended
-        for one in waiting:  # it grows meanwhile
+        for one in waiting:  # the list grows meanwhile
             if one.is_valid:
                 one.is_valid = False
-                one.until_us = 0  # so nobody finds it
+                one.until_us = 0  # so it is no longer found
                 ended.append(one)
                 if one.users:
                     waiting += one.users
 
     def _end(self, answer: Answer[Any]) -> None:
-        """Forgets an answer now; those that rest on it have ended."""
+        """Removes an answer; those that depend on it are ended."""
         if answer.is_valid:
             answer.is_valid = False
             if answer.users:
@@ -340,7 +341,7 @@ class Memory:
         self._forget(answer)
 
     def _tidy(self, entries: int) -> int:
-        """Takes answers that have ended out of the tables, up to a number of entries; returns how many these were."""
+        """Removes ended answers from the tables, up to a number of entries; returns the number removed."""
         ended, count = self._ended, 0
         while ended and count < entries:
             answer = ended.popleft()
@@ -370,7 +371,7 @@ class Memory:
 
 
 def _size(address: str, reads: Reads) -> int:
-    """Estimates the bytes that an answer takes; captures and keys are parts of the address that was asked about."""
+    """Estimates the memory of an answer in bytes; captures and keys are parts of its question's address."""
     count = len(reads.lookups) + len(reads.patterns) + len(reads.answers)
     texts = sum(map(len, reads.lookups)) + sum(len(pattern.text) for pattern in reads.patterns)
     return ANSWER_BYTES + count * READ_BYTES + 2 * len(address) + texts
@@ -392,7 +393,7 @@ def _note(table: dict[K, set[Answer[Any]]], keys: Iterable[K], answer: Answer[An
 def _drop(table: dict[K, set[Answer[Any]]], keys: Iterable[K], answer: Answer[Any]) -> None:
     for key in keys:
         answers = table.get(key)
-        if answers is not None:  # what has ended them has taken them out
+        if answers is not None:  # the change that ended them has removed them
             answers.discard(answer)
             if not answers:
                 del table[key]

@@ -1,8 +1,8 @@
-"""What the core asks before it lets a value in or out, and the answers when nothing is restricted.
+"""The interface by which the core asks for permissions, and the open mode, in which everything is allowed.
 
-``access`` implements :class:`Permissions` with tokens, scopes and an application policy;
-:class:`OpenPermissions` is the open mode of a trusted network. An answer comes with a record of all that it was found
-from (``core.rights.memory``), so that it can be kept until something of that changes.
+``access`` implements :class:`Permissions` with tokens, scopes and an application policy; :class:`OpenPermissions` is
+the open mode of a trusted network. An answer comes with a record of all that was read for it (``core.rights.memory``),
+so that it can be cached until something of that changes.
 """
 
 from __future__ import annotations
@@ -20,50 +20,50 @@ if TYPE_CHECKING:
     from clasp_relay.core.records import Ended, Param
 
 HiddenKeys: TypeAlias = frozenset[str] | None
-"""How a reader sees a value: without these keys of the map (none: as it is), or None: not at all."""
+"""How a reader sees a value: without these keys of its map (an empty set: unchanged), or not at all (None)."""
 
 HIDDEN: Final = None
 FULL: Final[frozenset[str]] = frozenset()
 
 
 class State(Protocol):
-    """The params as a decision sees them; inside a bundle, as the members before would leave them."""
+    """The params that a decision reads; inside a bundle, as the members before would leave them."""
 
     def get(self, address: str) -> Param | None:
-        """Returns what is set at an address; None when nothing is."""
+        """Returns the param at an address; None if nothing is set."""
 
     def match(self, pattern: Pattern) -> Iterable[Param]:
-        """Returns the params whose address matches."""
+        """Returns the params whose addresses match."""
 
     def ended(self, address: str) -> Ended | None:
-        """Returns how the last param at an address ended; None when it never did or is set again."""
+        """Returns how the last param at an address ended; None if none ended or one is set."""
 
 
 NOTHING_READ: Final = Reads()
-"""The record of an answer that holds whatever is stored. Nobody may write into it."""
+"""The empty record, of an answer that depends on nothing. It must not be altered."""
 
 
 class Verdict(NamedTuple):
-    """How a reader sees an address, and what that was found from."""
+    """How a reader sees an address, and what was read for this."""
 
     hidden_keys: HiddenKeys
     reads: Reads = NOTHING_READ
 
 
 class VisibilityRule(Protocol):
-    """What decides who sees some addresses."""
+    """A rule that decides who sees some addresses."""
 
     @property
     def fixed(self) -> Verdict | None:
-        """The verdict, where it is the same for every reader whatever is stored."""
+        """The verdict, if it is the same for every reader and any state; else None."""
 
     @property
     def key(self) -> Hashable:
-        """Equal for rules that decide alike, such as those of all messages of one room."""
+        """Equal for rules with the same decisions, such as those of all messages of one room."""
 
     @property
     def depends_on_pattern(self) -> bool:
-        """Whether the reader's pattern counts besides the reader."""
+        """Whether the decision depends on the reader's pattern, too."""
 
     @property
     def catch_up(self) -> bool:
@@ -74,7 +74,7 @@ class VisibilityRule(Protocol):
 
         Args:
             subject: the reader.
-            address: where the value is; whoever looks at it notes that in the verdict's ``reads``.
+            address: the address of the value; a rule that reads it notes that in the verdict's ``reads``.
             pattern: a subscription's, or the literal address of a GET; None for the HELLO snapshot.
             state: the params.
             now_us: Unix µs.
@@ -82,35 +82,35 @@ class VisibilityRule(Protocol):
 
 
 class CatchUp(NamedTuple):
-    """What somebody may newly see after a change; whether it is so, the verdicts before and after tell."""
+    """What a change may newly open for sessions; the verdicts before and after it tell whether it does."""
 
     subject: str | None
-    """The one who may; None for everybody."""
+    """The only reader who may newly see it; None for all."""
     pattern: Pattern
-    """All that may open is at addresses that this matches."""
+    """The pattern of the addresses that may open."""
     existence_only: bool = False
-    """Whether it can open only by a change from nothing to something, or the other way."""
+    """Whether only a change between set and not set can open it."""
 
 
 class Grant(NamedTuple):
-    """An accepted write, as it is to be stored."""
+    """How an accepted write is to be stored."""
 
     value: Value
     ttl: int | None
     stamp: str | None = None
-    """The subject that a policy's stamp names, where it outlives a null."""
+    """The subject that a policy's stamp names, if it is kept after a null."""
 
 
 class Permissions(Protocol):
-    """Who may do and see what. All methods are synchronous and fast."""
+    """What sessions may do and see. All methods are synchronous and fast."""
 
     @property
     def is_open(self) -> bool:
-        """Whether everybody may see everything, so that nobody needs to ask."""
+        """Whether every session may see everything, so that the core need not ask."""
 
     @property
     def memory(self) -> Memory:
-        """Where answers are kept; it is told of every change of the params."""
+        """The cache of answers; it is told of every change of the params."""
 
     @property
     def hello_snapshot(self) -> bool:
@@ -121,7 +121,7 @@ class Permissions(Protocol):
         """Whether what a session sees live differs from what it sees in snapshots; always the same."""
 
     def admit(self, token: str, session: Session) -> Identity:
-        """Returns who a session speaks for.
+        """Returns the identity of a session.
 
         Args:
             token: of its HELLO; empty for none.
@@ -132,28 +132,28 @@ class Permissions(Protocol):
         """
 
     def is_current(self, who: Identity) -> bool:
-        """Tells whether a token is still valid: what was accepted for later is not done for one that is not."""
+        """Tells whether a token is still valid: a scheduled bundle is dropped if its token is not."""
 
     def readmit(self, subject: str, token: bytes, vouched: str = "", /) -> Identity | None:
-        """Returns who a recorded token speaks for; None when it is not valid any more.
+        """Returns the identity of a recorded token; None if it is no longer valid.
 
         Args:
-            subject: whose it was.
-            token: what it is known by (``Identity.token``).
+            subject: its subject.
+            token: its id (``Identity.token``).
             vouched: what another relay of a cluster has vouched for (``vouch``).
         """
 
     def vouch(self, who: Identity, /) -> str:
         """Returns what another relay of a cluster needs to readmit somebody, beside subject and token.
 
-        It is empty for whoever has a token that all relays know, and for whoever has none and is let in without.
+        It is empty for a token that all relays know, and for a session that is admitted without a token.
         """
 
     def check_write(self, who: Identity, address: str, value: Value, ttl: int | None, state: State) -> Grant | None:
         """Checks a SET.
 
         Returns:
-            how it is to be stored, or None for as it is.
+            how it is to be stored, or None for no change.
 
         Raises:
             RequestError: 301 for the scope, 403 for the policy, 429 after too many failures.
@@ -167,7 +167,7 @@ class Permissions(Protocol):
         """
 
     def owns(self, who: Identity, address: str, value: Value, /) -> bool:
-        """Tells whether a writer gets past a lock that another session holds.
+        """Tells whether a writer may write despite another session's lock.
 
         Args:
             who: the writer.
@@ -179,7 +179,7 @@ class Permissions(Protocol):
         """Checks a PUBLISH.
 
         Returns:
-            the value to send on in place of the message's, or None for as it is.
+            the value to send instead of the message's, or None for no change.
 
         Raises:
             RequestError: as ``check_write``.
@@ -214,37 +214,37 @@ class Permissions(Protocol):
         """
 
     def can_read(self, who: Identity, address: str) -> bool:
-        """Tells whether an address is within a read scope: what the SNAPSHOT after WELCOME may hold."""
+        """Tells whether an address is within a read scope, so that the SNAPSHOT after WELCOME may include it."""
 
     def sees_all(self, who: Identity, address: str, reads: Reads, /) -> bool:
-        """Tells whether no visibility rule holds for a reader at an address (an admin).
+        """Tells whether a reader is exempt from visibility rules at an address (an admin).
 
         Args:
             who: the reader.
             address: where the value is.
-            reads: where it is noted that the answer depends on the address, if it does.
+            reads: gets a note if the answer depends on the address.
         """
 
     def visibility_rule(self, address: str, is_live: bool) -> VisibilityRule | None:
-        """Returns what decides who sees an address; None where everybody sees it as it is.
+        """Returns the rule that decides who sees an address; None if every session sees it unchanged.
 
         Args:
             address: where the value is.
-            is_live: whether it is on its way to a subscriber; matters where ``tells_live_apart``.
+            is_live: whether the value goes to a subscriber, not into a snapshot; matters if ``tells_live_apart``.
         """
 
     def redact(self, value: Value, fields: frozenset[str]) -> Value:
-        """Returns a value without some keys, if it is a map."""
+        """Returns a value without some keys of its map; other values are unchanged."""
 
     def catch_ups(self, address: str, /) -> Sequence[CatchUp]:
-        """Returns what a change at an address may open for sessions that subscribed before; always the same there."""
+        """Returns what a change at an address may open for existing subscriptions; constant for each address."""
 
     def stamp_of(self, address: str, value: Value) -> str | None:
-        """Returns the subject that stays stamped when a stored value ends without a write."""
+        """Returns the subject that stays stamped when a param ends without a write."""
 
 
 class OpenPermissions:
-    """Everybody may do and see everything: the open mode of a trusted network. Tokens mean nothing."""
+    """The open mode of a trusted network: every session may do and see everything, whatever its token."""
 
     is_open = True
     hello_snapshot = True
@@ -252,39 +252,39 @@ class OpenPermissions:
 
     def __init__(self) -> None:
         self.memory = Memory()
-        """Nothing is asked, so it stays empty."""
+        """It stays empty."""
 
     def admit(self, _token: str, _session: Session) -> Identity:
-        """Lets everybody in."""
+        """Admits every session."""
         return ANYBODY
 
     def is_current(self, _who: Identity) -> bool:
-        """Nothing ends."""
+        """Returns True: no token ends."""
         return True
 
     def readmit(self, _subject: str, _token: bytes, _vouched: str = "") -> Identity | None:
-        """Lets everybody in."""
+        """Admits every session."""
         return ANYBODY
 
     def vouch(self, _who: Identity) -> str:
-        """Vouches for nothing: everybody is let in."""
+        """Returns an empty text: every session is admitted."""
         return ""
 
     def check_write(
         self, _who: Identity, _address: str, _value: Value, _ttl: int | None, _state: State
     ) -> Grant | None:
-        """Allows it as it is."""
+        """Allows it unchanged."""
         return None
 
     def check_lock(self, _who: Identity, _address: str) -> None:
-        """Everybody may lock everything."""
+        """Allows it."""
 
     def owns(self, _who: Identity, _address: str, _value: Value) -> bool:
-        """Nobody owns anything: a lock holds for everybody else."""
+        """Returns False: no session has more rights than another one."""
         return False
 
     def check_publish(self, _who: Identity, _address: str, _value: Value | None, _state: State) -> Value | None:
-        """Allows it as it is."""
+        """Allows it unchanged."""
         return None
 
     def check_get(self, _who: Identity, _address: str) -> None:
@@ -300,25 +300,25 @@ class OpenPermissions:
         """Allows it."""
 
     def can_read(self, _who: Identity, _address: str) -> bool:
-        """Everything."""
+        """Returns True."""
         return True
 
     def sees_all(self, _who: Identity, _address: str, _reads: Reads) -> bool:
-        """Everybody does."""
+        """Returns True."""
         return True
 
     def visibility_rule(self, _address: str, _is_live: bool) -> VisibilityRule | None:
-        """Nothing is hidden."""
+        """Returns None: every session sees every address."""
         return None
 
     def redact(self, value: Value, _fields: frozenset[str]) -> Value:
-        """Nothing is left out."""
+        """Returns the value unchanged."""
         return value
 
     def catch_ups(self, _address: str) -> Sequence[CatchUp]:
-        """Nothing was hidden."""
+        """Returns nothing: no address is hidden."""
         return ()
 
     def stamp_of(self, _address: str, _value: Value) -> str | None:
-        """Nothing is stamped."""
+        """Returns None: nothing is stamped."""
         return None

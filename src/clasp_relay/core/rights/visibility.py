@@ -1,7 +1,7 @@
-"""Who sees what: the one place that every way out asks, from fan-out to the answers to GET and QUERY.
+"""Decides who sees what, for all messages to clients: fan-out, and the answers to GET, SUBSCRIBE and QUERY.
 
-What decides about an address is found once and kept with it (:class:`Place`); how a reader sees it is a question whose
-answer ``core.rights.memory`` keeps.
+The rules of an address are found once and cached with it (:class:`Place`); how a reader sees it is a question whose
+answer ``core.rights.memory`` caches.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from clasp_relay.core.state.params import Params
 from clasp_relay.wire.address import Pattern
 
 MAX_PLACES = 16_384
-"""Of how many addresses it is kept what decides about them; the one that was found first goes first."""
+"""Addresses whose rules are cached; beyond it the one that was added first is removed."""
 
 MAX_PLACE_CHARACTERS = 256
-"""Longer addresses are found anew every time, so that what is kept stays small."""
+"""Longer addresses are not cached, to bound the memory of one entry."""
 
 
 class Place(NamedTuple):
-    """What the permissions say about one address, whatever is set there and whoever asks."""
+    """The rules of one address, which depend on neither its value nor the reader."""
 
     shown: VisibilityRule | None
-    """What decides who sees it in snapshots; None where everybody sees it as it is."""
+    """Decides who sees it in snapshots; None if every session sees it unchanged."""
     live: VisibilityRule | None
-    """What decides who is told of a change."""
+    """Decides who is told of a change there."""
     catch_ups: Sequence[CatchUp]
-    """What a change there may open for sessions that subscribed before."""
+    """What a change there may open for existing subscriptions."""
 
 
 class Visibility:
     """Decides who sees what.
 
     Args:
-        permissions: what decides.
-        params: the state that decisions look at.
-        clock: when is now.
+        permissions: have the rules.
+        params: the state that decisions read.
+        clock: the current time.
     """
 
     def __init__(self, permissions: Permissions, params: Params, clock: Clock) -> None:
@@ -53,14 +53,14 @@ class Visibility:
         self._places: dict[str, Place] = {}
         self._rules: WeakValueDictionary[tuple[Hashable, bool], VisibilityRule] = WeakValueDictionary()
         self.found = 0
-        """How often it was found what decides about an address."""
+        """How often the rules of an address were looked up without a cached entry."""
 
     def cost(self, find_cost: int, judge_cost: int) -> int:
-        """Returns what was worked since the start, for each rule that was found and each question that was answered."""
+        """Returns the number of look-ups of rules and of computed answers since the start, as a measure of work."""
         return find_cost * self.found + judge_cost * self._memory.missed
 
     def place(self, address: str) -> Place:
-        """Returns what the permissions say about an address."""
+        """Returns the rules of an address."""
         place = self._places.get(address)
         if place is None:
             permissions = self._permissions
@@ -79,18 +79,18 @@ class Visibility:
         """Returns how a session sees an address.
 
         Args:
-            rule: what decides about the address.
+            rule: the rule of the address.
             session: the reader.
-            address: where the value is.
+            address: the address of the value.
             pattern: the subscription's, or the literal address of a GET; None for the HELLO snapshot.
-            reads: where it is noted what the answer was found from.
+            reads: gets notes of what is read for the answer.
         """
         if self._permissions.sees_all(session.identity, address, reads):
             return FULL
         return self._judge(rule, session, address, pattern, reads)
 
     def show(self, params: list[Param], session: Session, pattern: Pattern | None) -> list[Param]:
-        """Returns params as a session sees them in a snapshot: some hidden, some without some keys."""
+        """Returns params as a session sees them in a snapshot: without hidden params and hidden keys."""
         if self._permissions.is_open:
             return params
         shown = []
@@ -103,7 +103,7 @@ class Visibility:
             if rule is not None and rule is not last:
                 reads = Reads()
                 hidden = self._judge(rule, session, param.address, pattern, reads)
-                # Params in a row are mostly of one room, and seen alike.
+                # Consecutive params are usually of one room, and have the same verdict.
                 last = None if reads.reads_address else rule
             if rule is None or hidden == FULL or sees_all(who, param.address, Reads()):
                 shown.append(param)
@@ -112,7 +112,7 @@ class Visibility:
         return shown
 
     def is_shown(self, session: Session, address: str, pattern: Pattern | None) -> bool:
-        """Tells whether a session sees that there is something at an address."""
+        """Tells whether a session sees that an address is in use."""
         rule = None if self._permissions.is_open else self.place(address).shown
         return rule is None or self.view(rule, session, address, pattern, Reads()) is not None
 
@@ -141,5 +141,5 @@ class Visibility:
     def _find(self, address: str, *, is_live: bool) -> VisibilityRule | None:
         self.found += 1
         rule = self._permissions.visibility_rule(address, is_live)
-        # Addresses that are decided alike share one rule, and with it all answers.
+        # Addresses with equal rules share one rule, and so all answers.
         return None if rule is None else self._rules.setdefault((rule.key, is_live), rule)

@@ -1,9 +1,9 @@
-"""What is kept in memory for sessions, in bytes: counted for each session, its subject and its client address.
+"""Accounts of the memory that sessions take, in bytes: for each session, its subject and its client address.
 
-Whoever keeps something for a session counts it here by a size that is close to what it takes, and counts it back when
-it goes. What a session asks for is refused where too much is kept for it (:meth:`Account.take`); what others cause
-(values that wait for maxRate) is counted all the same (:meth:`Account.add`), and whoever keeps it lets the oldest go
-while the account is over its limit. The numbers are in ``docs/operations.md``, Limits.
+Code that keeps something for a session adds its approximate size here, and subtracts it later. What a session asks for
+is refused if its account would exceed a limit (:meth:`Account.take`); what others cause (values that wait for maxRate)
+is added in any case (:meth:`Account.add`), and the code that keeps it drops the oldest while the account is over its
+limit. The limits are in ``docs/operations.md``, Limits.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from enum import IntEnum
 from clasp_relay.errors import ErrorCode, RequestError
 
 SHARED_FACTOR = 4
-"""How many sessions' worth may be kept for one subject, and for one client address."""
+"""The limit of one subject, and of one client address, in limits of one session."""
 
 
 class Kept(IntEnum):
-    """What is kept for a session; the names in lower case are labels of the metric."""
+    """The kinds of memory that are counted; the names in lower case are labels of the metric."""
 
     SUBSCRIPTIONS = 0
     """Subscriptions, their patterns, and the nodes that lead to these."""
 
     SNAPSHOTS = 1
-    """SNAPSHOTs and RESULTs that wait."""
+    """Waiting SNAPSHOTs and RESULTs."""
 
     THROTTLES = 2
     """What maxRate and epsilon remember and hold back."""
@@ -35,7 +35,7 @@ class Kept(IntEnum):
     """Scheduled bundles; they stay when their session ends, until they are due."""
 
     MESSAGES = 5
-    """Messages that wait: behind one that is at work, or at a door for a client without a connection."""
+    """Waiting messages: behind one that is being handled, or at a door for a client without a connection."""
 
 
 _CURE = {
@@ -47,12 +47,12 @@ _CURE = {
 
 
 class Account:
-    """What is kept for one session.
+    """The account of one session.
 
     Args:
         accounts: all accounts.
-        subject: whose session it is; empty in open mode.
-        origin: what its client address counts as; empty where it counts for nobody.
+        subject: the session's subject; empty in open mode.
+        origin: the origin of its client address; empty if addresses are not counted.
     """
 
     __slots__ = ("_accounts", "_origin", "_subject", "bytes")
@@ -62,23 +62,23 @@ class Account:
         self._subject = subject
         self._origin = origin
         self.bytes = 0
-        """How much is kept."""
+        """The bytes that are counted."""
 
     @property
     def is_over(self) -> bool:
-        """Whether more is kept than may be: for the session, its subject or its client address."""
+        """Whether the session, its subject or its client address is over its limit."""
         return self._accounts.excess(self, self._subject, self._origin, 0) is not None
 
     def check(self, kind: Kept, size_bytes: int, about: str | None = None) -> None:
-        """Refuses to keep more where that is too much.
+        """Refuses more memory if it would exceed a limit.
 
         Args:
-            kind: what is to be kept.
-            size_bytes: how much more it takes.
+            kind: the kind of memory.
+            size_bytes: the additional size.
             about: the address or pattern that the ERROR names.
 
         Raises:
-            RequestError: LIMIT, with what there is too much of and how to free it.
+            RequestError: LIMIT, with the limit, and how to free memory.
         """
         excess = self._accounts.excess(self, self._subject, self._origin, size_bytes)
         if excess is not None:
@@ -86,21 +86,22 @@ class Account:
             raise RequestError(ErrorCode.LIMIT, text, about)
 
     def take(self, kind: Kept, size_bytes: int, about: str | None = None) -> None:
-        """Counts what is kept from now on, or refuses it; see ``check``."""
+        """Adds a size, or refuses it; see ``check``."""
         self.check(kind, size_bytes, about)
-        self.add(kind, size_bytes)
+        self.bytes += size_bytes
+        self._accounts.add(kind, self._subject, self._origin, size_bytes)
 
     def add(self, kind: Kept, size_bytes: int) -> None:
-        """Counts what is kept from now on, or with a negative size what is kept no longer."""
+        """Adds a size; a negative size subtracts."""
         self.bytes += size_bytes
         self._accounts.add(kind, self._subject, self._origin, size_bytes)
 
 
 class Accounts:
-    """What is kept for all sessions.
+    """The accounts of all sessions.
 
     Args:
-        max_bytes: how much may be kept for one session; 0 for no limit.
+        max_bytes: the limit of one session; 0 for no limit.
     """
 
     def __init__(self, max_bytes: int = 0) -> None:
@@ -108,14 +109,14 @@ class Accounts:
         self._by_subject: dict[str, int] = {}
         self._by_origin: dict[str, int] = {}
         self.bytes = [0] * len(Kept)
-        """How much is kept, by its kind."""
+        """The bytes that are counted, by kind."""
 
     def open(self, subject: str, origin: str) -> Account:
         """Returns the account of a new session."""
         return Account(self, subject, origin)
 
     def excess(self, account: Account, subject: str, origin: str, more_bytes: int) -> str | None:
-        """Returns which limit an account exceeds with so much more, as the end of a sentence; None for none."""
+        """Returns the limit that a further size would exceed, as the end of a sentence; None for none."""
         limit = self._max_bytes
         if not limit:
             return None
@@ -131,7 +132,7 @@ class Accounts:
         return None
 
     def add(self, kind: Kept, subject: str, origin: str, size_bytes: int) -> None:
-        """Counts what is kept from now on, or with a negative size what is kept no longer."""
+        """Adds a size; a negative size subtracts."""
         self.bytes[kind] += size_bytes
         for kept, owner in ((self._by_subject, subject), (self._by_origin, origin)):
             if owner:
@@ -139,8 +140,8 @@ class Accounts:
                 if left:
                     kept[owner] = left
                 else:
-                    del kept[owner]
+                    kept.pop(owner, None)  # nothing may come to nothing that was never counted
 
 
 UNCOUNTED = Accounts().open("", "")
-"""The account of sessions before their HELLO, for which nothing is kept yet."""
+"""The account of sessions before their HELLO, for which nothing is counted."""

@@ -1,23 +1,23 @@
-"""Whom a session speaks for. Not compiled (``setup.py``): ``access`` derives from it."""
+"""The identity of a session. Not compiled (``setup.py``), since ``access`` has a subclass."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 TOKEN_PREFIX = "cpsk_"  # noqa: S105  no secret: a rule of the protocol
-"""How every token begins; no password that begins so lets anybody in."""
+"""The prefix of every token; a password with it is never accepted."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Identity:
-    """Whom a session speaks for; ``access`` adds to it what it needs to decide.
+    """The identity of a session; the subclass in ``access`` adds what decisions need.
 
     Args:
         subject: the user id of its token, empty in open mode.
-        token: what its token is known by, so that its sessions can be ended with it; empty where there is none.
+        token: the id of its token, by which the token's sessions can be ended; empty without a token.
         label: what an operator called the subject, for the log; may be empty.
-        message_rate: messages a second and burst of its sessions; None for the relay's.
-        ends_with_session: whether nothing is done for it once its session has ended: it had no token.
+        message_rate: messages a second and burst of its sessions; None for the relay's default.
+        ends_with_session: whether its scheduled bundles are dropped when its session ends: it had no token.
     """
 
     subject: str = ""

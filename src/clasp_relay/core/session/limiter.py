@@ -1,17 +1,17 @@
-"""How many messages a session may send (``docs/protocol.md``, Limits)."""
+"""The rate limit of a session's messages (``docs/protocol.md``, Limits)."""
 
 from __future__ import annotations
 
 ERROR_INTERVAL_US = 1_000_000
-"""A session that goes on sending too much reads one ERROR a second, not one a message."""
+"""The interval in µs between two ERRORs to a session that keeps exceeding its limit."""
 
 
 class Limiter:
-    """A token bucket, and the ERROR that a session is owed.
+    """A token bucket, and whether an ERROR was held back.
 
     Args:
-        per_second: how many messages a second flow in the long run.
-        burst: how many may come at once; at least one, or none would ever pass.
+        per_second: messages a second on average.
+        burst: messages that may come at once; at least one, or none would ever be accepted.
         now_us: Unix µs; the bucket starts full.
     """
 
@@ -23,15 +23,15 @@ class Limiter:
         self._filled_us = now_us
         self._error_us = now_us - ERROR_INTERVAL_US
         self.owes_error = False
-        """An ERROR was held back; it goes out before the next answer."""
+        """Whether an ERROR was held back; it is sent before the next answer."""
 
     @property
     def burst(self) -> int:
-        """How many messages may come at once."""
+        """Messages that may come at once."""
         return int(self._burst)
 
     def take(self, cost: int, now_us: int) -> bool:
-        """Takes as many tokens as a message costs; returns False, and takes none, when there are too few."""
+        """Takes the cost of a message in tokens; returns False, and takes none, if there are too few."""
         tokens = min(self._burst, self._tokens + (now_us - self._filled_us) * self._per_us)
         self._filled_us = now_us
         if tokens < cost:
@@ -41,7 +41,7 @@ class Limiter:
         return True
 
     def may_send_error(self, now_us: int) -> bool:
-        """Tells whether a refused message is answered now; if not, the ERROR is owed."""
+        """Tells whether the ERROR of a refused message is sent now; if not, it is held back."""
         if now_us - self._error_us < ERROR_INTERVAL_US:
             self.owes_error = True
             return False
@@ -50,6 +50,6 @@ class Limiter:
         return True
 
     def settle(self, now_us: int) -> None:
-        """Notes that the owed ERROR is being sent."""
+        """Notes that the ERROR that was held back is being sent."""
         self._error_us = now_us
         self.owes_error = False

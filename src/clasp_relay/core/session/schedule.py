@@ -1,4 +1,4 @@
-"""Bundles whose time has not come."""
+"""Scheduled bundles."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from clasp_relay.wire.messages import NULL, Bundle, Publish, Set
 from clasp_relay.wire.values import encode_value
 
 MAX_AHEAD_US = 3_600_000_000
-"""An hour: further ahead is more likely a wrong clock or unit than a plan."""
+"""One hour: a time further ahead is probably a wrong clock or a wrong unit."""
 
 MAX_PENDING = 1_000
-"""How many bundles of one session may wait."""
+"""Scheduled bundles of one session."""
 
 MAX_PENDING_BYTES = 64 * 1024 * 1024
-"""How much memory all that wait may take, those of sessions that have ended included."""
+"""Memory in bytes of all scheduled bundles, those of ended sessions included."""
 
 BUNDLE_BYTES = 1_000
-"""How much memory a bundle takes that waits, besides its members: a timer, most of all."""
+"""Memory of a scheduled bundle in bytes, without its members; most of it is the timer."""
 
 MEMBER_BYTES = 400
-"""How much memory a member of a bundle takes besides its address and its value."""
+"""Memory of a member in bytes, without its address and its value."""
 
 RUN_US, FOUND_US = 30, 5
-"""About what it costs to begin with a bundle, and to find that one is due."""
+"""Estimated cost in µs of starting a bundle, and of finding one that is due."""
 
 FOUND_AT_ONCE = 64
-"""How many due bundles are found in one piece of work."""
+"""Due bundles that are found in one piece of work."""
 
 RunDue: TypeAlias = Callable[[int, Session, Bundle], Pieces]
 
 
 class Schedule:
-    """Runs bundles at their time, whether their session still lives or not: they were accepted.
+    """Runs bundles when they are due, also after their session has ended: they were accepted.
 
     Args:
-        clock: when is now, and who calls later.
-        work: runs them in pieces; each session's in the order of their times.
-        run_due: is given a bundle whose time has come: its number, its session, and its members; runs it in pieces.
+        clock: the current time and timers.
+        work: runs them in pieces, each session's in the order of their times.
+        run_due: runs a due bundle in pieces, given its number, its session, and its members.
     """
 
     def __init__(self, clock: Clock, work: Work, run_due: RunDue) -> None:
@@ -56,12 +56,12 @@ class Schedule:
         self._restored: dict[int, Change] = {}
         self._by_subject: dict[str, dict[int, Session]] = {}
         self._due: list[tuple[int, int]] = []
-        """A heap of Unix µs and numbers; those of bundles that were dropped stay until their time."""
+        """A heap of due times in Unix µs and numbers; entries of dropped bundles stay until they are due."""
         self._timer: tuple[int, Timer] | None = None
-        """For when (Unix µs) the next call is, and the call."""
+        """The time of the next call in Unix µs, and the call."""
         self._last_number = 0
         self.pending_bytes = 0
-        """How much memory the bundles take that wait."""
+        """Memory of the scheduled bundles, in bytes."""
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -70,24 +70,24 @@ class Schedule:
         return number in self._waiting
 
     def of_token(self, subject: str, token: bytes) -> list[int]:
-        """Returns the numbers of the bundles that sessions of a token have waiting, ended sessions included."""
+        """Returns the numbers of the scheduled bundles of a token's sessions, ended sessions included."""
         waiting = self._by_subject.get(subject, {})
         return [number for number, session in waiting.items() if session.identity.token == token]
 
     def decide(self, session: Session, bundle: Bundle, due_us: int) -> Change:
-        """Decides whether a bundle may wait.
+        """Decides whether a bundle may be scheduled.
 
         Args:
             session: whose it is.
             bundle: its members are SETs and PUBLISHes, and were accepted.
-            due_us: its Unix time in µs, in the future.
+            due_us: when it is due, in Unix µs, in the future.
 
         Returns:
-            The change by which it waits, not yet applied.
+            The change that schedules it, not yet applied.
 
         Raises:
-            RequestError: VALUE when it is too far ahead, LIMIT when too many wait, OVERLOADED when those of all
-                sessions together are too many. LIMIT also when too much is kept for the session.
+            RequestError: VALUE when it is too far ahead; LIMIT when the session has too many, or is over its memory
+                limit; OVERLOADED when all sessions together have too many.
         """
         now_us = self._clock.now_us()
         if due_us - now_us > MAX_AHEAD_US:
@@ -104,16 +104,16 @@ class Schedule:
         return Change(about, ChangeKind.SCHEDULED, due_us=due_us, number=number, message=Bundle(bundle.messages))
 
     def apply(self, change: Change, session: Session | None) -> None:
-        """Applies that a bundle waits, or waits no longer.
+        """Applies that a bundle is scheduled, or that it is due.
 
         Args:
             change: a SCHEDULED or DUE.
-            session: whose it is; needed for a SCHEDULED.
+            session: its sender; needed for a SCHEDULED.
         """
         number = change.number
         if change.kind is ChangeKind.DUE:
             waiting = self._waiting.pop(number, None)
-            if waiting is None:  # of the relay's life before, and not resumed
+            if waiting is None:  # recorded before this start, and not resumed
                 return
             owner, size, _ = waiting
             subject = owner.identity.subject
@@ -134,16 +134,16 @@ class Schedule:
         self.pending_bytes += size
         session.account.add(Kept.BUNDLES, size)
         if due_us > self._clock.now_us() or not isinstance(session, AbsentSession):
-            # The relay itself runs what was due while it was off.
+            # ``Relay.resume`` runs the bundles that were due while the relay was off.
             heapq.heappush(self._due, (due_us, number))
             self._set_timer()
 
     def image(self) -> tuple[Change, ...]:
-        """Captures the bundles that wait, in the order in which they were accepted."""
+        """Captures the scheduled bundles, in the order in which they were accepted."""
         return (*(change for _, _, change in self._waiting.values()), *self._restored.values())
 
     def restore(self, change: Change) -> None:
-        """Takes a SCHEDULED or DUE of the relay's life before; what waits afterwards, ``take_restored`` returns."""
+        """Takes a SCHEDULED or DUE that was recorded before this start; see ``take_restored``."""
         if change.kind is ChangeKind.DUE:
             self._restored.pop(change.number, None)
         else:
@@ -151,12 +151,12 @@ class Schedule:
             self._last_number = max(change.number, self._last_number)
 
     def take_restored(self) -> list[Change]:
-        """Returns the bundles of the relay's life before that wait, in the order of their times, once."""
+        """Returns the bundles that were scheduled before this start, in the order of their times, once."""
         restored, self._restored = self._restored, {}
         return sorted(restored.values(), key=lambda change: (change.due_us or 0, change.number))
 
     def _set_timer(self) -> None:
-        """Has the first bundle found at its time; also one that the machine's clock brings forward or puts back."""
+        """Sets the timer for the first bundle, also after the machine's clock was set."""
         if not self._due:
             return
         due_us = self._due[0][0]
@@ -172,7 +172,7 @@ class Schedule:
         self._work.add(self, self._find_due())
 
     def _find_due(self) -> Pieces:
-        """Gives each session the bundles whose time has come, in the order of their times."""
+        """Starts the due bundles, in the order of their times."""
         now_us = self._clock.now_us()
         while self._due and self._due[0][0] <= now_us:
             found = 0
@@ -194,7 +194,7 @@ class Schedule:
 
 
 def bundle_of(change: Change) -> tuple[Bundle, int]:
-    """Returns what a SCHEDULED change is about, and its Unix time in µs."""
+    """Returns the bundle of a SCHEDULED change, and when it is due in Unix µs."""
     bundle, due_us = change.message, change.due_us
     assert isinstance(bundle, Bundle), "a scheduled bundle without its members"
     assert due_us is not None, "a scheduled bundle without a time"

@@ -1,4 +1,4 @@
-"""A connected client, as the core knows it: who it is, what it may send in which state, what it asked for."""
+"""Sessions: a connected client's identity, state and subscriptions, and which messages are legal in which state."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import Signal
 
 SUBSCRIPTION_BYTES = 600
-"""What a subscription takes beside its pattern: its object and its places in the tables."""
+"""Memory of a subscription in bytes, without its pattern: its object and its entries in tables."""
 
 NODE_BYTES = 400
-"""What a segment of a pattern takes: its node (``fanout.subscriptions``), and its part of the table for matching."""
+"""Memory of a segment of a pattern in bytes: its node (``fanout.subscriptions``), and its part of the matching
+table."""
 
 
 ANYBODY = Identity()
-"""Everybody in open mode."""
+"""The identity of every session in open mode."""
 
 
 class SessionState(Enum):
-    """Where a session is in its life (``docs/protocol.md``, Connection)."""
+    """The state of a session (``docs/protocol.md``, Connection)."""
 
     NEW = "waiting for HELLO"
     LIVE = "live"
@@ -41,12 +42,12 @@ class Subscription:
     """One SUBSCRIBE of a session.
 
     Args:
-        session: whose it is.
+        session: its session.
         subscription_id: the client's id.
-        pattern: what it asks for.
-        types: mask of the signals it asks for.
-        max_rate: messages a second and address, or None.
-        epsilon: the smallest numeric change it wants to hear of, or None.
+        pattern: the addresses that it asks for.
+        types: mask of the signals that it asks for.
+        max_rate: messages a second and address; None for no limit.
+        epsilon: the smallest numeric change that is sent; None for every change.
     """
 
     __slots__ = ("epsilon", "id", "max_rate", "node", "pattern", "session", "types")
@@ -67,30 +68,30 @@ class Subscription:
         self.max_rate = max_rate
         self.epsilon = epsilon
         self.node: object = None
-        """Where the table of subscriptions keeps it."""
+        """Its node in the table of subscriptions."""
 
     def wants(self, signal: Signal) -> bool:
-        """Tells whether its type filter lets a kind of signal through."""
+        """Tells whether its type filter includes a kind of signal."""
         return bool(self.types >> signal & 1)
 
     @property
     def kept_bytes(self) -> int:
-        """How much memory it takes, with all the nodes that lead to its pattern, whoever had them made."""
+        """Its memory in bytes, with all nodes of its pattern, also those that it shares with others."""
         text = self.pattern.text
         nodes = 1 if self.pattern.is_literal else text.count("/")
         return SUBSCRIPTION_BYTES + 4 * len(text) + nodes * NODE_BYTES
 
     @property
     def is_throttled(self) -> bool:
-        """Whether it asked for less than everything that matches."""
+        """Whether it has maxRate or epsilon."""
         return self.max_rate is not None or self.epsilon is not None
 
 
 class LongAnswer:
-    """The place of a REPLAY in a session's queue of answers; what stands behind waits for its end.
+    """The place of a long answer, such as a REPLAY, in a session's queue of answers; later answers wait for its end.
 
     Args:
-        begin: called once when it comes to the front.
+        begin: called once, when all answers before it are sent.
     """
 
     __slots__ = ("begin", "is_done")
@@ -99,26 +100,26 @@ class LongAnswer:
         self.begin: Callable[[], None] | None = begin
         """See above; None once it was called."""
         self.is_done = False
-        """Whether all of it is sent."""
+        """Whether it is complete."""
 
 
 HELD_BYTES = 400
-"""What a message takes that waits, beside its address and value; each member of a BUNDLE, too."""
+"""Memory in bytes of a waiting message, and of each member of a waiting BUNDLE, without address and value."""
 
 
 class Held(NamedTuple):
-    """A message that waits behind one that is at work."""
+    """A message that waits behind one that is being handled."""
 
     message: bytes | tuple[m.Message, int]
     """A frame, or a decoded message and its QoS."""
     mark: AbstractContextManager[object] | None
-    """What is entered while it is handled (``Relay.accept``)."""
+    """The context that is entered while it is handled (``Relay.accept``)."""
     size_bytes: int
-    """What is counted for it."""
+    """The bytes that are counted for it."""
 
 
 def held_bytes(message: bytes | tuple[m.Message, int]) -> int:
-    """Returns about how much memory a message takes that waits."""
+    """Estimates the memory of a waiting message in bytes."""
     if isinstance(message, bytes):
         return HELD_BYTES + len(message)
     decoded, _ = message
@@ -140,12 +141,12 @@ class Session:
 
     Args:
         session_id: a lower-case UUID4, told to the client in WELCOME.
-        outbox: its way out.
+        outbox: its outbox.
         peer: the client's address, for the log.
-        codec: the protocol that it speaks.
+        codec: its protocol.
         connected_us: the Unix time in µs.
-        origin: what its client address counts as (``Relay.origin_of``).
-        group: what it takes turns with where that counts as nothing, as in open mode (``Relay.group_of``).
+        origin: the origin of its client address (``Relay.origin_of``).
+        group: its lane where there is no origin, as in open mode (``Relay.group_of``).
     """
 
     __slots__ = (
@@ -197,9 +198,9 @@ class Session:
         self.group = group
         self.codec = codec
         self.door = ""
-        """The door that it came in by; empty for CLASP over WebSocket."""
+        """Its door; empty for CLASP over WebSocket."""
         self.hears_itself = False
-        """Whether what it publishes comes back to it where it subscribed, as MQTT has it."""
+        """Whether it gets its own signals where it subscribed, as in MQTT."""
         self.connected_us = connected_us
         self.hello_us = 0
         """When its HELLO was accepted; 0 until then."""
@@ -208,39 +209,41 @@ class Session:
         self.errors = 0
         """ERRORs that it was sent."""
         self.sent_as = b""
-        """The bytes that its client sent for the SET that is being handled, where the value does not become them."""
+        """The bytes that its client sent for the SET that is being handled, if its value encodes to other bytes."""
         self.sent_with = b""
-        """What the same door of other relays is to know of the message that is being handled, in its own words."""
+        """What its door adds to the message that is being handled, for the same door of other relays, in an encoding of
+        its own."""
         self.when_decided: Callable[[int | None, RequestError | None], None] | None = None
-        """Is told what became of each message about which another relay decides, in their order: the revision, where
-        there is one, or why it was refused. It takes the place of ACKs; None where the client gets those."""
+        """Called with the outcome of each message that another relay decides, in order: the revision, if there is one,
+        or the refusal. It replaces ACKs; None if the client gets ACKs."""
         self.state = SessionState.NEW
         self.name = ""
         self.features = 0
         self.identity: Identity = ANYBODY
         self.limiter: Limiter | None = None
         self.account: Account = UNCOUNTED
-        """What is kept for it, from its HELLO on."""
+        """Its account of memory, from its HELLO on."""
         self.subscriptions: dict[int, Subscription] = {}
         self.pending_bundles = 0
         self.bad_frames_us: list[int] = []
-        """When the last frames came that could not be decoded."""
+        """The times of the last undecodable frames, in Unix µs."""
         self.awaits = 0
-        """The log's batch with which its last change is recorded, or was."""
+        """The log's batch of its last change."""
         self.answers: deque[Frame | LongAnswer | int] | None = None
-        """Answers from a long one on, in order; a number stands for the batch for which those behind it wait. None
-        while there is no long one: then answers wait with their batch (``Committer.answer``)."""
+        """The queue of answers, from a long one on; a number stands for the batch that later answers wait for. None
+        while there is no long answer: then answers wait with their batch (``Committer.answer``)."""
         self.marked = 0
-        """The last of these numbers."""
+        """The last number in that queue."""
         self.held: deque[Held] | None = None
-        """Messages that came while one before them is at work in pieces; None while each is handled as it comes. Once
-        the session has ended it takes none. Set by ``hold``."""
+        """Messages that wait behind one that is being handled in pieces; None while each is handled as it comes. After
+        the end of the session it accepts none. Set by ``hold``."""
         self.is_busy = False
-        """Whether a message of it is at work in pieces, and what comes waits behind it; kept, since each read asks."""
+        """Whether a message is being handled in pieces, and later ones wait; an attribute, since it is read for each
+        read."""
 
     @property
     def lane(self) -> str:
-        """What has one place in a turn; see ``core.lanes``. Empty for a session without a client address."""
+        """Its lane (``core.lanes``); empty for a session without a client address."""
         return self.origin or self.group
 
     @property
@@ -249,12 +252,12 @@ class Session:
         return self.state is SessionState.LIVE
 
     def hold(self, waiting: deque[Held] | None) -> None:
-        """Has messages wait behind one that is at work, or with None has each handled as it comes."""
+        """Has messages wait in a queue; with None, has each handled as it comes."""
         self.held = waiting
         self.is_busy = waiting is not None and self.state is not SessionState.CLOSED
 
     def close(self) -> None:
-        """The session has ended: it takes no messages any more."""
+        """Drops all messages from now on, since the session has ended."""
         self.state = SessionState.CLOSED
         for held in self.held or ():
             self.account.add(Kept.MESSAGES, -held.size_bytes)
@@ -262,7 +265,7 @@ class Session:
 
 
 class AbsentSession(Session):
-    """Stands for the session of a bundle that was accepted before the relay was restarted: it hears nothing."""
+    """Stands for the session of a bundle that was scheduled before the relay was restarted; it gets no messages."""
 
     __slots__ = ()
 
@@ -273,19 +276,19 @@ class AbsentSession(Session):
 
 
 class NoOutbox:
-    """A way out that leads nowhere."""
+    """An outbox that drops everything."""
 
     def send(self, frame: Frame) -> None:
-        """Nobody gets it."""
+        """Drops it."""
 
     def send_snapshot(self, key: object, frames: Iterator[bytes]) -> None:
-        """Nobody gets it."""
+        """Drops it."""
 
     def close(self, close_code: CloseCode, reason: str) -> None:
-        """There is nothing to close."""
+        """Does nothing."""
 
     def discard(self) -> None:
-        """There is nothing to drop."""
+        """Does nothing."""
 
 
 ALLOWED_LIVE: frozenset[type[m.Message]] = frozenset(
@@ -310,14 +313,14 @@ ALLOWED: dict[SessionState, frozenset[type[m.Message]]] = {
     SessionState.LIVE: ALLOWED_LIVE,
     SessionState.CLOSED: frozenset(),
 }
-"""What a session may send in each of its states."""
+"""The message types that a session may send in each of its states."""
 
 
 def check_legal(state: SessionState, message: m.Message) -> None:
     """Refuses a message that is not legal in a session's state.
 
     Raises:
-        RequestError: MESSAGE, naming the message and what is wrong with it there.
+        RequestError: MESSAGE, with the message type and the cause.
     """
     kind = type(message)
     if kind not in ALLOWED[state]:
@@ -334,7 +337,7 @@ def _why(state: SessionState, kind: type[m.Message]) -> str:
 
 
 class SessionTable:
-    """Knows which sessions are live."""
+    """The table of live sessions."""
 
     def __init__(self) -> None:
         self._by_id: dict[str, Session] = {}
@@ -355,7 +358,7 @@ class SessionTable:
         return list(self._by_id.values())
 
     def of_token(self, subject: str, token: bytes) -> list[Session]:
-        """Returns the sessions of one of a user's tokens, given by what it is known by."""
+        """Returns the sessions of one of a user's tokens, given by the token's id (``Identity.token``)."""
         return [session for session in self._by_subject.get(subject, ()) if session.identity.token == token]
 
     def has_subject(self, subject: str) -> bool:
@@ -367,13 +370,13 @@ class SessionTable:
         return list(self._by_subject.get(subject, ()))
 
     def add(self, session: Session) -> None:
-        """Adds a session that is live now; its identity stays."""
+        """Adds a session that has become live; its identity must not change."""
         self._by_id[session.id] = session
         if session.identity.subject:
             self._by_subject.setdefault(session.identity.subject, {})[session] = None
 
     def discard(self, session: Session) -> None:
-        """Removes a session that has ended, if it ever was live."""
+        """Removes a session that has ended; does nothing if it was never live."""
         if self._by_id.pop(session.id, None) is not None:
             sessions = self._by_subject.get(session.identity.subject)
             if sessions is not None:

@@ -1,1 +1,1 @@
-"""What the relay keeps: params, and all that hangs on an address."""
+"""The state of the relay: params, locks, life times, tombstones, shares, and announced signals."""

@@ -1,4 +1,4 @@
-"""Changes that are decided but not applied: the state as the members of a bundle would leave it."""
+"""A draft of the state: the params with the changes of a bundle's members, which are not applied."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from clasp_relay.wire.messages import NULL
 
 
 class Below(Protocol):
-    """What lies below a draft: the params."""
+    """The state below a draft: the params."""
 
     def get(self, address: str) -> Param | None:
         """See ``Params``."""
@@ -35,10 +35,10 @@ class Below(Protocol):
 
 
 class Draft:
-    """The params with some writes on top; nothing of it is applied.
+    """The params with some writes on top, which are not applied.
 
     Args:
-        params: what lies below.
+        params: the state below.
     """
 
     def __init__(self, params: Below) -> None:
@@ -47,10 +47,10 @@ class Draft:
         self._ended: dict[str, Ended] = {}
         self._holders: dict[str, str | None] = {}
         self._tree: AddressTree | None = None
-        """Where something would be set by these changes; None until somebody looks for what matches a pattern."""
+        """The addresses that these changes would set; None until the first search by a pattern."""
 
     def stage(self, change: Change) -> None:
-        """Puts one write on top."""
+        """Adds one write."""
         param = change.param
         address = param.address
         before = self._changes.get(address)
@@ -71,14 +71,14 @@ class Draft:
         return iter(self._changes.values())
 
     def get(self, address: str) -> Param | None:
-        """Returns what would be set at an address."""
+        """Returns the param that would be set at an address."""
         change = self._changes.get(address)
         if change is None:
             return self._params.get(address)
         return None if change.param.value == NULL else change.param
 
     def match(self, pattern: Pattern) -> Iterator[Param]:
-        """Yields params that would be set and match; of what is below and of these changes as ``Params.match``."""
+        """Yields matching params that would be set; the search is bounded as in ``Params.match``."""
         if pattern.is_literal:
             found = self.get(pattern.text)
             if found is not None:
@@ -122,7 +122,7 @@ class Draft:
 
 
 def _plant(tree: AddressTree, before: Change | None, change: Change) -> None:
-    """Notes whether something would be set at an address, where a change takes the place of another one or of none."""
+    """Notes whether an address would be set after a further change there."""
     was, is_set = before is not None and before.param.value != NULL, change.param.value != NULL
     if is_set and not was:
         tree.add(change.param.address)

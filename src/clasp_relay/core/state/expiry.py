@@ -1,4 +1,4 @@
-"""Which addresses end when, and which of them was used least recently."""
+"""A table of expiry times, which also knows the least recently used address."""
 
 from __future__ import annotations
 
@@ -8,31 +8,32 @@ from collections.abc import Iterator
 from itertools import islice
 
 SLOT_US = 250_000
-"""What ends within so many µs stands together, so that a time is set in the same moment however many there are."""
+"""The width of a slot in µs: addresses that end in one slot stand together, so that setting a time takes constant
+time."""
 
 LOOKED_AT_ONCE = 512
-"""How many addresses are looked at in one call. Thousands may have come due together that were set anew meanwhile."""
+"""Addresses that one call looks at. Thousands may come due together that have been renewed meanwhile."""
 
 
 class Expiry:
-    """A table of times, ordered by when they come and by when they were last set.
+    """A table of times, ordered by time and by last use.
 
-    Setting a time again is the common case: an address stays where it stood for its earlier time, and goes to its place
-    when that comes up.
+    Renewing a time is the common case: the address stays in the slot of its earlier time, and is moved when that slot
+    comes up.
     """
 
     def __init__(self) -> None:
         self.due_us: dict[str, int] = {}
         """Unix µs by address; to be read only."""
         self.is_behind = False
-        """Whether the last call of ``due`` left out addresses that it did not come to look at."""
+        """Whether the last call of ``due`` did not look at all addresses that are due."""
         self._recent: OrderedDict[str, None] = OrderedDict()
-        """The same addresses, the one that was used longest ago first; apart, since to copy it takes ten times as
-        long."""
+        """The same addresses, the least recently used first; a separate table, since copying an OrderedDict takes ten
+        times as long."""
         self._slots: list[int] = []
-        """A heap of the slots in which addresses stand, and of some that are empty."""
+        """A heap of the slots that have addresses, and of some that are empty by now."""
         self._at: dict[int, dict[str, None]] = {}
-        """The addresses in each slot that has any."""
+        """The addresses of each slot that has any."""
         self._slot_of: dict[str, int] = {}
         self._owners: dict[str, str] = {}
         self._by_owner: dict[str, OrderedDict[str, None]] = {}
@@ -41,7 +42,7 @@ class Expiry:
         return address in self.due_us
 
     def set(self, address: str, due_us: int, owner: str = "") -> None:
-        """Sets when an address ends (Unix µs) and whose it is, if anybody's; counts as a use of it."""
+        """Sets when an address ends (Unix µs), and its owner, if any; counts as a use."""
         self.due_us[address] = due_us
         if owner != self._owners.get(address, ""):
             self._disown(address)
@@ -56,25 +57,26 @@ class Expiry:
             self._queue(address, slot)
 
     def touch(self, address: str) -> None:
-        """Counts a use of an address that is in the table, and leaves its time."""
+        """Counts a use of an address that is in the table; its time stays."""
         self._recent.move_to_end(address)
         owner = self._owners.get(address)
         if owner is not None:
             self._by_owner[owner].move_to_end(address)
 
     def discard(self, address: str) -> None:
-        """Forgets an address."""
+        """Removes an address."""
         if self.due_us.pop(address, None) is not None:
             del self._recent[address]
             self._unqueue(address)
             self._disown(address)
 
     def due(self, now_us: int, at_most: int) -> list[str]:
-        """Returns addresses whose time has come, in the order of their times, until they are discarded or set.
+        """Returns addresses that are due, in the order of their times, until they are removed or renewed.
 
         Args:
             now_us: Unix µs.
-            at_most: how many; the others come next time. Fewer also where much had to be looked at (``is_behind``).
+            at_most: how many; the others are returned by the next call. Fewer if many had to be looked at
+                (``is_behind``).
         """
         ready: list[tuple[int, str]] = []
         popped: dict[int, None] = {}
@@ -101,7 +103,7 @@ class Expiry:
         return [address for _, address in ready[:at_most]]
 
     def least_recent(self, owner: str | None = None) -> Iterator[str]:
-        """Yields all addresses, or an owner's, the one that was used longest ago first."""
+        """Yields all addresses, or an owner's, the least recently used first."""
         return iter(self._recent if owner is None else self._by_owner.get(owner, ()))
 
     def snapshot(self) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Which session holds the lock of which address (``docs/protocol.md``, Locks)."""
+"""The locks: which session holds which address (``docs/protocol.md``, Locks)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import islice
 
 LOCK_US = 3600 * 1_000_000
-"""How long a lock is held after the last SET with ``lock``: a session that lives for ever locks nobody out for ever."""
+"""How long a lock is held after the last SET with ``lock``, in µs, so that a session cannot hold it for ever."""
 
 
 class Locks:
@@ -16,7 +16,7 @@ class Locks:
     def __init__(self) -> None:
         self._holders: dict[str, str] = {}
         self._taken_us: OrderedDict[str, int] = OrderedDict()
-        """When each lock was taken last (Unix µs), the oldest first: time never goes back."""
+        """When each lock was last taken (Unix µs), the oldest first: time never goes back."""
         self.holder: Callable[[str], str | None] = self._holders.get
         """Returns the id of the session that holds the lock of an address."""
         self._addresses: dict[str, dict[str, None]] = {}
@@ -25,10 +25,10 @@ class Locks:
         return len(self._holders)
 
     def take(self, address: str, holder: str, now_us: int) -> None:
-        """Gives a lock to a session, or begins its hour anew. Another session's lock passes to it.
+        """Gives a lock to a session, or renews it. A lock of another session passes to it.
 
         Args:
-            address: what is locked.
+            address: the locked address.
             holder: the session.
             now_us: Unix µs.
         """
@@ -48,11 +48,11 @@ class Locks:
                 del self._addresses[holder]
 
     def expired(self, now_us: int, at_most: int) -> list[str]:
-        """Returns addresses whose lock has been held for too long, the oldest first.
+        """Returns addresses whose locks have expired, the oldest first.
 
         Args:
             now_us: Unix µs.
-            at_most: how many; the others come next time.
+            at_most: how many; the others are returned by the next call.
         """
         oldest = islice(self._taken_us.items(), at_most)
         return [address for address, taken_us in oldest if taken_us + LOCK_US <= now_us]
@@ -62,5 +62,5 @@ class Locks:
         return [(address, self._holders[address], taken_us) for address, taken_us in self._taken_us.items()]
 
     def of(self, holder: str, at_most: int | None = None) -> list[str]:
-        """Returns the addresses whose locks a session holds, some of them or all."""
+        """Returns addresses whose locks a session holds: all of them, or some."""
         return list(islice(self._addresses.get(holder, ()), at_most))

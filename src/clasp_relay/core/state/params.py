@@ -1,9 +1,8 @@
-"""What is set at every address: values, revisions, life times, locks, capacity.
+"""The table of params: values, revisions, life times, locks, and limits of the state.
 
-A :class:`Param` is an immutable record of one accepted change, made anew by every write, so that whoever
-holds one (a waiting SNAPSHOT, the state file's writer) holds what was true when it took it. Everything that alters the
-table is a ``Change`` and passes :meth:`Params.apply`, which only ``core.commit`` calls. The rules are in
-``docs/protocol.md``, Params.
+A :class:`Param` is an immutable record of one accepted change; every write makes a new one. So a waiting SNAPSHOT, or
+the save of the state file, keeps the state as it captured it. Everything that alters the table is a ``Change`` and
+passes :meth:`Params.apply`, which only ``core.commit`` calls. The rules are in ``docs/protocol.md``, Params.
 """
 
 from __future__ import annotations
@@ -27,33 +26,33 @@ from clasp_relay.wire.messages import NULL, Value
 _WRITE = ChangeKind.WRITE
 
 RESERVE = 10
-"""A tenth of the room is kept for subjects that have little, so that a full relay still lets people enter."""
+"""A tenth of the state is reserved for subjects that have little, so that people can still enter a full relay."""
 
 SMALL_BYTES = 64 * 1024
-"""Up to how many bytes a subject has little."""
+"""Bytes of state up to which a subject has little."""
 
 SHORT_LIFE_S = 3_600
-"""Params with a life time of up to an hour are written again and again: nothing is lost when one of them ends."""
+"""Params with a life time of up to an hour are written again and again, so little is lost when one ends early."""
 
 MATCH_COST = 256
-"""How much of a search is done for one question of a policy, as ``tree.FIND_COST``: 0.1 ms at most, since a bundle has
-a question for each member."""
+"""The cost of a search for one decision of a policy, as ``tree.FIND_COST``: at most 0.1 ms, since a bundle has a
+decision for each member."""
 
 LOOKED_AT = 256
-"""How many params are looked at, at most, to find what can be evicted: with telling of it some ms of work."""
+"""Params that are looked at, at most, to find some to evict: some ms of work, with telling of their ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParamLimits:
-    """How much may be set.
+    """The limits of the state.
 
     Args:
         max_params: how many addresses.
         max_state_bytes: addresses and values together.
-        default_ttl_s: sliding life time of params that bring none; 0 for ever.
-        subject: how much one user may have.
-        origin: how much may have been written from one client address.
-        exempt_subject: whose params count for nobody (the operator's own token).
+        default_ttl_s: sliding life time of params without a TTL, in seconds; 0 for ever.
+        subject: the share of one user.
+        origin: the share of one client address.
+        exempt_subject: the subject whose params are not counted in shares (the operator's own token).
     """
 
     max_params: int = 100_000
@@ -68,13 +67,13 @@ class Params:
     """The table of params.
 
     Args:
-        limits: how much it may hold.
+        limits: its limits.
     """
 
     def __init__(self, limits: ParamLimits) -> None:
         self._limits = limits
         self.expires_by_default = limits.default_ttl_s != 0
-        """Whether params that bring no TTL end by themselves."""
+        """Whether params without a TTL end by themselves."""
         self._params: dict[str, Param] = {}
         self.get: Callable[[str], Param | None] = self._params.get
         """Returns what is set at an address."""
@@ -90,16 +89,16 @@ class Params:
         self.replaced_bytes = 0
         """How many bytes of values were replaced or deleted since the start."""
         self.changes = 0
-        """Rises with whatever changes the image."""
+        """Increases with every change of the image."""
         self.reserved = Reserved()
-        """Where only one bundle may write for a moment."""
+        """The addresses at which only one bundle may write for a moment."""
 
     def __len__(self) -> int:
         return len(self._params)
 
     @property
     def shares(self) -> Shares:
-        """How much each subject has."""
+        """The shares of subjects."""
         return self._by_subject
 
     def all(self) -> list[Param]:
@@ -107,12 +106,12 @@ class Params:
         return list(self._params.values())
 
     def match(self, pattern: Pattern) -> Iterator[Param]:
-        """Yields params whose address matches: all of them up to some 200, else those that are set for longest.
+        """Yields params whose addresses match: all of them up to some 200, else the oldest ones.
 
-        That is for decisions, of which one turn may hold many. Where any param matches, one is found.
+        For decisions, of which one turn may make many. If any param matches, at least one is found.
 
         Raises:
-            TooMuchError: too many others would have to be looked at to find one.
+            TooMuchError: too many others would have to be looked at to find a match.
         """
         if pattern.is_literal:
             param = self._params.get(pattern.text)
@@ -120,24 +119,24 @@ class Params:
         return map(self._params.__getitem__, self._tree.first(pattern, MATCH_COST))
 
     def find(self, pattern: Pattern) -> list[Param] | None:
-        """Returns the params whose address matches, or None where finding them would take too long for one turn."""
+        """Returns the params whose addresses match, or None if the search would take too long for one turn."""
         if pattern.is_literal:
             return list(self.match(pattern))
         addresses = self._tree.find(pattern)
         return None if addresses is None else [self._params[address] for address in addresses]
 
     def search(self, pattern: Pattern, max_cost: int) -> tuple[list[str], bool]:
-        """Returns addresses that match, as far as a search of bounded cost finds them, and whether these are all."""
+        """Returns matching addresses that a search of bounded cost finds, and whether these are all."""
         if pattern.is_literal:
             return ([pattern.text] if pattern.text in self._params else []), True
         return self._tree.search(pattern, max_cost)
 
     def ended(self, address: str) -> Ended | None:
-        """Returns how the last param at an address ended, as far as that is remembered."""
+        """Returns how the last param at an address ended; None if that is not known."""
         return self._tombstones.get(address)
 
     def last_revision(self, address: str) -> int:
-        """Returns the last revision of an address, also of a deleted one; 0 when none is known."""
+        """Returns the last revision of an address, also of a deleted one; 0 if none is known."""
         param = self._params.get(address)
         if param is not None:
             return param.revision
@@ -145,11 +144,11 @@ class Params:
         return 0 if ended is None else ended.revision
 
     def renewal(self, address: str, now_us: int) -> Change | None:
-        """Returns the change by which a GET renews the life time of a param; it is not applied yet.
+        """Returns the change by which a GET renews the life time of a param, not yet applied.
 
         Returns:
-            None where nothing is to be renewed: no life time, or one that counts from the write. The access counts
-            all the same: of the params that may be evicted this one was used last.
+            None if there is nothing to renew: no life time, or one that counts from the write. The access still counts
+            as the latest use, for evictions.
         """
         if address not in self._expiry:
             return None
@@ -161,12 +160,12 @@ class Params:
         return Change(param, ChangeKind.RENEWAL, ttl=lifetime_s, due_us=now_us + lifetime_s * 1_000_000)
 
     def due_us(self, ttl: int | None, written_us: int) -> int | None:
-        """Returns when a param ends that was written at a time (both Unix µs), by its TTL as on the wire."""
+        """Returns when a param ends, from its TTL as on the wire and the time of its write (both times in Unix µs)."""
         lifetime_s, _ = self._lifetime(ttl)
         return written_us + lifetime_s * 1_000_000 if lifetime_s else None
 
     def has_room(self, param: Param) -> bool:
-        """Tells whether one written param surely fits, beside what a bundle writes in a moment; the usual case."""
+        """Tells whether one written param surely fits, with what the accepted bundle still writes; the usual case."""
         address, value = param.address, param.value
         before = self._params.get(address)
         if (
@@ -244,9 +243,9 @@ class Params:
         excess: Excess,
         stamp_of: Callable[[str, Value], str | None],
     ) -> None:
-        """Adds what must be evicted beside what is chosen: of one subject and one origin, or of any (None).
+        """Chooses further params to evict: of one subject and one origin, or of any (None).
 
-        ``chosen`` tells of each address whether its end stays stamped; that goes on counting, but for no origin.
+        ``chosen`` says for each address whether its tombstone has a stamp: that is still counted, but for no origin.
         """
         _, over_params, over_bytes, refusal = excess
         for address, stays in chosen.items():
@@ -283,7 +282,7 @@ class Params:
             yield Move(address, before[by_origin], before_bytes, after[by_origin], after_bytes, is_written)
 
     def _over(self, changes: Iterable[Change], subject: str) -> tuple[int, int]:
-        """Returns how many params and bytes do not fit into the room that a subject may use."""
+        """Returns by how many params and bytes a subject's writes exceed what it may use."""
         more_params = more_bytes = 0
         for change in changes:
             _, _, before_bytes = self._place(change.param.address)
@@ -303,22 +302,22 @@ class Params:
         return max_params - max_params // RESERVE, max_bytes - max_bytes // RESERVE
 
     def _has_little(self, subject: str) -> bool:
-        """Tells whether a subject may use the reserve; where nothing is limited everybody may."""
+        """Tells whether a subject may use the reserve; without limits every subject may."""
         if not self._by_subject.is_limited or not subject or subject == self._limits.exempt_subject:
             return True
         return self._by_subject.bytes_of(subject) < SMALL_BYTES
 
     def _owners(self, subject: str, origin: str) -> tuple[str, str]:
-        """Returns whom a param counts for, as a user and as a client address."""
+        """Returns the user and the client address that a param counts for."""
         return ("", "") if subject == self._limits.exempt_subject else (subject, origin)
 
     def replace(self, change: Change) -> bool:
-        """Applies the usual write in one step, for which ``has_room`` and ``apply`` take twice as long.
+        """Applies a usual write in one step, in half the time of ``has_room`` and ``apply``.
 
-        That is a value in the place of one that is as long, of the same subject and origin, without life time and lock.
+        A usual write replaces a value of equal length, of the same subject and origin, without life time and lock.
 
         Returns:
-            Whether it was one; else nothing has changed.
+            Whether it was a usual write; else nothing has changed.
         """
         param, _, _, unlock, _, takes_lock, _, due_us, _, _ = change
         address, value, _, _, _, _, subject, origin, sent_as = param
@@ -327,7 +326,7 @@ class Params:
             return False
         _, value_before, _, _, _, _, subject_before, origin_before, sent_as_before = before
         size_bytes = len(value)
-        # A null is shorter than all that is kept.
+        # A null is shorter than any value that is set.
         if (
             size_bytes != len(value_before)
             or subject != subject_before
@@ -390,7 +389,7 @@ class Params:
             self.locks.take(address, writer, param.timestamp_us)
 
     def _apply_without_value(self, change: Change) -> None:
-        """Applies what alters anything but what is set."""
+        """Applies a change that sets nothing."""
         address = change.param.address
         if change.kind is ChangeKind.RENEWAL:
             assert change.due_us is not None, "a renewal without a time"
@@ -400,17 +399,18 @@ class Params:
             self.locks.release(address)
 
     def expired(self, now_us: int, at_most: int) -> list[str]:
-        """Returns the addresses of params whose life time is over, in the order of its end.
+        """Returns the addresses of expired params, in the order of their expiry.
 
         Args:
             now_us: Unix µs.
-            at_most: how many; the others come next time, and also where there are fewer while ``is_behind``.
+            at_most: how many; the others are returned by the next call, also if fewer are returned while
+                ``is_behind``.
         """
         return self._expiry.due(now_us, at_most)
 
     @property
     def is_behind(self) -> bool:
-        """Whether the last call of ``expired`` did not come to look at all whose time may be over."""
+        """Whether the last call of ``expired`` did not look at all params that may have expired."""
         return self._expiry.is_behind
 
     def ends_us(self, address: str) -> int | None:
@@ -418,22 +418,23 @@ class Params:
         return self._expiry.due_us.get(address)
 
     def null_of(self, address: str, now_us: int) -> Param:
-        """Returns the null that ends a param which expired or is evicted; it is not applied yet."""
+        """Returns the null that ends a param which expired or is evicted, not yet applied."""
         param = self._params[address]
         return Param(address, NULL, param.revision + 1, "", now_us, param.ttl)
 
     def image(self) -> StateImage:
-        """Captures all that survives a restart, by reference."""
+        """Captures everything that survives a restart, by reference."""
         return StateImage(self.all(), self._tombstones.all(), self._expiry.snapshot())
 
     def load(self, image: StateImage, now_us: int | None = None) -> None:
-        """Takes a state as it was captured; the table must be empty.
+        """Restores a captured state; the table must be empty.
 
         Args:
             image: the state.
-            now_us: Unix µs. What was written later than that (the machine's clock was wrong then, or is now) and has a
-                life time of at most ``SHORT_LIFE_S``, such as a presence, begins it anew: it would last until then
-                otherwise. What lives longer is left: a clock that is wrong now must not end it. None to believe all.
+            now_us: Unix µs. The machine's clock may have been wrong, or may be wrong now: a param that was written
+                later than this time and has a life time of at most ``SHORT_LIFE_S``, such as a presence, begins its
+                life time at this time. Longer life times stay as they are, so that a wrong clock does not end them.
+                None to keep all times.
         """
         for param in image.params:
             self._params[param.address] = param
@@ -451,12 +452,12 @@ class Params:
             self._remember(address, ended)
 
     def load_locks(self, locks: Iterable[tuple[str, str, int]]) -> None:
-        """Takes locks as they were held at another relay: address, holder, and when each was taken, in Unix µs."""
+        """Restores locks as another relay held them: address, holder, and when each was taken, in Unix µs."""
         for address, holder, taken_us in locks:
             self.locks.take(address, holder, taken_us)
 
     def _due_if_postdated(self, param: Param, due_us: int, now_us: int) -> int:
-        """Returns when a param ends whose time lies in the future."""
+        """Returns when a param ends whose time of writing is in the future."""
         lifetime_s, _ = self._lifetime(param.ttl)
         return min(due_us, now_us + lifetime_s * 1_000_000) if 0 < lifetime_s <= SHORT_LIFE_S else due_us
 
@@ -484,7 +485,7 @@ class Params:
             self._by_subject.add(self._owners(ended.stamp, "")[0], size_bytes)
 
     def _forget(self, address: str) -> None:
-        """Forgets how an address ended."""
+        """Removes the tombstone of an address."""
         ended = self._tombstones.forget(address)
         if ended is not None and ended.stamp is not None:
             size_bytes = text_bytes(address)
@@ -504,7 +505,7 @@ class Params:
         self._by_origin.remove(place, size_bytes)
 
     def _place(self, address: str) -> tuple[str, str, int]:
-        """Returns the subject and origin that have an address, and the bytes that are counted for it; 0 for none."""
+        """Returns the subject and origin that an address counts for, and its bytes; 0 for none."""
         param = self._params.get(address)
         if param is not None:
             return param.subject, param.origin, param_bytes(param)
@@ -515,7 +516,7 @@ class Params:
 
 
 def _place_after(change: Change) -> tuple[str, str, int]:
-    """Returns the subject and origin that have an address after a write, and the bytes that are counted for it."""
+    """Returns the subject and origin that an address counts for after a write, and its bytes."""
     param = change.param
     if param.value != NULL:
         return param.subject, param.origin, param_bytes(param)
@@ -523,5 +524,5 @@ def _place_after(change: Change) -> tuple[str, str, int]:
 
 
 def _freed(param: Param, *, stays: bool) -> tuple[int, int]:
-    """Returns how many places and bytes the end of a param frees, where its address may stay stamped."""
+    """Returns how many params and bytes the end of a param frees; fewer if its tombstone has a stamp."""
     return (0, len(param.value) + len(param.sent_as)) if stays else (1, param_bytes(param))

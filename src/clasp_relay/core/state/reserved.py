@@ -1,8 +1,8 @@
 """Addresses at which only one bundle may write for a moment (``core.bundles``).
 
-A bundle of many members is decided and carried out in pieces. Where it will write, and at its last attempt whatever
-its decisions rest on, nobody else's write gets in between: it waits. That is a question of every SET, so it is a
-small one; the class is a file because ``Params`` has it, ``core.bundles`` fills it, and whoever writes asks it.
+A bundle of many members is decided and carried out in pieces. Meanwhile other writes wait at the addresses that it will
+write, and at its last attempt also at those that its decisions read. Every SET asks, so the check is cheap. The class
+has a file of its own because ``Params`` has it, ``core.bundles`` fills it, and every write asks it.
 """
 
 from __future__ import annotations
@@ -13,40 +13,41 @@ from clasp_relay.core.records import Param, param_bytes
 from clasp_relay.wire.address import Pattern
 
 MAX_PATTERNS = 8
-"""How many patterns a write is compared with. A bundle that rests on more of them has all writes wait."""
+"""Patterns that a write is compared with. While a bundle depends on more of them, all writes wait."""
 
 
 class Reserved:
-    """What is reserved for one bundle; empty nearly always."""
+    """The addresses that are reserved for one bundle; nearly always empty."""
 
     __slots__ = ("_is_all", "_patterns", "_reads", "is_used", "more_bytes", "more_params", "writes")
 
     def __init__(self) -> None:
         self.writes: set[str] = set()
-        """Where a bundle that was accepted writes in a moment. What it writes there has its revision already."""
+        """The addresses that the accepted bundle will write; these writes have their revisions already."""
         self.more_params = self.more_bytes = 0
-        """How much room that may take at most, of the state and of any share: for others there is so much less."""
+        """The bytes of state that these writes may take at most: others have so much less, of the state and of any
+        share."""
         self._reads: set[str] = set()
         self._patterns: dict[Pattern, None] = {}
         self._is_all = False
         self.is_used = False
-        """Whether anything is reserved: kept, and not worked out, since every SET asks."""
+        """Whether anything is reserved; an attribute, since every SET reads it."""
 
     def __contains__(self, address: str) -> bool:
         return address in self.writes or self.is_read(address)
 
     def is_read(self, address: str) -> bool:
-        """Tells whether a bundle that is being decided rests on what is at an address."""
+        """Tells whether the bundle that is being decided depends on an address."""
         if address in self._reads or self._is_all:
             return True
         return any(pattern.matches(address) for pattern in self._patterns)
 
     def any_is_read(self, addresses: Iterable[str]) -> bool:
-        """Tells the same of some addresses."""
+        """Tells whether it depends on any of some addresses."""
         return bool(self._reads or self._patterns) and any(map(self.is_read, addresses))
 
     def read(self, where: str | Pattern) -> None:
-        """Notes that a decision rests on what is at an address, or at all that match a pattern."""
+        """Notes that a decision depends on an address, or on all addresses that a pattern matches."""
         self.is_used = True
         if isinstance(where, str):
             self._reads.add(where)
@@ -55,7 +56,7 @@ class Reserved:
             self._is_all = len(self._patterns) > MAX_PATTERNS
 
     def begin_writes(self, params: Iterable[Param]) -> None:
-        """A bundle was accepted that writes these in a moment."""
+        """Reserves the addresses that an accepted bundle will write."""
         for param in params:
             self.writes.add(param.address)
             self.more_bytes += param_bytes(param)
@@ -63,13 +64,13 @@ class Reserved:
         self._note_use()
 
     def end_writes(self) -> None:
-        """The bundle is carried out."""
+        """Frees the addresses of the accepted bundle, which is carried out."""
         self.writes.clear()
         self.more_params = self.more_bytes = 0
         self._note_use()
 
     def end_reads(self) -> None:
-        """The bundle is decided."""
+        """Frees what the decisions depend on, since the bundle is decided."""
         self._reads.clear()
         self._patterns.clear()
         self._is_all = False

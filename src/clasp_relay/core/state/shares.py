@@ -1,8 +1,8 @@
-"""How much of the state one user, and one client address, may take: addresses and bytes.
+"""Shares: how many addresses and bytes of the state one user, and one client address, may have.
 
-Both are counted by who wrote an address last, or whom a stamp names there. A full share never takes anything from
-anybody else: it makes room by its owner's own params that end by themselves, or refuses the write
-(``docs/operations.md``, Limits).
+An address counts for its last writer, or for the subject that a stamp names there. The owner of a full share takes
+nothing from others: its own params with a life time are evicted, or the write is refused (``docs/operations.md``,
+Limits).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from clasp_relay.errors import ErrorCode, RequestError
 
 @dataclass(frozen=True, slots=True)
 class ShareLimits:
-    """How much one owner may take; 0 for no limit.
+    """The share of one owner; 0 for no limit.
 
     Args:
         max_params: how many addresses.
@@ -28,7 +28,7 @@ class ShareLimits:
 
 
 class Move(NamedTuple):
-    """What an owner has at an address before and after a change; the owner is empty for nobody."""
+    """What an owner has at an address before and after a change; an empty owner means nobody."""
 
     address: str
     before: str
@@ -36,25 +36,25 @@ class Move(NamedTuple):
     after: str
     after_bytes: int
     is_written: bool
-    """Whether a value is set there, and not only ended."""
+    """Whether a param is set there, not only a tombstone."""
 
 
 class Excess(NamedTuple):
-    """What an owner would have too much."""
+    """By how much an owner would exceed its share."""
 
     owner: str
     params: int
     size_bytes: int
     refusal: RequestError
-    """What to refuse the write with when none of it can go."""
+    """The error of the write if nothing can be evicted."""
 
 
 class Shares:
-    """Counts what each owner has.
+    """Counts the addresses and bytes of each owner.
 
     Args:
-        limits: how much one may have.
-        whose: who the owners are, for refusals: «one user».
+        limits: the share of one owner.
+        whose: the kind of owner, for refusals: «one user».
     """
 
     def __init__(self, limits: ShareLimits, whose: str) -> None:
@@ -75,7 +75,7 @@ class Shares:
         return self._params.get(owner, 0)
 
     def has_room(self, owner: str, more_bytes: int, more_params: int = 0) -> bool:
-        """Tells whether an owner may surely have one more address beside so many more, and so many more bytes."""
+        """Tells whether one more address surely fits an owner's share, with some bytes and other reserved writes."""
         if not owner or not self.is_limited:
             return True
         return (not self._max_params or self._params.get(owner, 0) + more_params < self._max_params) and (
@@ -83,10 +83,10 @@ class Shares:
         )
 
     def excess(self, moves: Iterable[Move]) -> Iterator[Excess]:
-        """Finds owners that would have more than they may by what they write; what only ends always passes.
+        """Finds owners that would exceed their shares by what they write; ends of params are never refused.
 
         Args:
-            moves: what is changed together, each address once.
+            moves: the changes that are applied together, each address once.
         """
         if not self.is_limited:
             return
@@ -111,13 +111,13 @@ class Shares:
                 yield Excess(owner, over_params, over_bytes, RequestError(ErrorCode.OVERLOADED, text, address))
 
     def add(self, owner: str, size_bytes: int) -> None:
-        """Counts one more address of an owner."""
+        """Adds one address to an owner."""
         if owner:
             self._params[owner] = self._params.get(owner, 0) + 1
             self._bytes[owner] = self._bytes.get(owner, 0) + size_bytes
 
     def remove(self, owner: str, size_bytes: int) -> None:
-        """Counts one address less of an owner."""
+        """Removes one address from an owner."""
         if owner:
             left = self._params[owner] - 1
             if left:
@@ -127,7 +127,7 @@ class Shares:
                 del self._params[owner], self._bytes[owner]
 
     def resize(self, owner: str, more_bytes: int) -> None:
-        """Counts that an address of an owner takes more bytes, or less."""
+        """Adds a difference in bytes to an owner."""
         if owner:
             self._bytes[owner] += more_bytes
 

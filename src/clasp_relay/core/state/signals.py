@@ -1,4 +1,4 @@
-"""The signals that clients announced, for those who ask what there is (``docs/protocol.md``, Signals)."""
+"""The registry of announced signals, for QUERY (``docs/protocol.md``, Signals)."""
 
 from __future__ import annotations
 
@@ -16,29 +16,30 @@ SIGNAL_TTL_US = 3_600_000_000
 """A definition is forgotten an hour after it was last announced; a device announces when it connects."""
 
 MAX_SIGNALS = 100_000
-"""In all. Without a limit, one client could fill the memory."""
+"""Definitions in all: without a limit, one client could fill the memory."""
 
 MAX_SIGNAL_BYTES = 25 * 1024 * 1024
-"""All definitions together: a hundred thousand of the longest would be gigabytes, as many small ones fit."""
+"""Bytes of all definitions together: a hundred thousand of the longest would take gigabytes; as many small ones
+fit."""
 
 SIGNAL_BYTES = 200
-"""What a definition counts for beside its texts and its default."""
+"""Memory of a definition in bytes, without its texts and its default."""
 
 SHARE = 4
 """One subject may have a quarter of the bytes, and of the definitions with wildcards."""
 
 MAX_WILDCARDS = 1_000
-"""How many definitions may have wildcards: a QUERY compares its pattern with each of them."""
+"""Definitions with wildcards: a QUERY compares its pattern with each of them."""
 
 SWEPT_AT_ONCE = 1_000
-"""How many definitions are forgotten in one turn: all can have been announced at the same time."""
+"""Definitions that are forgotten in one turn: all may have been announced at the same time."""
 
 LOOKED_AT_ONCE = 512
-"""How many definitions are compared with a pattern in one turn, long addresses and patterns counting for more."""
+"""Definitions that are compared with a pattern in one turn; long addresses and patterns count for more."""
 
 
 class _Entry(NamedTuple):
-    """A definition, when it was announced (Unix µs), and whom it counts for."""
+    """A definition, when it was announced (Unix µs), and the subject that it counts for."""
 
     definition: SignalDefinition
     announced_us: int
@@ -56,10 +57,10 @@ _NO_SHARE = _Share(0, 0)
 
 
 class Signals:
-    """The registry of announced signals. The address of one may hold wildcards: it defines all that match.
+    """The registry of announced signals. A definition whose address has wildcards defines all matching addresses.
 
     Args:
-        exempt_subject: whose definitions count for nobody (the operator's own token).
+        exempt_subject: the subject whose definitions are not counted (the operator's own token).
         ttl_us: µs after which a definition that was not announced again is forgotten; 0 for never.
     """
 
@@ -69,17 +70,18 @@ class Signals:
         self._definitions: dict[str, _Entry] = {}
         self._shares: dict[str, _Share] = {}
         self._oldest: OrderedDict[str, None] = OrderedDict()
-        """The same addresses in order of their times; apart, since copying it takes ten times as long."""
+        """The same addresses in order of their times; a separate table, since copying an OrderedDict takes ten times as
+        long."""
         self._tree = AddressTree()
         self._wildcards: dict[str, Pattern] = {}
         self.bytes = 0
-        """What all definitions count for."""
+        """The bytes of all definitions."""
 
     def __len__(self) -> int:
         return len(self._definitions)
 
     def all(self) -> list[tuple[SignalDefinition, int, str]]:
-        """Returns every definition with when it was announced (Unix µs) and whom it counts for, the oldest first."""
+        """Returns all definitions with their times (Unix µs) and subjects, the oldest first."""
         entries = (self._definitions[address] for address in self._oldest)
         return [(entry.definition, entry.announced_us, entry.owner) for entry in entries]
 
@@ -89,12 +91,12 @@ class Signals:
         self.register(definitions, now_us, subject)
 
     def check(self, definitions: tuple[SignalDefinition, ...], now_us: int, subject: str = "") -> None:
-        """Refuses definitions for which there is no room.
+        """Refuses definitions over the limits.
 
         Args:
             definitions: with valid addresses or patterns.
             now_us: Unix µs.
-            subject: who announces, and whom the definitions count for; empty in open mode.
+            subject: the announcing subject, which the definitions count for; empty in open mode.
 
         Raises:
             RequestError: OVERLOADED when there are too many, LIMIT when the subject has too many.
@@ -119,7 +121,7 @@ class Signals:
         self._check_share(owner, size_bytes, len(wildcards), own)
 
     def register(self, definitions: Iterable[SignalDefinition], now_us: int, subject: str = "") -> None:
-        """Registers definitions for which there is room; each replaces the one at the same address. See ``check``."""
+        """Registers definitions that ``check`` accepted; each replaces the one at the same address."""
         owner = self._owner(subject)
         for definition in definitions:
             address = definition.address
@@ -139,13 +141,13 @@ class Signals:
         return "" if subject == self._exempt_subject else subject
 
     def _check_share(self, owner: str, size_bytes: int, wildcards: int, replaced: list[_Entry]) -> None:
-        """Refuses what would be too much for one subject.
+        """Refuses definitions over the share of one subject.
 
         Args:
             owner: the subject; empty for nobody.
-            size_bytes: what is announced counts for.
-            wildcards: how many of it have wildcards.
-            replaced: what the subject has there now.
+            size_bytes: the bytes of what is announced.
+            wildcards: how many of the definitions have wildcards.
+            replaced: the subject's definitions that are replaced.
         """
         if not owner:
             return
@@ -161,7 +163,7 @@ class Signals:
                 raise RequestError(ErrorCode.LIMIT, text)
 
     def _count(self, entry: _Entry, by: int) -> None:
-        """Counts a definition (1), or counts it no longer (-1)."""
+        """Adds a definition to the counts (1), or subtracts it (-1)."""
         definition, _, owner = entry
         size_bytes = by * _size(definition)
         self.bytes += size_bytes
@@ -174,9 +176,9 @@ class Signals:
                 del self._shares[owner]
 
     def match(self, pattern: Pattern, now_us: int) -> Iterator[SignalDefinition | None]:
-        """Yields the definitions of which an address matches, and None where others should have their turn.
+        """Yields the definitions that match a pattern, and None where it should pause.
 
-        It may be continued in a later turn: definitions that have come since may be left out, those that have gone are.
+        It may be continued in a later turn: then newer definitions may be missing, and removed ones are left out.
         """
         found = [pattern.text] if pattern.is_literal else self._tree.find(pattern)
         for address in self._search(pattern) if found is None else found:
@@ -194,7 +196,7 @@ class Signals:
                 yield definition
 
     def _current(self, address: str, now_us: int) -> SignalDefinition | None:
-        """Returns the definition at an address, whose time may be over though it is not forgotten yet."""
+        """Returns the definition at an address; it may have expired without being forgotten yet."""
         entry = self._definitions.get(address)
         return None if entry is None or self._is_over(entry.announced_us, now_us) else entry.definition
 
@@ -202,7 +204,7 @@ class Signals:
         return self._ttl_us != 0 and announced_us + self._ttl_us <= now_us
 
     def _search(self, pattern: Pattern) -> Iterator[str | None]:
-        """Goes through all addresses, since finding what matches takes too long for one turn; see ``match``."""
+        """Compares all addresses, since a search for what matches takes too long for one turn; see ``match``."""
         cost, each = 0, search_cost(pattern)
         for address in list(self._definitions):
             cost += each * (1 + address.count("/") // 4)
@@ -213,7 +215,7 @@ class Signals:
                 yield address
 
     def sweep(self, now_us: int) -> None:
-        """Forgets the definitions whose time is over, a bounded number in one turn."""
+        """Forgets expired definitions, a bounded number in one turn."""
         for _ in range(min(len(self._definitions), SWEPT_AT_ONCE)):
             address = next(iter(self._oldest))
             entry = self._definitions[address]

@@ -1,4 +1,4 @@
-"""What is remembered of addresses whose params have ended: revisions never go back."""
+"""Tombstones: the last revisions of addresses whose params have ended, since revisions never go back."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from itertools import islice
 from clasp_relay.core.records import Ended, EndedSequence, text_bytes
 
 FORGOTTEN_PART = 256
-"""Of so many records one is forgotten together with each that there is too many: a dict finds its first key slower and
-slower while it is emptied from the front, and an OrderedDict takes ten times as long to copy."""
+"""Records that are removed together when there are too many: removing the first key of a dict gets slower with each
+removal, and an OrderedDict takes ten times as long to copy."""
 
 
 class Tombstones:
-    """A bounded table of what has ended.
+    """A bounded table of ended params.
 
     Args:
         max_records: how many are kept; those with a stamp do not count.
@@ -29,11 +29,11 @@ class Tombstones:
 
     @property
     def stamped(self) -> int:
-        """How many records have a stamp: they count as params."""
+        """Number of records with a stamp: they count as params."""
         return len(self._stamped)
 
     def get(self, address: str) -> Ended | None:
-        """Returns what is remembered of an address."""
+        """Returns the record of an address."""
         return self._ended.get(address) or self._stamped.get(address)
 
     def all(self) -> EndedSequence:
@@ -41,7 +41,7 @@ class Tombstones:
         return EndedSequence([*self._ended, *self._stamped], [*self._ended.values(), *self._stamped.values()])
 
     def remember(self, address: str, ended: Ended) -> None:
-        """Keeps a record; the oldest without a stamp go when there are too many."""
+        """Adds a record; removes the oldest ones without a stamp if there are too many."""
         self.forget(address)
         if ended.stamp is not None:
             self._stamped[address] = ended
@@ -54,7 +54,7 @@ class Tombstones:
                 del self._ended[oldest]
 
     def forget(self, address: str) -> Ended | None:
-        """Drops the record of an address, which is set again, and returns it."""
+        """Removes and returns the record of an address, which is set again."""
         ended = self._ended.pop(address, None)
         if ended is not None:
             self._bytes -= text_bytes(address)

@@ -1,4 +1,4 @@
-"""All known addresses by their segments, so that the cost of a pattern follows what matches it."""
+"""A tree of addresses by their segments: the cost of a search depends on what matches, not on all addresses."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import TypeAlias
 from clasp_relay.wire.address import Pattern
 
 MAX_DEPTH = 32
-"""How many segments lead to a node each; what follows them is one key. An address of the greatest length has
-32,767 segments, and as many nodes would take a hundred times its own memory."""
+"""Segments of an address that have a node each; the rest is one key. The longest address has 32,767 segments, and as
+many nodes would take a hundred times its own memory."""
 
 _Node: TypeAlias = "dict[str, _Node | str]"
 
 FIND_COST = 3_072
-"""How much of a search is done in one step, in entries that a wildcard passes at once: 1.5 ms at most."""
+"""The cost of a search in one step, in entries that a wildcard passes: at most 1.5 ms."""
 
 _NODE_COST = 4
 """The cost of a node, beside its entries."""
@@ -25,16 +25,16 @@ _HERE = ""
 
 
 class TooMuchError(Exception):
-    """A search costs more than it may."""
+    """A search exceeds its limit."""
 
 
 class _Budget:
-    """What a search may still cost.
+    """The remaining cost of a search.
 
     Args:
-        pattern: what is searched for; its wildcards and segments say how much the steps cost.
+        pattern: the pattern; its wildcards and segments determine the cost of a step.
         limit: in entries; None for no limit.
-        takes_part: whether of a node that is too wide the first entries are looked at.
+        takes_part: whether the first entries of a node with too many are searched.
     """
 
     __slots__ = ("_is_limited", "_left", "_node_cost", "_step_cost", "_takes_part")
@@ -47,18 +47,18 @@ class _Budget:
         self._step_cost = search_cost(pattern)
 
     def pay(self, entries: int, *, is_stepped: bool, is_whole: bool = False) -> int:
-        """Pays for a node.
+        """Takes the cost of a node.
 
         Args:
-            entries: how many entries it has to look at.
+            entries: the number of its entries.
             is_stepped: whether the pattern is compared with each of them.
             is_whole: whether it is compared with the whole address.
 
         Returns:
-            how many of its entries may be looked at; fewer than it has only where ``takes_part``, in the last node.
+            how many of its entries may be searched; fewer than all only with ``takes_part``, in the last node.
 
         Raises:
-            TooMuchError: it is too much.
+            TooMuchError: the cost exceeds the limit.
         """
         if not self._is_limited:
             return entries
@@ -75,15 +75,15 @@ class _Budget:
 
 
 def search_cost(pattern: Pattern) -> int:
-    """Returns how much more it costs to compare a pattern, by its wildcards: 1 for up to three."""
+    """Returns the factor by which a pattern's wildcards make comparing slower: 1 for up to three."""
     return 1 + pattern.text.count("*") // 4
 
 
 class AddressTree:
     """A set of addresses that can be asked for those that match a pattern.
 
-    A node is a dict from segment to node; an address below which nothing else lies stands in its parent's dict
-    itself, which saves a dict for nearly every address.
+    A node is a dict from segment to node; an address without others below it is an entry of its parent's dict, which
+    saves a dict for nearly every address.
     """
 
     def __init__(self) -> None:
@@ -153,14 +153,14 @@ class AddressTree:
     def first(self, pattern: Pattern, max_cost: int) -> list[str]:
         """Returns addresses that a pattern with wildcards matches, as far as a search of bounded cost finds them.
 
-        Of a node that is too wide those come that are there for longest.
+        Of a node with too many entries, the oldest ones are searched.
 
         Args:
             pattern: what is searched for.
-            max_cost: see ``find``. Where nothing is found for it, ``FIND_COST`` is spent to find one.
+            max_cost: see ``find``. If nothing is found within it, the search goes on to ``FIND_COST`` to find one.
 
         Raises:
-            TooMuchError: whether anything matches was not found out.
+            TooMuchError: it is not known whether anything matches.
         """
         found: list[str] = []
         for cost in (max_cost, FIND_COST):
@@ -175,7 +175,7 @@ class AddressTree:
         raise TooMuchError
 
     def _walk(self, node: _Node, pattern: Pattern, places: int, depth: int, budget: _Budget) -> Iterator[list[str]]:
-        """Yields what matches below a node, some at a time: one by one they would pass all the nodes above."""
+        """Yields matching addresses below a node in lists: one by one they would pass all the generators above."""
         if depth == MAX_DEPTH:
             count = budget.pay(len(node), is_stepped=True, is_whole=True)
             children = list(islice(node.values(), count))
@@ -211,7 +211,7 @@ class AddressTree:
 
 
 def _candidates(node: _Node, literals: list[str] | None, count: int) -> list[tuple[str, _Node | str]]:
-    """Returns the first entries of a node that may match; ``count`` says of how many."""
+    """Returns those of the first ``count`` entries of a node that may match."""
     if literals is None:
         return [item for item in islice(node.items(), count) if item[0]]
     return [(segment, node[segment]) for segment in literals[:count] if segment in node]

@@ -1,8 +1,8 @@
-"""What all MQTT clients share: which client has which session, one connection each, and sessions without one."""
+"""The broker of MQTT clients: their sessions, one connection each, and the kept sessions without one."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
 
@@ -22,16 +22,18 @@ from clasp_relay.doors.mqtt.wills import LeftMessage, Wills
 from clasp_relay.net.websocket import ClaspFactory
 
 MAX_KEPT_SESSIONS = 1_000
-"""Sessions without a connection that are kept; of one more the one that waits longest goes."""
+"""Sessions without a connection that are kept; of one more the one goes that waits longest at the client address that
+has most."""
 
 MAX_KEPT_MESSAGES = 10_000
-"""Messages that wait for clients without a connection, all together; beyond it the oldest of that client go."""
+"""Messages that wait for clients without a connection, all together; beyond it the oldest go of each client that has
+more than its share, so that nobody takes all the room."""
 
 MAX_KEPT_S = 3_600
-"""How long a session is kept without a connection, whatever its client asks for."""
+"""The longest that a session is kept without a connection, in seconds."""
 
 SignIn: TypeAlias = "Callable[[str, str, str], Deferred[Identity]]"
-"""Finds out as whom a user name and a password speak, given the client's address, too; fails with a Disconnect."""
+"""Returns the identity of a user name and a password, given the client's address, too; fails with a Disconnect."""
 
 
 class Connected(Protocol):
@@ -41,19 +43,19 @@ class Connected(Protocol):
         """Tells whether the same client has come to another relay since."""
 
     def taken_over(self) -> None:
-        """Another connection came with the same id: this one ends, and what it left is done ([5] 3.1.4)."""
+        """Ends the connection, since another one has its id, and does what it leaves ([5] 3.1.4)."""
 
 
 class Broker:
-    """What all MQTT clients share.
+    """The broker of all MQTT clients.
 
     Args:
         relay: the core.
         gate: for the reactor and what waits to be written.
-        options: what the door is told.
-        refused: is told of what was refused: client address and reason.
-        sign_in: finds out who has an account; None where there are none.
-        claims: tells other relays who is here; None for a relay that is alone.
+        options: the options of the door.
+        refused: called with each refusal: client address and reason.
+        sign_in: returns the identity of an account; None where there are no accounts.
+        claims: tells other relays which clients are here; None for a relay that is alone.
     """
 
     def __init__(
@@ -79,13 +81,13 @@ class Broker:
             claims.when_named = self.named
         self._clients: dict[Key, Connected] = {}
         self._kept: OrderedDict[Key, _Kept] = OrderedDict()
-        self._kept_total = KeptTotal(MAX_KEPT_MESSAGES)
+        self._kept_total = KeptTotal(MAX_KEPT_MESSAGES, MAX_KEPT_MESSAGES // MAX_KEPT_SESSIONS)
         self._last_id = 0
         self._batches = SharedBatches()
         self._is_stopping = False
 
     def refuse(self, address: str, reason: str) -> None:
-        """Counts and logs what was refused.
+        """Counts and logs a refusal.
 
         Args:
             address: its client's.
@@ -102,19 +104,19 @@ class Broker:
         return f"clasp-{self._last_id}-{self.relay.clock.now_us():x}"
 
     def new_session(self, key: Key = ("", "")) -> MqttSession:
-        """Returns a session without subscriptions, of nobody where its client is not known yet."""
+        """Returns a session without subscriptions; it has no subject while its client is not known."""
         return MqttSession(*key, self.subscribing.choose, self.reactor.seconds, self._batches)
 
     def enter(self, client: Connected, key: Key, *, clean: bool) -> tuple[MqttSession, bool]:
-        """Makes a client the one with its id: ends another connection with it, and finds the session that was kept.
+        """Takes over a client id: ends another connection with it, and finds its kept session.
 
         Args:
-            client: who enters.
+            client: the client.
             key: its subject and id.
             clean: whether it wants a new session.
 
         Returns:
-            The session, and whether it was there before.
+            The session, and whether it was kept.
         """
         other = self._clients.get(key)
         if other is not None:
@@ -122,7 +124,7 @@ class Broker:
         self._clients[key] = client
         kept = self._kept.pop(key, None)
         if kept is not None:
-            # What the core has ended has missed messages since.
+            # A session that the core has ended has missed messages.
             is_over = clean or kept.session.ended is not None
             self._let_go(kept.session)
             kept.end(publish_will=is_over)
@@ -132,7 +134,7 @@ class Broker:
         return self.new_session(key), False
 
     def named(self, claim: Claim, is_here: bool) -> None:
-        """Is told that a client has come to this relay or to another one: it is where it came last, and only there."""
+        """Handles the claim of a client, here or at another relay: a client is only where it came last."""
         key = self.arrivals.note(claim)
         if is_here:
             return
@@ -147,23 +149,23 @@ class Broker:
                 kept.rest()
 
     def leave(self, client: Connected, key: Key) -> None:
-        """A client is not connected any more."""
+        """Forgets a client that has disconnected."""
         if self._clients.get(key) is client:
             del self._clients[key]
 
     def forget(self, session: MqttSession) -> None:
-        """Lets go of a session that has ended."""
+        """Forgets a session that has ended."""
         self.subscribing.forget(session)
         session.end()
 
     # Sessions without a connection
 
-    def keep(self, session: MqttSession, identity: Identity, keep_s: float, will: LeftMessage | None) -> None:
+    def keep(self, session: MqttSession, core: Session, keep_s: float, will: LeftMessage | None) -> None:
         """Keeps a session without a connection.
 
         Args:
             session: which.
-            identity: as whom it subscribed.
+            core: the core's session that it had: as whom, and from where, it subscribed.
             keep_s: for how long.
             will: what is to be published meanwhile; None for nothing.
         """
@@ -171,9 +173,10 @@ class Broker:
             return
         session.kept_total = self._kept_total
         self._kept_total.add(session.kept_messages)
-        kept = self._kept[session.key] = _Kept(self, session, identity, min(keep_s, MAX_KEPT_S), will)
+        kept = self._kept[session.key] = _Kept(self, session, core, min(keep_s, MAX_KEPT_S), will)
         if len(self._kept) > MAX_KEPT_SESSIONS:
-            self.drop(next(iter(self._kept.values())))
+            ((most, _),) = Counter(each.origin for each in self._kept.values()).most_common(1)
+            self.drop(next(each for each in self._kept.values() if each.origin == most))
         kept.begin()
 
     def drop(self, kept: _Kept) -> None:
@@ -184,30 +187,30 @@ class Broker:
         self.forget(kept.session)
 
     def _let_go(self, session: MqttSession) -> None:
-        """Counts the messages of a session no longer as kept."""
+        """Stops counting the messages of a session as kept."""
         session.uncharge()
         session.kept_total = None
         self._kept_total.add(-session.kept_messages)
 
     def stop(self) -> None:
-        """Ends all sessions that are kept, and keeps none any more."""
+        """Ends all kept sessions, and keeps no more."""
         self._is_stopping = True
         for kept in list(self._kept.values()):
             self.drop(kept)
 
     @property
     def kept_sessions(self) -> int:
-        """How many sessions have no connection."""
+        """Number of kept sessions."""
         return len(self._kept)
 
 
 class _Kept:
-    """A session without a connection: the core goes on sending it what it subscribed to.
+    """A kept session: the core goes on sending it messages for its subscriptions.
 
     Args:
         broker: what all clients share.
         session: which.
-        identity: as whom it subscribed.
+        before: the core's session that it had.
         keep_s: for how long.
         will: what is to be published meanwhile; None for nothing.
     """
@@ -216,13 +219,15 @@ class _Kept:
         self,
         broker: Broker,
         session: MqttSession,
-        identity: Identity,
+        before: Session,
         keep_s: float,
         will: LeftMessage | None,
     ) -> None:
         self._broker = broker
         self.session = session
-        self._identity = identity
+        self.origin = before.origin
+        """What its client address counts as."""
+        self._identity = before.identity
         self._will = will
         self._core: Session | None = None
         self._timer: IDelayedCall | None = broker.reactor.callLater(keep_s, self._expired)
@@ -231,22 +236,22 @@ class _Kept:
             self._will_timer = broker.reactor.callLater(min(will.delay_s, keep_s), self._publish_will)
 
     def begin(self) -> None:
-        """Begins a session of the core that listens."""
+        """Begins a session of the core, with the subscriptions."""
         broker, relay, session = self._broker, self._broker.relay, self.session
         core = self._core = relay.connect(session, "", broker.publisher.codec)
         core.door = "mqtt-kept"
-        core.identity = self._identity
+        core.identity, core.origin = self._identity, self.origin
         core.account = relay.accounts.open(self._identity.subject, core.origin)
         core.name = session.client_id
         relay.admit(core)
-        session.view_of = lambda address: broker.subscribing.view_of(core, address)
+        broker.subscribing.attach(session, core)
         session.charge(core.account)
         if self._will is not None:
             broker.wills.leave(core, self._will)
         broker.subscribing.subscribe_again(core, session)
 
     def rest(self) -> None:
-        """Listens no more, since the client is at another relay; what waits for it stays until it comes back."""
+        """Ends the session of the core, since the client is at another relay; waiting messages stay."""
         if self._will_timer is not None:
             self._will_timer.cancel()
             self._will_timer = None
@@ -255,7 +260,7 @@ class _Kept:
             self._broker.relay.disconnect(core, "the client is at another relay")
 
     def end(self, *, publish_will: bool) -> None:
-        """Ends it: the client is back, or will not come any more."""
+        """Ends it: the client is back, or its time is over."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

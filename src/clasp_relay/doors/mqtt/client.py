@@ -1,4 +1,4 @@
-"""A client's connection: its stream becomes packets, which its session takes one after the other."""
+"""A client's connection: splits its stream into packets, and handles them one after the other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from clasp_relay.doors.mqtt.connecting import Connecting, read_limits
 from clasp_relay.doors.mqtt.link import MqttLink
 from clasp_relay.doors.mqtt.live import LiveClient
 from clasp_relay.doors.mqtt.reasons import Reason, end_reason
-from clasp_relay.doors.waiting import MAX_WAITING_BYTES, Waiting
+from clasp_relay.doors.packet_queue import MAX_WAITING_BYTES, PacketQueue
 from clasp_relay.errors import CloseCode, DecodeError
 from clasp_relay.logs import events
 from clasp_relay.net.outbox import Outbox
@@ -27,14 +27,14 @@ from clasp_relay.wire.mqtt.packets import (
 
 
 class MqttClient:
-    """A client's connection, whatever its packets come over. Implements ``net.websocket.SessionPort``.
+    """A client's connection over any transport. Implements ``net.websocket.SessionPort``.
 
     Args:
         broker: what all clients share.
-        outbox: its way out.
+        outbox: its outbox.
         address: the client's.
         wrap: puts bytes into the transport's message.
-        transport: what makes its bytes different from those of the same version elsewhere.
+        transport: names the transport, since the bytes of one version differ between transports.
     """
 
     def __init__(
@@ -43,16 +43,16 @@ class MqttClient:
         self._broker = broker
         self._link = MqttLink(outbox, wrap, transport, partial(broker.refuse, address))
         self._address = address
-        self._waiting = Waiting(broker.reactor)
+        self._waiting = PacketQueue(broker.reactor)
         self._reader = PacketReader()
         self._live: LiveClient | None = None
-        """None until its CONNECT was accepted, and once it is gone."""
+        """None before its CONNECT was accepted, and after its end."""
 
     # net.websocket.SessionPort
 
     @property
     def id(self) -> str:
-        """What its session is called in the log."""
+        """The id of its session in the log."""
         return "" if self._live is None else self._live.core.id
 
     @property
@@ -68,7 +68,7 @@ class MqttClient:
     # From the transport
 
     def feed(self, data: bytes) -> None:
-        """Takes a piece of the client's stream. Never raises."""
+        """Handles a piece of the client's stream. Never raises."""
         self._guarded(partial(self._feed, data))
 
     def close(self, close_code: CloseCode, reason: str) -> None:
@@ -76,14 +76,14 @@ class MqttClient:
         self._link.close(close_code, reason)
 
     def last_word(self, close_code: CloseCode, reason: str) -> bytes:
-        """Returns what the client is still to be told of an end behind which nothing can be put any more."""
+        """Returns the bytes that still tell the client of the end, for a connection whose queue is closed."""
         return self._link.last_word(end_reason(close_code), reason)
 
     def gone(self, cause: str) -> None:
-        """The connection is gone; what the client left is done.
+        """Does what the client leaves, since the connection is gone.
 
         Args:
-            cause: why, for people.
+            cause: the cause, as text for people.
         """
         self._link.is_closing = True
         self._waiting.stop()
@@ -126,14 +126,14 @@ class MqttClient:
             raise DecodeError("the first MQTT packet is no CONNECT")
 
     def _wait(self, packet: bytes) -> None:
-        """Has a packet wait for the one that is at work, within bounds."""
+        """Queues a packet behind the one that is being handled, within limits."""
         if not self._waiting.add(packet, MAX_PACKET_BYTES if self._live is None else MAX_WAITING_BYTES):
             text = f"too many MQTT packets before the {'CONNACK' if self._live is None else 'answer to one of them'}"
             self._link.refuse(text)
             self._link.end(Reason.RATE_TOO_HIGH, CloseCode.POLICY_VIOLATION, text)
 
     def _go_on(self, done: Callable[[], None]) -> None:
-        """Does what packets had to wait for, and takes them."""
+        """Goes on with the packets that wait."""
         self._waiting.end()
         self._guarded(partial(self._take_waiting, done))
 
@@ -148,7 +148,7 @@ class MqttClient:
             self._take(packet)
 
     def _guarded(self, call: Callable[[], None]) -> None:
-        """Calls, and ends the connection where that fails, by a fault of the client's or of ours."""
+        """Calls a function, and ends the connection if it raises: by an error of the client's or an internal one."""
         try:
             call()
         except DecodeError as error:

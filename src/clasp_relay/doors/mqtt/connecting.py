@@ -1,4 +1,4 @@
-"""From a client's CONNECT to its identity: the version that it speaks, who it is, and what it asks for."""
+"""Handles a client's CONNECT: its version, its identity, and the options that it asks for."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from clasp_relay.doors.mqtt.broker import MAX_KEPT_S, Broker
 from clasp_relay.doors.mqtt.link import MqttLink
 from clasp_relay.doors.mqtt.publishing import MAX_TOPIC_ALIAS
 from clasp_relay.doors.mqtt.reasons import Reason
-from clasp_relay.doors.waiting import Waiting
+from clasp_relay.doors.packet_queue import PacketQueue
 from clasp_relay.errors import CloseCode, DecodeError, Disconnect, ErrorCode
 from clasp_relay.logs import events
 from clasp_relay.wire.mqtt.packets import MAX_PACKET_BYTES, V4, V5, Connect, Prop, Properties
 
 TOKEN_LOOKS = 20
-"""How often it is looked for a token that another relay may have issued a moment ago."""
+"""Interval of the checks for a token that another relay may have issued just now, in seconds."""
 
 
 class Connecting:
-    """Finds out who a client is, and has it enter or turns it away.
+    """Finds the identity of a client, and accepts or refuses it.
 
     Args:
         broker: what all clients share.
-        link: the client's way out.
+        link: the outgoing side of its connection.
         address: the client's.
-        waiting: what it sends meanwhile.
-        enter: begins the session of a client whose identity is known, a property of its session of the core.
-        go_on: does what packets had to wait for, and takes them.
+        waiting: the queue of its packets meanwhile.
+        enter: begins the session of a client whose identity is known; its session in the core has it.
+        go_on: goes on with the packets that wait.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Connecting:
         broker: Broker,
         link: MqttLink,
         address: str,
-        waiting: Waiting,
+        waiting: PacketQueue,
         enter: Callable[[Connect, Session], None],
         go_on: Callable[[Callable[[], None]], None],
     ) -> None:
@@ -52,7 +52,7 @@ class Connecting:
         self._go_on = go_on
 
     def begin(self, connect: Connect) -> None:
-        """Takes a CONNECT."""
+        """Handles a CONNECT."""
         broker, relay, link = self._broker, self._broker.relay, self._link
         if connect.version not in (V4, V5):
             link.turn_away(Reason.UNSUPPORTED_VERSION, "only MQTT 3.1.1 and 5 are spoken here")
@@ -65,13 +65,13 @@ class Connecting:
             link.turn_away(Reason.CLIENT_ID_NOT_VALID, "a session that is kept needs a client id")
             return
         token = (connect.password or b"").decode("utf-8", "replace")
-        # The core's session comes first: who has no token is a subject of its own in each of them.
+        # First the core's session: a client without a token is a subject of its own in each of its sessions.
         core = relay.connect(broker.new_session(), self._address, broker.publisher.codec)
         core.door, core.hears_itself = "mqtt", True
         self._identify(connect, core, token, TOKEN_LOOKS)
 
     def _identify(self, connect: Connect, core: Session, token: str, looks: int) -> None:
-        """Finds out who has a token, once it is known at this relay, too."""
+        """Finds the identity of a token, once it is known at this relay, too."""
         broker = self._broker
         if looks and broker.arrivals.awaits(token):
             again = partial(self._identify, connect, core, token, looks - 1)
@@ -89,7 +89,7 @@ class Connecting:
         self._enter(connect, core)
 
     def _sign_in(self, connect: Connect, core: Session, found: Deferred[Identity]) -> None:
-        """Waits until the password of an account has been looked at."""
+        """Waits until the password of an account was checked."""
         self._waiting.begin()
 
         def enter(identity: Identity) -> None:
@@ -116,17 +116,17 @@ class Connecting:
 
 
 def read_limits(connect: Connect, link: MqttLink) -> tuple[int, Properties]:
-    """Reads what a client asks for, and has its way out keep to it.
+    """Reads the options of a CONNECT, and applies those of the outgoing side.
 
     Args:
-        connect: what it asks for.
-        link: its way out.
+        connect: the CONNECT.
+        link: the outgoing side.
 
     Returns:
-        For how many seconds its session is kept without a connection, and what CONNACK says to what it asked for.
+        How long its session is kept without a connection, in seconds, and the properties of the CONNACK.
 
     Raises:
-        DecodeError: it asks for nothing at all.
+        DecodeError: a maximum is 0.
     """
     if link.version == V4:
         return 0 if connect.clean else MAX_KEPT_S, {}

@@ -8,8 +8,7 @@ from twisted.internet.defer import Deferred
 
 from clasp_relay.core.ports import Codec
 from clasp_relay.core.ports import Outbox as AnyOutbox
-from clasp_relay.doors.door import Ports
-from clasp_relay.doors.handed import refusal_of
+from clasp_relay.doors.door import Ports, refusal_of
 from clasp_relay.doors.mqtt.broker import Broker
 from clasp_relay.doors.mqtt.client import MqttClient
 from clasp_relay.doors.stream import StreamConnection, StreamFactory

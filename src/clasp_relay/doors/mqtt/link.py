@@ -1,4 +1,4 @@
-"""One connection's way out: what its session sends, the answers to its packets in their order, and its end."""
+"""The outgoing side of a connection: what its session sends, the answers to its packets in order, and its end."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from clasp_relay.wire.mqtt.packets import (
 
 
 class Answer:
-    """The answer to a PUBLISH, which leaves when what it answers is recorded, behind the answers before it."""
+    """The answer to a PUBLISH, which is sent in order once the PUBLISH is recorded."""
 
     __slots__ = ("is_recorded", "packet", "wire")
 
     def __init__(self, packet: PublishPacket | None = None) -> None:
         self.packet = packet
-        """What is answered; None for what no record is awaited of."""
+        """What is answered; None if it need not be recorded."""
         self.wire: bytes | None = None
-        """None until it is known; empty where QoS 0 has none."""
+        """None until it is known; empty for QoS 0, which has no answer."""
         self.is_recorded = False
 
 
 class MqttLink:
-    """The way out of one connection. Implements ``session.Link``.
+    """The outgoing side of one connection. Implements ``session.Link``.
 
     Args:
         outbox: the connection's.
         wrap: puts bytes into the transport's message.
         transport: what makes its bytes different from those of the same version elsewhere.
-        refuse: counts and logs why something of the client was refused.
+        refuse: counts and logs a refusal, with its reason.
     """
 
     def __init__(
@@ -58,12 +58,12 @@ class MqttLink:
         self.receive_maximum = 65_535
         self.max_packet_bytes = 1 << 28
         self.is_closing = False
-        """Whether the end was decided, so that nothing of the client is taken any more."""
+        """Whether the connection is closed, so that the client's packets are ignored."""
         self._is_let_in = False
         self._answers: deque[Answer] = deque()
 
     def speak(self, version: int) -> None:
-        """Takes the version that CONNECT has said."""
+        """Sets the version that CONNECT has."""
         self.version = version
         self.key = (version, self._transport)
 
@@ -82,7 +82,7 @@ class MqttLink:
         self._outbox.send_snapshot(key, frames)
 
     def recorded(self) -> None:
-        """See ``Link``: answers leave in the order of what they answer."""
+        """See ``Link``; answers are sent in the order of the packets."""
         answer = self.oldest_awaited()
         if answer is not None:
             answer.is_recorded = True
@@ -99,29 +99,29 @@ class MqttLink:
     # Answers
 
     def write(self, data: bytes) -> None:
-        """Sends a packet behind all before."""
+        """Sends a packet after all before it."""
         self._outbox.send(Frame(self.wrap(data)))
 
     def expect(self, packet: PublishPacket) -> Answer:
-        """Returns the answer to a PUBLISH, in its place; to be completed with ``complete``."""
+        """Adds the answer to a PUBLISH to the queue; to be completed with ``complete``."""
         answer = Answer(packet)
         self._answers.append(answer)
         return answer
 
     def complete(self, answer: Answer, acknowledge: Acknowledge | None) -> None:
-        """Says what an answer is, None for none; it leaves once it is recorded."""
+        """Sets the bytes of an answer, None for none; it is sent once the PUBLISH is recorded."""
         answer.wire = b"" if acknowledge is None else encode_acknowledge(self.version, acknowledge)
         self._send_answers()
 
     def answer(self, acknowledge: Acknowledge) -> None:
-        """Answers a packet behind the answers before it; nothing is to be recorded."""
+        """Answers a packet, in order; nothing has to be recorded for it."""
         answer = Answer()
         answer.is_recorded = True
         self._answers.append(answer)
         self.complete(answer, acknowledge)
 
     def oldest_awaited(self) -> Answer | None:
-        """Returns the oldest answer whose record is awaited; None where all is recorded."""
+        """Returns the oldest answer that waits for its record; None if all are recorded."""
         return next((answer for answer in self._answers if not answer.is_recorded), None)
 
     def _send_answers(self) -> None:
@@ -134,11 +134,11 @@ class MqttLink:
     # Beginning and end
 
     def let_in(self, was_there: bool, properties: Properties) -> None:
-        """Says that the client's CONNECT is accepted.
+        """Tells the client that its CONNECT is accepted.
 
         Args:
-            was_there: whether its session goes on.
-            properties: what it is told besides, in version 5.
+            was_there: whether it has a kept session.
+            properties: the properties of the CONNACK, in version 5.
         """
         self._is_let_in = True
         self.write(encode_connack(self.version, Reason.SUCCESS, was_there, properties))
@@ -160,12 +160,12 @@ class MqttLink:
             self._close(close_code, text)
 
     def last_word(self, reason: Reason, text: str) -> bytes:
-        """Returns the DISCONNECT that is still to be sent; nothing where the version has none, or it was sent."""
+        """Returns the DISCONNECT that is still to be sent; empty if the version has none, or it was sent."""
         is_due = self.version == V5 and self._is_let_in and not self.is_closing
         return encode_disconnect(reason, text) if is_due else b""
 
     def hang_up(self) -> None:
-        """Ends the connection of a client that has said so."""
+        """Ends the connection after the client's DISCONNECT."""
         self._close(CloseCode.NORMAL, "closed by the client")
 
     def _close(self, close_code: CloseCode, text: str) -> None:

@@ -1,4 +1,4 @@
-"""What a client that was let in asks for, packet by packet, and what becomes of its session when it is gone."""
+"""A client after its CONNECT: handles its packets, and its session when the connection ends."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from typing import Any
 from twisted.internet.interfaces import IDelayedCall
 
 from clasp_relay.core.session.sessions import Session
+from clasp_relay.core.work import Pieces
 from clasp_relay.doors.mqtt.broker import MAX_KEPT_S, Broker
 from clasp_relay.doors.mqtt.claims import Claim
 from clasp_relay.doors.mqtt.link import MqttLink
 from clasp_relay.doors.mqtt.publishing import Publishing
 from clasp_relay.doors.mqtt.reasons import Reason
 from clasp_relay.doors.mqtt.session import MqttSession
+from clasp_relay.doors.mqtt.subscribing import FEW_FILTERS, check_filters
 from clasp_relay.doors.mqtt.wills import LeftMessage
-from clasp_relay.doors.waiting import Waiting
+from clasp_relay.doors.packet_queue import PacketQueue
 from clasp_relay.errors import CloseCode, DecodeError, RequestError
 from clasp_relay.net.frames import ControlFrames
 from clasp_relay.wire.mqtt.packets import (
@@ -40,18 +42,18 @@ class LiveClient:
     Args:
         broker: what all clients share.
         link: its way out.
-        waiting: what it sends while a packet of it is at work.
-        core: its session of the core.
+        waiting: the queue of its packets while one is being handled.
+        core: its session in the core.
         session: its session here.
-        expiry_s: for how long that one is kept without a connection.
-        go_on: does what packets had to wait for, and takes them.
+        expiry_s: how long that one is kept without a connection, in seconds.
+        go_on: goes on with the packets that wait.
     """
 
     def __init__(
         self,
         broker: Broker,
         link: MqttLink,
-        waiting: Waiting,
+        waiting: PacketQueue,
         core: Session,
         session: MqttSession,
         expiry_s: int,
@@ -61,7 +63,7 @@ class LiveClient:
         self._link = link
         self._waiting = waiting
         self.core = core
-        """Its session of the core."""
+        """Its session in the core."""
         self.session = session
         """Its session here."""
         self._expiry_s = expiry_s
@@ -77,7 +79,7 @@ class LiveClient:
 
         Args:
             connect: what it has asked for.
-            properties: what it is told to that.
+            properties: the properties of the CONNACK.
             was_there: whether its session goes on.
         """
         broker, core, session, link = self._broker, self.core, self.session, self._link
@@ -87,7 +89,7 @@ class LiveClient:
         broker.relay.admit(core)
         broker.arrivals.claim(core, session, is_new=connect.clean)
         broker.relay.observer.began(core)
-        session.view_of = lambda address: broker.subscribing.view_of(core, address)
+        broker.subscribing.attach(session, core)
         try:
             self._will = broker.wills.read(connect, session)
         except RequestError as error:
@@ -98,7 +100,7 @@ class LiveClient:
         if was_there:
             broker.subscribing.subscribe_again(core, session)
         session.resume(link)
-        # One and a half of what the client has said ([5] 3.1.2.10).
+        # One and a half times the client's interval ([5] 3.1.2.10).
         self._keep_alive_s = 1.5 * connect.keep_alive_s
         self._renew_life()
 
@@ -109,10 +111,10 @@ class LiveClient:
     # Packets
 
     def take(self, packet: object) -> None:
-        """Takes a packet.
+        """Handles a packet.
 
         Raises:
-            DecodeError: it is none that may come now.
+            DecodeError: the packet is not allowed now.
         """
         self._renew_life()
         take = _TAKERS.get(type(packet))
@@ -130,29 +132,49 @@ class LiveClient:
             self.session.acknowledged(packet)
 
     def _subscribe(self, packet: SubscribePacket) -> None:
-        """Subscribes, once it finds what the client has set before, and shows nothing that it must not."""
+        """Subscribes, once reads include the client's earlier writes and all changes of rights."""
         broker = self._broker
         awaits_own = self._link.oldest_awaited() is not None
         if broker.publisher.follows and (awaits_own or broker.relay.are_reads_held):
             self._waiting.begin(partial(self._go_on, partial(self._subscribe, packet)))
         else:
-            broker.subscribing.subscribe(self.core, self.session, packet, self._link)
+            check_filters(packet)
+            pieces = broker.subscribing.subscribe(self.core, self.session, packet, self._link)
+            self._do(pieces, len(packet.filters))
 
     def _decided(self, _revision: int | None, refusal: RequestError | None) -> None:
-        """Is told what became of the oldest PUBLISH about which another core decides."""
+        """Handles the outcome of the oldest PUBLISH that another core decides."""
         self._publishing.decided(refusal)
         self._waiting.look_now()
 
     def _unsubscribe(self, packet: UnsubscribePacket) -> None:
         if self._keeps_the_pace():
-            self._broker.subscribing.unsubscribe(self.core, self.session, packet, self._link)
+            pieces = self._broker.subscribing.unsubscribe(self.core, self.session, packet, self._link)
+            self._do(pieces, len(packet.filters))
+
+    def _do(self, pieces: Pieces, filters: int) -> None:
+        """Does what a packet asks for with its filters: many of them in pieces, behind which what comes waits."""
+        if filters <= FEW_FILTERS:
+            for _ in pieces:
+                """A few are no work."""
+            return
+        self._waiting.begin()
+        self._broker.relay.work.add(self.core, self._in_pieces(pieces))
+
+    def _in_pieces(self, pieces: Pieces) -> Pieces:
+        try:
+            yield from pieces
+        except Exception:
+            self._link.close(CloseCode.INTERNAL, "internal error")
+            raise
+        self._go_on(_nothing)
 
     def _ping(self, _packet: PingRequest) -> None:
         if self._keeps_the_pace():
             self._link.write(PINGRESP)
 
     def _keeps_the_pace(self) -> bool:
-        """Counts a packet that the message rate does not, and ends a client that sends too many."""
+        """Counts a packet that the message rate does not count, and ends a client that sends too many."""
         if self._controls.count(True) is None:
             return True
         text = "too many PINGREQs and UNSUBSCRIBEs in a second"
@@ -170,7 +192,7 @@ class LiveClient:
     # Time
 
     def _renew_life(self) -> None:
-        """Begins the keep-alive interval anew."""
+        """Restarts the keep-alive interval."""
         if not self._keep_alive_s or self._link.is_closing:
             return
         if self._timer is None:
@@ -184,7 +206,7 @@ class LiveClient:
         self._link.end(Reason.KEEP_ALIVE_TIMEOUT, CloseCode.POLICY_VIOLATION, text)
 
     def end(self, cause: str) -> None:
-        """The connection is gone: the client's will is published, and its session is kept, or ends.
+        """Publishes the client's will, and keeps or ends its session, since the connection is gone.
 
         Args:
             cause: why, for people.
@@ -204,7 +226,7 @@ class LiveClient:
             core.when_decided = _not_told
         relay.disconnect(core, cause)
         if keeps:
-            broker.keep(session, identity, self._expiry_s, will)
+            broker.keep(session, core, self._expiry_s, will)
         else:
             broker.forget(session)
 
@@ -220,8 +242,12 @@ _TAKERS: dict[type[object], Callable[[LiveClient, Any], None]] = {
 
 
 def _not_told(_revision: int | None, _refusal: RequestError | None) -> None:
-    """Nobody waits any more for what becomes of a message."""
+    """Does nothing: the answer is not needed any more."""
+
+
+def _nothing() -> None:
+    """Nothing is left to be done before the packets that waited."""
 
 
 def _no_pong(_payload: bytes) -> None:
-    """MQTT has no pongs that could be coalesced."""
+    """Does nothing: MQTT has no pongs that could be coalesced."""

@@ -1,4 +1,4 @@
-"""What MQTT sessions are told: one encoding for all of them, with the bytes that a client sent while they hold."""
+"""The codec of MQTT sessions: encodes a message once for all of them, as the same bytes that an MQTT client sent."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from clasp_relay.wire.mqtt.mapping import address_topic, value_payload
 from clasp_relay.wire.mqtt.packets import V5, Properties, PublishPacket, decode_packet, encode_publish
 
 MAX_KEPT = 100_000
-"""Retained messages whose own bytes or QoS are kept; of one more the oldest is told in CLASP's words from then on."""
+"""Retained messages whose original bytes or QoS are kept; beyond it the oldest one is encoded from its value."""
 
 MAX_KEPT_BYTES = 16 * 1024 * 1024
-"""What their bytes may take."""
+"""Limit of these bytes."""
 
 WIRE_QOS = 1
-"""What CLASP clients send counts as, and a retained message of which no other is known."""
+"""The QoS of what CLASP clients send, and of a retained message whose QoS is not known."""
 
 
 class Delivery(bytes):
-    """One message to MQTT sessions; each makes its own packet of it, those with QoS 0 share theirs.
+    """One message to MQTT sessions; each session makes its own packet of it, and those with QoS 0 share one.
 
     It passes through the core as the (empty) bytes of a frame.
     """
@@ -35,16 +35,16 @@ class Delivery(bytes):
     payload: bytes
     qos: int
     is_retained: bool
-    """Whether it is what is set, and not only an event."""
+    """Whether it is a param, not an event."""
     sender: object
     properties: Properties
     takers: dict[object, object]
-    """Who takes it of each group that shares a subscription."""
+    """The session that gets it, for each shared subscription."""
     shared: dict[object, bytes]
-    """The packet with QoS 0, by whatever makes its bytes different."""
+    """The packets with QoS 0, by version and transport."""
 
     def packet(self, key: object, version: int, retain: bool, wrap: Callable[[bytes], bytes]) -> bytes:
-        """Returns the packet with QoS 0 and nothing of a session's own, made once."""
+        """Returns the packet with QoS 0 and without anything of a single session, made once."""
         found = self.shared.get(key)
         if found is None:
             packet = PublishPacket(self.topic, self.payload, 0, retain, properties=self.properties)
@@ -53,7 +53,7 @@ class Delivery(bytes):
 
 
 class SharedBatches:
-    """The packets of the messages that came together last, made once for all sessions that get them as they are."""
+    """The packets of the last batch of messages, made once for all sessions that get them unchanged."""
 
     def __init__(self) -> None:
         self._batch: Batch | None = None
@@ -61,16 +61,16 @@ class SharedBatches:
         self._senders: frozenset[object] = frozenset()
 
     def has_sender(self, batch: Batch, session: object) -> bool:
-        """Says whether one of the messages was sent by a session."""
+        """Tells whether a session sent one of the messages."""
         self._begin(batch)
         return session in self._senders
 
     def find(self, batch: Batch, key: object, version: int, wrap: Callable[[bytes], bytes]) -> Batch:
-        """Returns the messages as the packets of a connection's kind.
+        """Returns the packets of the messages for a kind of connection.
 
         Args:
             batch: the messages, the same object for all sessions that get them.
-            key: what makes the packets of its kind different.
+            key: the kind of connection.
             version: the protocol level.
             wrap: puts bytes into the transport's message.
         """
@@ -93,7 +93,7 @@ class SharedBatches:
 
 
 class Acked(bytes):
-    """The answer to a SET: it is recorded."""
+    """The answer to a SET that is recorded."""
 
 
 class Sending(NamedTuple):
@@ -112,15 +112,15 @@ class Sending(NamedTuple):
 
 
 def own_bytes(value: Value | None, payload: bytes) -> bytes:
-    """Returns the bytes that a value was sent as, where it alone would not give them; else nothing."""
+    """Returns the payload that a value was sent as, if the value encodes to other bytes; else empty."""
     return b"" if value_payload(value) == payload else payload
 
 
 def encode_mark(sending: Sending, *, is_set: bool) -> bytes:
-    """Returns what the doors of other relays have to know of a message beside what CLASP does; mostly nothing.
+    """Returns what the doors of other relays need of a message beyond its CLASP form; usually empty.
 
-    It is a PUBLISH of version 5 with the QoS and the properties of the message, and of an event with its bytes, where
-    the value alone would not give them; those of a SET are kept with the param.
+    It is a PUBLISH of version 5 with the message's QoS and properties; for an event also with its payload, if the value
+    encodes to other bytes. A SET's payload is kept with its param.
     """
     own = b"" if is_set else own_bytes(sending.value, sending.payload)
     if sending.qos == WIRE_QOS and not own and not sending.properties:
@@ -129,12 +129,12 @@ def encode_mark(sending: Sending, *, is_set: bool) -> bytes:
 
 
 def marked(change: Change, mark: bytes, sender: object) -> Sending:
-    """Returns what a client of another relay has sent.
+    """Returns the message of another relay's client.
 
     Args:
-        change: what came of it.
-        mark: ``encode_mark`` of it.
-        sender: its session, where it is of this relay.
+        change: the change that it caused.
+        mark: its ``encode_mark``.
+        sender: its session, if that is at this relay.
     """
     message = change.message
     value = message.value if isinstance(message, Publish) else change.param.value
@@ -142,19 +142,19 @@ def marked(change: Change, mark: bytes, sender: object) -> Sending:
     try:
         packet = decode_packet(mark, V5) if mark else None
     except DecodeError:
-        packet = None  # a newer relay says what this one does not know; the message is whole without it
+        packet = None  # from a newer relay, in a form that this one does not know; the message is complete without it
     if not isinstance(packet, PublishPacket):
         return Sending(change.param.address, value, payload, WIRE_QOS, sender, {})
     return Sending(change.param.address, value, packet.payload or payload, packet.qos, sender, packet.properties)
 
 
 def _nothing_set(_address: str) -> Param | None:
-    """Nothing is known of what is set."""
+    """Returns None: no param is known."""
     return None
 
 
 class _Kept(NamedTuple):
-    """What a retained message was sent as."""
+    """The original form of a retained message."""
 
     revision: int
     value: Value
@@ -166,8 +166,8 @@ class MqttCodec:
     """Implements ``core.ports.Codec`` for all MQTT sessions.
 
     Args:
-        prefix: what stands before a topic in CLASP.
-        param_of: returns what is set at an address.
+        prefix: the address prefix of topics.
+        param_of: returns the param at an address.
     """
 
     def __init__(self, prefix: str, param_of: Callable[[str], Param | None] = _nothing_set) -> None:
@@ -176,15 +176,15 @@ class MqttCodec:
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._kept_bytes = 0
         self.sending: Sending | None = None
-        """The message that is being handled; to be set by the door around it."""
+        """The message that is being handled; set by the door meanwhile."""
         self.followed: Callable[[str], Sending | None] | None = None
-        """Returns the message that is told at an address and that another relay has decided; None where that is CLASP's
-        own. Set in a cluster."""
+        """Returns the MQTT message, decided by another relay, that is being sent at an address; None if it is not of an
+        MQTT client. Set in a cluster."""
         self.refusal: Error | None = None
-        """The ERROR that the last message has led to; to be emptied by the door before it."""
+        """The ERROR that the last message caused; cleared by the door before each message."""
 
     def load(self, params: Iterable[Param]) -> None:
-        """Takes what clients sent in the relay's life before, with the QoS that nothing else is known of."""
+        """Restores the payloads that clients sent before this start; their QoS is not known."""
         for param in params:
             if param.sent_as and address_topic(self._prefix, param.address) is not None:
                 self._put(param.address, _Kept(param.revision, param.value, param.sent_as, WIRE_QOS))
@@ -202,7 +202,7 @@ class MqttCodec:
         return 1
 
     def set(self, address: str, value: Value, _revision: int, _lock: bool, _unlock: bool, _ttl: int | None) -> bytes:
-        """Encodes a change; empty where it has no topic."""
+        """Encodes a change; empty if its address has no topic."""
         sending = self._sending(address)
         if sending is not None:
             payload = sending.payload if sending.value == value else value_payload(value)
@@ -210,7 +210,7 @@ class MqttCodec:
         return self._delivery(address, value_payload(value), WIRE_QOS, True, {})
 
     def publish(self, message: Publish) -> bytes:
-        """Encodes a signal; empty where it has no topic. Streams and gestures go out with QoS 0."""
+        """Encodes a signal; empty if its address has no topic. Streams and gestures have QoS 0."""
         sending = self._sending(message.address)
         if sending is not None:
             payload = sending.payload if sending.value == message.value else value_payload(message.value)
@@ -225,20 +225,20 @@ class MqttCodec:
         _locked: bool | None = None,
         _holder: str | None = None,
     ) -> bytes:
-        """Notes what was set, so that its bytes come out as they came."""
+        """Notes the payload of a SET, so that subscribers get the same bytes."""
         sending = self.sending
         if sending is not None and address is not None and revision is not None:
             self.keep(address, revision, sending)
         return Acked()
 
     def encode(self, message: Message) -> bytes:
-        """Notes an ERROR; the door tells its client. That of the rate limit may be about an earlier message."""
+        """Notes an ERROR, for the door. One of the rate limit may be about an earlier message."""
         if isinstance(message, Error) and (message.error != ErrorCode.LIMIT or message.address is not None):
             self.refusal = message
         return b""
 
     def snapshot(self, params: Iterable[SnapshotParam]) -> Iterator[bytes]:
-        """Yields the retained messages, one each; an empty one for what has no topic."""
+        """Yields the retained messages one by one; empty for an address without a topic."""
         for param in params:
             if param.value == NULL:
                 continue
@@ -254,15 +254,15 @@ class MqttCodec:
         return iter(())
 
     def _sending(self, address: str) -> Sending | None:
-        """Returns the message of an MQTT client that leads to what is encoded; None where it is CLASP's own."""
+        """Returns the MQTT message that causes what is encoded; None if it was not an MQTT client."""
         sending = self.sending
         if sending is not None and sending.address == address:
-            # Others' messages that had to wait may go on while this one is handled.
+            # Other clients' waiting messages may be handled while this one is.
             return sending
         return None if self.followed is None else self.followed(address)
 
     def _own_of(self, shown: SnapshotParam) -> bytes:
-        """Returns the bytes of a retained message, as a client sent them, if what is shown is what it sent."""
+        """Returns the original payload of a retained message, if the value that is shown is the one that was sent."""
         param = self._param_of(shown.address)
         if param is not None and param.sent_as and param.revision == shown.revision and param.value == shown.value:
             return param.sent_as
@@ -288,7 +288,7 @@ class MqttCodec:
         return made
 
     def keep(self, address: str, revision: int, sending: Sending) -> None:
-        """Notes what a retained message was sent as."""
+        """Notes the original form of a retained message."""
         before = self._kept.pop(address, None)
         if before is not None:
             self._kept_bytes -= len(before.payload or b"")

@@ -1,4 +1,4 @@
-"""What MQTT clients publish: from the PUBLISH of a client to the core, and back to its answer."""
+"""Handles PUBLISH: passes clients' messages to the core, and answers them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from clasp_relay.doors.mqtt.link import Answer, MqttLink
 from clasp_relay.doors.mqtt.messages import MqttCodec, Sending, encode_mark, marked, own_bytes
 from clasp_relay.doors.mqtt.reasons import Reason, refusal_reason
 from clasp_relay.doors.mqtt.session import MqttSession
-from clasp_relay.doors.waiting import Waiting
+from clasp_relay.doors.packet_queue import PacketQueue
 from clasp_relay.errors import CloseCode, DecodeError, ErrorCode, RequestError
 from clasp_relay.wire.constants import TTL_ABSOLUTE, Signal
 from clasp_relay.wire.messages import Message, Publish, Set
-from clasp_relay.wire.mqtt.mapping import payload_value, topic_address
+from clasp_relay.wire.mqtt.mapping import payload_cost, payload_value, topic_address
 from clasp_relay.wire.mqtt.packets import (
     FORWARDED,
     V5,
@@ -40,11 +40,11 @@ MAX_TOPIC_ALIAS = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MqttOptions:
-    """What the door is told.
+    """The options of the door.
 
     Attributes:
         namespace: where topics are in CLASP; ``/`` for the whole tree.
-        publish_sets: whether every PUBLISH is a SET, as the Rust relay has it.
+        publish_sets: whether every PUBLISH is a SET, as in the Rust relay.
     """
 
     namespace: str = "/mqtt"
@@ -52,13 +52,13 @@ class MqttOptions:
 
 
 class Publisher:
-    """Gives what MQTT clients publish to the core; one for all of them.
+    """Passes MQTT clients' messages to the core; one for all clients.
 
     Args:
         relay: the core.
-        options: what the door is told.
-        counts: where it counts.
-        claims: tells of what clients of other relays have sent; None for a relay that is alone.
+        options: the options of the door.
+        counts: the counts of the door.
+        claims: tells what clients of other relays have sent; None for a relay that is alone.
     """
 
     def __init__(self, relay: Relay, options: MqttOptions, counts: DoorCounts, claims: Claims | None) -> None:
@@ -66,20 +66,20 @@ class Publisher:
         self._publish_sets = options.publish_sets
         self.counts = counts
         self.prefix = "" if options.namespace == "/" else options.namespace
-        """What stands before a topic in CLASP."""
+        """The address prefix of topics."""
         self.codec = MqttCodec(self.prefix, relay.params.get)
-        """What all MQTT sessions speak."""
+        """The codec of all MQTT sessions."""
         if claims is not None:
             claims.when_marked = self._marked
             self.codec.followed = self._sent_elsewhere
 
     @property
     def follows(self) -> bool:
-        """Whether another core decides about what clients send, so that every message has an answer of its own."""
+        """Whether another core decides clients' messages, so that each has an outcome of its own."""
         return self._relay.committer.is_following
 
     def message(self, packet: PublishPacket | Will, topic: str, sender: object) -> tuple[Sending, Message]:
-        """Returns what a PUBLISH or a will is for the core.
+        """Returns the core's message for a PUBLISH or a will.
 
         Args:
             packet: the PUBLISH or the will.
@@ -108,11 +108,18 @@ class Publisher:
         ttl = expiry if isinstance(expiry, int) and 0 < expiry < TTL_ABSOLUTE else None
         return sending, Set(address, value, ttl=None if ttl is None else ttl | TTL_ABSOLUTE)
 
+    def pays(self, core: Session, packet: PublishPacket) -> bool:
+        """Takes the cost of reading a PUBLISH's payload from the message limit; returns whether it may be read."""
+        if self._relay.pay(core, payload_cost(packet.payload)):
+            return True
+        self.counts.refused += 1
+        return False
+
     def publish(self, core: Session, sending: Sending, message: Message) -> tuple[Reason, bool]:
-        """Has the core handle a message, and counts it where it is refused.
+        """Has the core handle a message; counts a refusal.
 
         Returns:
-            The reason, and whether an answer will tell that it is recorded.
+            The reason code, and whether the core's answer will tell that it is recorded.
         """
         codec, relay = self.codec, self._relay
         codec.refusal = None
@@ -130,13 +137,13 @@ class Publisher:
     # In a cluster
 
     def _marked(self, change: Change, mark: bytes) -> None:
-        """Notes with which QoS a retained message was sent at any relay."""
+        """Notes the QoS of a retained message that was sent at any relay."""
         param = change.param
         if change.kind is ChangeKind.WRITE:
             self.codec.keep(param.address, param.revision, marked(change, mark, None)._replace(own=param.sent_as))
 
     def _sent_elsewhere(self, address: str) -> Sending | None:
-        """Returns what a client of any relay has sent that is told now; None where it is CLASP's own."""
+        """Returns the MQTT message of any relay that is being sent now; None if it is not of an MQTT client."""
         committer = self._relay.committer
         change = committer.followed
         if change is None or change.param.address != address:
@@ -149,7 +156,7 @@ class Publisher:
 
 
 class _WhileSent(WhileHandled):
-    """Has codec and core know a client's message while it is handled."""
+    """Sets a client's message in codec and core while it is handled."""
 
     __slots__ = ("_core", "_sending")
 
@@ -171,19 +178,19 @@ class Publishing:
     """The PUBLISHes of one client, and their answers.
 
     Args:
-        publisher: gives them to the core.
-        link: the client's way out.
-        waiting: what it sends while a PUBLISH is at work.
-        core: its session of the core.
+        publisher: passes them to the core.
+        link: the outgoing side of its connection.
+        waiting: the queue of its packets while a PUBLISH is being handled.
+        core: its session in the core.
         session: its session here.
-        go_on: does what packets had to wait for, and takes them.
+        go_on: goes on with the packets that wait.
     """
 
     def __init__(
         self,
         publisher: Publisher,
         link: MqttLink,
-        waiting: Waiting,
+        waiting: PacketQueue,
         core: Session,
         session: MqttSession,
         go_on: Callable[[Callable[[], None]], None],
@@ -197,10 +204,10 @@ class Publishing:
         self._aliases: dict[int, str] = {}
 
     def take(self, packet: PublishPacket) -> None:
-        """Takes a PUBLISH.
+        """Handles a PUBLISH.
 
         Raises:
-            DecodeError: its topic alias is none, or too many ids of QoS 2 are in use.
+            DecodeError: its topic alias is not known, or too many ids of QoS 2 are in use.
         """
         topic = self._topic_of(packet)
         link, core, publisher = self._link, self._core, self._publisher
@@ -208,6 +215,9 @@ class Publishing:
             link.answer(Acknowledge(PacketType.PUBREC, packet.id))
             return
         answer, errors = link.expect(packet), core.errors
+        if not publisher.pays(core, packet):
+            self._published(packet, answer, Reason.QUOTA_EXCEEDED, is_awaited=False)
+            return
         try:
             sending, message = publisher.message(packet, topic, self._session)
             reason, is_awaited = publisher.publish(core, sending, message)
@@ -218,7 +228,7 @@ class Publishing:
             link.refuse(error.message)
             reason, is_awaited = refusal_reason(error.code), False
         if core.is_busy:
-            # It waits for a long bundle; what comes meanwhile waits behind it.
+            # It waits for a long bundle; later packets wait, too.
             self._await_decision(packet, answer, errors)
         else:
             self._published(packet, answer, reason, is_awaited=is_awaited)
@@ -236,7 +246,7 @@ class Publishing:
         self._published(packet, answer, reason, is_awaited=not is_refused)
 
     def _published(self, packet: PublishPacket, answer: Answer, reason: Reason, *, is_awaited: bool) -> None:
-        """Answers a PUBLISH, once what it did is recorded."""
+        """Answers a PUBLISH once its changes are recorded."""
         answer.is_recorded = answer.is_recorded or not is_awaited
         received = self._session.received
         if packet.qos == 2 and reason < Reason.UNSPECIFIED:
@@ -246,10 +256,10 @@ class Publishing:
         self._link.complete(answer, _acknowledge(packet, reason))
 
     def decided(self, refusal: RequestError | None) -> None:
-        """Is told what became of the oldest PUBLISH about which another core decides: the answer leaves.
+        """Answers the oldest PUBLISH that another core decides, with its outcome.
 
         Args:
-            refusal: why it was refused; None where it was not.
+            refusal: why it was refused; None if it was accepted.
         """
         answer = self._link.oldest_awaited()
         if refusal is None or answer is None or answer.packet is None:
@@ -263,17 +273,17 @@ class Publishing:
             self._link.complete(answer, _acknowledge(packet, refusal_reason(refusal.code)))
 
     def released(self, packet: Acknowledge) -> None:
-        """Takes a PUBREL: the client will not send that PUBLISH again."""
+        """Handles a PUBREL: the client will not send that PUBLISH again."""
         self._session.received.discard(packet.id)
         self._link.answer(Acknowledge(PacketType.PUBCOMP, packet.id))
 
     def _cannot_say(self, packet: PublishPacket, code: int, reason: str) -> bool:
-        """Ends the connection where a message was not taken and version 3.1.1 has no way to say so.
+        """Ends the connection if a message was refused and version 3.1.1 has no code for it.
 
-        There an acknowledgement says that it was; a client that connects again sends it again.
+        There an acknowledgement always means success; a client that reconnects sends the message again.
 
         Returns:
-            whether it did.
+            whether it ended the connection.
         """
         link = self._link
         if code != ErrorCode.OVERLOADED or link.version == V5 or not packet.qos or not self._publisher.follows:
@@ -296,7 +306,7 @@ class Publishing:
 
 
 def _acknowledge(packet: PublishPacket, reason: Reason) -> Acknowledge | None:
-    """Returns what answers a PUBLISH; None where its QoS has no answer."""
+    """Returns the answer to a PUBLISH; None for QoS 0."""
     if not packet.qos:
         return None
     return Acknowledge(PacketType.PUBREC if packet.qos == 2 else PacketType.PUBACK, packet.id, reason)

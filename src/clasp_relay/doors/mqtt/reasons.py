@@ -1,4 +1,4 @@
-"""What refusals and ends are called in MQTT: the reason codes of version 5, and the return codes of 3.1.1."""
+"""The reason codes of MQTT 5 and the return codes of 3.1.1, and which ones refusals and closes have."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from clasp_relay.wire.mqtt.packets import V5
 
 
 class Reason(IntEnum):
-    """The reason codes of version 5 ([5] 2.4), as far as they are sent or looked at."""
+    """The reason codes of version 5 ([5] 2.4) that are sent or read."""
 
     SUCCESS = 0x00
     DISCONNECT_WITH_WILL = 0x04
@@ -61,7 +61,7 @@ _ENDS = {
 
 
 def connack_code(reason: Reason, version: int) -> int:
-    """Returns the code of a CONNACK that turns a client away, in its version."""
+    """Returns the code of a CONNACK that refuses a client, in its version."""
     return reason if version == V5 else _CONNACK_V4[reason]
 
 

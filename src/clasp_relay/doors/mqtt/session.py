@@ -1,19 +1,19 @@
-"""What an MQTT client asked for and was not sent yet: subscriptions, and messages in flight and waiting.
+"""The session of an MQTT client: its subscriptions, and its messages in flight and waiting.
 
-It outlives the connection where the client wants that (clean session 0, Session Expiry), for the next one to take up.
+It is kept after the connection's end if the client asks for that (clean session 0, Session Expiry), for the next one.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from clasp_relay.core.ports import NOT_YET, Frame, Kind
 from clasp_relay.core.rights.port import FULL, HiddenKeys
 from clasp_relay.core.session.account import Account, Kept
-from clasp_relay.doors.handed import HandedOutbox
+from clasp_relay.doors.handed_outbox import HandedOutbox
 from clasp_relay.doors.mqtt.messages import Acked, Delivery, SharedBatches
 from clasp_relay.errors import CloseCode
 from clasp_relay.net.backlog import Batch, give_up
@@ -34,93 +34,97 @@ MAX_IN_FLIGHT = 20
 """Messages with QoS 1 and 2 that a client has not acknowledged; mosquitto's number. Receive Maximum may lower it."""
 
 MAX_QUEUED_BYTES = 1024 * 1024
-"""What may wait behind them, as for any outbox; beyond it the oldest go."""
+"""Limit of the messages that wait, as for any outbox; beyond it the oldest are dropped."""
 
 MESSAGE_BYTES = 128
-"""What a message counts for beside its topic and payload."""
+"""What a message counts for beside its topic, its payload and its properties."""
+
+PROPERTY_BYTES = 160
+"""What a user property counts for beside its texts."""
 
 PIECE_BYTES = 16_384
-"""How much of retained messages is written in one piece."""
+"""Bytes of retained messages that are written in one piece."""
 
 
 class Link(Protocol):
-    """A connection, as its session uses it."""
+    """The part of a connection that its session uses."""
 
     version: int
     key: object
-    """What makes its packets different from those of other connections: version and transport."""
+    """The kind of connection, by which its packets' bytes differ: version and transport."""
     wrap: Callable[[bytes], bytes]
     receive_maximum: int
     max_packet_bytes: int
 
     def send(self, frame: Frame) -> None:
-        """Sends bytes behind all before."""
+        """Sends bytes after all before them."""
 
     def send_batch(self, batch: Batch) -> None:
-        """Sends the bytes of several messages, shared with other sessions, behind all before."""
+        """Sends the bytes of several messages, shared with other sessions, after all before them."""
 
     def send_snapshot(self, key: object, frames: Iterator[bytes]) -> None:
         """Sends bytes as the socket drains."""
 
     def recorded(self) -> None:
-        """The oldest SET whose record was awaited is recorded."""
+        """Completes the answer of the oldest SET that waits for its record."""
 
     def close(self, close_code: CloseCode, reason: str) -> None:
-        """Ends the connection behind all before."""
+        """Closes the connection after all that was sent before."""
 
     def discard(self) -> None:
-        """Drops all that is not on its way."""
+        """Drops all that was not handed to the socket yet."""
 
 
 class Subscribed(NamedTuple):
     """A subscription of an MQTT client."""
 
     id: int
-    """The core's."""
+    """The subscription in the core."""
     options: Filter
     pattern: Pattern | None
-    """None for a filter that nothing matches."""
+    """None for a filter that no address can match."""
     subscription_id: int
     group: tuple[str, str] | None
-    """Of a shared one: its name and filter."""
+    """Name and filter of a shared subscription; else None."""
 
     @property
     def is_plain(self) -> bool:
-        """Whether its messages are the same for all sessions, but for No Local: that matters for a sender only."""
+        """Whether its messages are the same for all sessions, apart from No Local, which matters only to a sender."""
         options = self.options
         is_usual = not (options.retain_as_published or self.subscription_id)
         return is_usual and self.group is None and not options.qos
 
 
 class KeptTotal:
-    """How many messages wait for clients without a connection, all together.
+    """The count of messages that wait in all kept sessions together.
 
     Args:
-        most: how many may.
+        most: the limit.
+        share: what one client may have even beyond it.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, share: int) -> None:
         self._most = most
+        self._share = share
         self.messages = 0
-        """How many there are."""
+        """The count."""
 
-    @property
-    def is_full(self) -> bool:
-        """Whether there are too many."""
-        return self.messages > self._most
+    def has_too_many(self, messages: int) -> bool:
+        """Tells whether a client with so many messages has to let some go."""
+        return self.messages > self._most and messages > self._share
 
     def add(self, messages: int) -> None:
-        """Counts more, or less."""
+        """Adds to the count, or subtracts."""
         self.messages += messages
 
 
 class _Waiting(NamedTuple):
-    """A message with QoS 1 or 2 that waits or is in flight."""
+    """A message with QoS 1 or 2, waiting or in flight."""
 
     packet: PublishPacket
     address: str
     until_s: float | None
-    """When it is worth nothing any more; None for never."""
+    """When it expires; None for never."""
     hidden: HiddenKeys
     """The keys that were hidden from the client when it was encoded."""
 
@@ -129,11 +133,11 @@ class MqttSession(HandedOutbox):
     """A client's subscriptions and messages. Implements ``core.ports.Outbox``.
 
     Args:
-        subject: whose it is.
-        client_id: what the client calls itself.
-        choose: given a group, returns whose turn it is to get a message of its shared subscription.
-        now_s: tells the time, for messages that expire.
-        batches: what the sessions of a door share.
+        subject: its subject.
+        client_id: the client's id.
+        choose: returns the session that gets the next message of a shared subscription.
+        now_s: returns the time in s, for messages that expire.
+        batches: the packets that the sessions of a door share.
     """
 
     def __init__(
@@ -150,31 +154,37 @@ class MqttSession(HandedOutbox):
         self._now_s = now_s
         self._batches = batches or SharedBatches()
         self.link: Link | None = None
-        """Its connection, while there is one."""
+        """Its connection; None for a kept session."""
         self.claimed_us = 0
-        """When its client connected last, in a cluster."""
+        """When its client last connected, in a cluster."""
         self.ended: str | None = None
-        """Why the core ended it; None while it lives."""
+        """Why the core ended it; None if it did not."""
         self.subscriptions: dict[str, Subscribed] = {}
         """By filter, as the client wrote it."""
+        self._by_id: dict[int, Subscribed] = {}
+        """The same by the core's id."""
         self._is_plain = True
         self._is_deaf_to_itself = False
         """Whether a subscription has No Local."""
         self._last_id = 0
-        # None where the client has said that it got it (QoS 2).
+        # None once the client has acknowledged its receipt (QoS 2).
         self._in_flight: OrderedDict[int, _Waiting | None] = OrderedDict()
         self._queue: deque[_Waiting] = deque()
         self.queued_bytes = 0
         self.received: set[int] = set()
         """Ids of QoS 2 in use by the client."""
         self.holding: list[tuple[object, Iterator[bytes]]] | None = None
-        """Snapshots that wait for a SUBACK; None while none is due."""
+        """Snapshots that wait for a SUBACK; None while no SUBACK is due."""
         self.kept_total: KeptTotal | None = None
-        """Counts what waits in all sessions without a connection; None while there is one."""
+        """The count of messages in all kept sessions; None while it has a connection."""
         self._account: Account | None = None
         self._last_subscription = 0
         self.view_of: Callable[[str], HiddenKeys] = _everything
         """Returns how its client sees an address now; asked for what waits, when it begins and when it is sent."""
+        self.ids_at: Callable[[str], Iterable[int]] = _none
+        """Returns the ids of the core's subscriptions of its client that match an address."""
+        self.ids_by_node: dict[object, list[int]] | None = None
+        """Where the core keeps these subscriptions, for ``ids_at``; None once they have changed."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -183,44 +193,51 @@ class MqttSession(HandedOutbox):
 
     def end(self) -> None:
         """Lets go of the core's session, which holds it."""
-        self.view_of = _everything
+        self.view_of, self.ids_at, self.ids_by_node = _everything, _none, None
 
     @property
     def kept_messages(self) -> int:
-        """How many messages wait or are in flight."""
+        """Number of messages that wait or are in flight."""
         return len(self._queue) + len(self._in_flight)
 
     def charge(self, account: Account) -> None:
-        """Counts what is kept for an account from now on, as long as there is no connection."""
+        """Counts its messages in an account, as long as it has no connection."""
         self._account = account
         in_flight = sum(_size(each.packet) for each in self._in_flight.values() if each is not None)
         account.add(Kept.MESSAGES, self.queued_bytes + in_flight)
         self._keep_within()
 
     def uncharge(self) -> None:
-        """Counts it no longer."""
+        """Stops counting them."""
         account, self._account = self._account, None
         if account is not None:
             in_flight = sum(_size(each.packet) for each in self._in_flight.values() if each is not None)
             account.add(Kept.MESSAGES, -self.queued_bytes - in_flight)
 
     def new_subscription_id(self) -> int:
-        """Returns an id for a subscription of the core."""
+        """Returns an id for a subscription in the core."""
         self._last_subscription += 1
         return self._last_subscription
 
     def add(self, subscribed: Subscribed) -> None:
         """Adds a subscription, in the place of one with the same filter."""
-        self.subscriptions[subscribed.options.text] = subscribed
-        self._look_at_options()
+        before = self.subscriptions.get(subscribed.options.text)
+        self.subscriptions[subscribed.options.text] = self._by_id[subscribed.id] = subscribed
+        if before is not None:
+            self.look_at_options()
+        else:
+            self._is_plain = self._is_plain and subscribed.is_plain
+            self._is_deaf_to_itself = self._is_deaf_to_itself or subscribed.options.no_local
 
     def remove(self, text: str) -> Subscribed | None:
-        """Removes a subscription."""
+        """Removes a subscription; ``look_at_options`` is to be called behind the last one that is removed."""
         removed = self.subscriptions.pop(text, None)
-        self._look_at_options()
+        if removed is not None:
+            del self._by_id[removed.id]
         return removed
 
-    def _look_at_options(self) -> None:
+    def look_at_options(self) -> None:
+        """Looks what the options of all subscriptions are."""
         subscriptions = self.subscriptions.values()
         self._is_plain = all(each.is_plain for each in subscriptions)
         self._is_deaf_to_itself = any(each.options.no_local for each in subscriptions)
@@ -232,7 +249,7 @@ class MqttSession(HandedOutbox):
         self.deliver(frame)
 
     def deliver_batch(self, batch: Batch) -> None:
-        """Sends messages that came in one turn: at once, where they are the same for all sessions."""
+        """Sends the messages of one turn: together, if they are the same for all sessions."""
         if not self._is_plain or (self._is_deaf_to_itself and self._batches.has_sender(batch, self)):
             super().deliver_batch(batch)
         elif self.link is not None:
@@ -240,7 +257,7 @@ class MqttSession(HandedOutbox):
             link.send_batch(self._batches.find(batch, link.key, link.version, link.wrap))
 
     def deliver(self, frame: Frame) -> None:
-        """Sends a message, or keeps it where its QoS says so."""
+        """Sends a message, or keeps it according to its QoS."""
         delivery = frame.wire
         if not isinstance(delivery, Delivery):
             if isinstance(delivery, Acked) and self.link is not None:
@@ -260,7 +277,7 @@ class MqttSession(HandedOutbox):
         self._send(delivery, qos, retain, [each.subscription_id for each in found], frame)
 
     def send_snapshot(self, key: object, frames: Iterator[bytes]) -> None:
-        """See ``core.ports.Outbox``: retained messages, behind the SUBACK that is due."""
+        """See ``core.ports.Outbox``; sends retained messages, after the SUBACK that is due."""
         if self.holding is not None:
             self.holding.append((key, frames))
         elif self.link is None:
@@ -282,7 +299,7 @@ class MqttSession(HandedOutbox):
             self.link.discard()
 
     def abort(self) -> None:
-        """Ends the session after a fault of ours."""
+        """Ends the session after an internal error."""
         self.close(CloseCode.INTERNAL, "internal error")
 
     # Messages
@@ -290,8 +307,9 @@ class MqttSession(HandedOutbox):
     def _found(self, delivery: Delivery) -> list[Subscribed]:
         """Returns the subscriptions that a message is for."""
         found = []
-        for each in self.subscriptions.values():
-            if each.pattern is None or not each.pattern.matches(delivery.address):
+        for number in sorted(self.ids_at(delivery.address)):
+            each = self._by_id.get(number)
+            if each is None:  # the core has it already, and its answer is not sent
                 continue
             if each.options.no_local and delivery.sender is self:
                 continue
@@ -320,7 +338,7 @@ class MqttSession(HandedOutbox):
         self.enqueue(_packet(delivery, qos, retain, ids), delivery.address)
 
     def enqueue(self, packet: PublishPacket, address: str) -> None:
-        """Sends a message with QoS 1 or 2, or has it wait for its turn."""
+        """Sends a message with QoS 1 or 2, or queues it."""
         expiry = packet.properties.get(Prop.MESSAGE_EXPIRY)
         until_s = self._now_s() + expiry if isinstance(expiry, int) else None
         hidden = self.view_of(address)
@@ -334,17 +352,17 @@ class MqttSession(HandedOutbox):
         self._keep_within()
 
     def _keep_within(self) -> None:
-        """Drops what is too much: for the session, for all that have no connection, or for its account."""
+        """Drops messages over a limit: of the session, of all kept sessions, or of its account."""
         total, account = self.kept_total, self._account
         while self._queue and (
             self.queued_bytes > MAX_QUEUED_BYTES
-            or (total is not None and total.is_full)
+            or (total is not None and total.has_too_many(self.kept_messages))
             or (account is not None and account.is_over)
         ):
             self.drop_oldest()
 
     def drop_oldest(self) -> None:
-        """Drops the message that waits longest."""
+        """Drops the oldest waiting message."""
         size = _size(self._queue.popleft().packet)
         self.queued_bytes -= size
         if self.kept_total is not None:
@@ -353,10 +371,10 @@ class MqttSession(HandedOutbox):
             self._account.add(Kept.MESSAGES, -size)
 
     def send_queued(self, judged: tuple[str, HiddenKeys] | None = None) -> None:
-        """Sends what waits, as far as the client's window goes.
+        """Sends waiting messages, as far as the client's Receive Maximum allows.
 
         Args:
-            judged: an address, and how the client sees it at this moment, where that is known.
+            judged: an address, and how the client sees it now, if that is known.
         """
         link = self.link
         while link is not None and self._queue and len(self._in_flight) < min(MAX_IN_FLIGHT, link.receive_maximum):
@@ -374,7 +392,7 @@ class MqttSession(HandedOutbox):
             self._write(link, packet)
 
     def resume(self, link: Link) -> None:
-        """Takes a new connection: what was in flight is sent again ([5] 4.4), then what waits."""
+        """Takes a new connection: sends again what was in flight ([5] 4.4), then what waits."""
         self.link = link
         for packet_id, sent in list(self._in_flight.items()):
             if sent is None:
@@ -386,7 +404,7 @@ class MqttSession(HandedOutbox):
         self.send_queued()
 
     def acknowledged(self, packet: Acknowledge) -> None:
-        """Takes note of a PUBACK, PUBREC or PUBCOMP."""
+        """Handles a PUBACK, PUBREC or PUBCOMP."""
         link = self.link
         if link is None or packet.id not in self._in_flight:
             return
@@ -414,7 +432,7 @@ class MqttSession(HandedOutbox):
 
     def _retained(self, key: object, frames: Iterator[bytes]) -> Iterator[bytes]:
         """Yields retained messages as packets of this session."""
-        subscribed = next((each for each in self.subscriptions.values() if ("subscription", each.id) == key), None)
+        subscribed = self._by_id.get(key[1]) if isinstance(key, tuple) else None
         parts: list[bytes] = []
         size = 0
         try:
@@ -449,11 +467,23 @@ def _packet(delivery: Delivery, qos: int, retain: bool, ids: list[int]) -> Publi
 
 
 def _size(packet: PublishPacket) -> int:
-    return MESSAGE_BYTES + len(packet.topic) + len(packet.payload)
+    size = MESSAGE_BYTES + len(packet.topic) + len(packet.payload)
+    return size + sum(map(_property_size, packet.properties.values())) if packet.properties else size
+
+
+def _property_size(value: object) -> int:
+    """Returns what a property counts for: a text, data, or user properties; numbers nothing."""
+    if isinstance(value, list):
+        return sum(PROPERTY_BYTES + sum(map(len, each)) for each in value if isinstance(each, tuple))
+    return len(value) if isinstance(value, str | bytes) else 0
 
 
 def _everything(_address: str) -> HiddenKeys:
     return FULL
+
+
+def _none(_address: str) -> Iterable[int]:
+    return ()
 
 
 def _hides_no_more(now: HiddenKeys, then: HiddenKeys) -> bool:

@@ -1,18 +1,21 @@
-"""What MQTT clients subscribe to: their SUBSCRIBEs, who shares one, and what each of them may see."""
+"""Handles SUBSCRIBE and UNSUBSCRIBE, and shared subscriptions."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 
+from clasp_relay.core.handlers.reads import listen
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.rights.memory import Reads
 from clasp_relay.core.rights.port import FULL, HiddenKeys
 from clasp_relay.core.session.sessions import Session
+from clasp_relay.core.work import Pieces
 from clasp_relay.doors.mqtt.link import MqttLink
 from clasp_relay.doors.mqtt.publishing import Publisher
 from clasp_relay.doors.mqtt.reasons import Reason, refusal_reason
 from clasp_relay.doors.mqtt.session import MqttSession, Subscribed
-from clasp_relay.errors import DecodeError
+from clasp_relay.errors import DecodeError, RequestError
 from clasp_relay.net.backlog import give_up
 from clasp_relay.net.turn import TurnWriter
 from clasp_relay.wire.address import Pattern
@@ -28,7 +31,13 @@ from clasp_relay.wire.mqtt.packets import (
 )
 
 MAX_SUBSCRIPTION_FILTERS = 1_000
-"""Filters of one client, those that nothing matches included."""
+"""Filters of one client, those that no address matches included."""
+
+FEW_FILTERS = 4
+"""A packet with so many filters is done in one step."""
+
+FILTER_US, END_US = 150, 15
+"""About what it costs to subscribe to a filter, and to end a subscription; what the filter finds may take longer."""
 
 _SHARE = "$share/"
 
@@ -39,7 +48,7 @@ class Subscribing:
     Args:
         relay: the core.
         publisher: for the codec, the prefix of topics, and the counts.
-        writer: what waits to be written in this turn.
+        writer: the turn writer.
     """
 
     def __init__(self, relay: Relay, publisher: Publisher, writer: TurnWriter) -> None:
@@ -50,46 +59,59 @@ class Subscribing:
         self._writer = writer
         self._groups: dict[tuple[str, str], deque[MqttSession]] = {}
 
-    def subscribe(self, core: Session, session: MqttSession, packet: SubscribePacket, link: MqttLink) -> None:
-        """Subscribes a client, and sends it the SUBACK and what is retained.
+    def attach(self, session: MqttSession, core: Session) -> None:
+        """Has a client's session ask about what its session of the core sees."""
+        session.view_of = lambda address: self._view_of(session, core, address)
+        session.ids_at = lambda address: self._ids_at(session, core, address)
+        session.ids_by_node = None
+
+    def subscribe(self, core: Session, session: MqttSession, packet: SubscribePacket, link: MqttLink) -> Pieces:
+        """Subscribes a client, a filter in each piece, and sends it the SUBACK and what is retained.
 
         Args:
-            core: its session of the core.
+            core: its session in the core.
             session: its session here.
-            packet: what it asks for.
-            link: its way out.
-
-        Raises:
-            DecodeError: a filter is none.
+            packet: the SUBSCRIBE; ``check_filters`` has accepted it.
+            link: the outgoing side of its connection.
         """
-        if self._writer.runs:
-            # What was told before must not follow the retained messages.
-            self._writer.flush_runs()
-        session.holding = []
-        reasons, wanted = [], []
+        self._flush()
+        reasons: list[int] = []
+        wanted: set[object] = set()
+        held: list[tuple[object, Iterator[bytes]]] = []
         for options in packet.filters:
             is_new = options.text not in session.subscriptions
+            session.holding = []
             reason, subscribed = self._add(core, session, options, packet.subscription_id)
+            held += session.holding
+            session.holding = None
             reasons.append(reason if link.version == V5 else min(reason, Reason.UNSPECIFIED))
             if subscribed is not None and subscribed.group is None:
                 handling = options.retain_handling
                 if handling == 0 or (handling == 1 and is_new):
-                    wanted.append(("subscription", subscribed.id))
-        held, session.holding = session.holding, None
-        link.write(encode_suback(link.version, packet.id, reasons))
+                    wanted.add(("subscription", subscribed.id))
+            yield FILTER_US
+            if not core.is_live:
+                wanted.clear()
+                break
+        else:
+            self._flush()
+            link.write(encode_suback(link.version, packet.id, reasons))
         for key, frames in held:
             if key in wanted:
                 session.send_snapshot(key, frames)
             else:
                 give_up(frames)
 
+    def _flush(self) -> None:
+        """Writes what was told before: it must not follow the retained messages."""
+        if self._writer.runs:
+            self._writer.flush_runs()
+
     def _add(
         self, core: Session, session: MqttSession, options: Filter, subscription_id: int
     ) -> tuple[int, Subscribed | None]:
-        """Adds one subscription; returns its reason code, and the subscription where it was granted."""
+        """Adds one subscription; returns its reason code, and the subscription if it was granted."""
         group, text = _group_of(options)
-        if not is_filter(text):
-            raise DecodeError(f"{options.text[:200]!r} is no MQTT topic filter")
         before = session.subscriptions.get(options.text)
         if before is None and len(session.subscriptions) >= MAX_SUBSCRIPTION_FILTERS:
             return Reason.QUOTA_EXCEEDED, None
@@ -101,6 +123,7 @@ class Subscribing:
             limited = relay.counts.limited
             codec.refusal = None
             relay.accept(core, Subscribe(number, pattern.text), 0)
+            session.ids_by_node = None
             if relay.counts.limited > limited:
                 return Reason.QUOTA_EXCEEDED, None
             if codec.refusal is not None:
@@ -114,39 +137,66 @@ class Subscribing:
                 members.append(session)
         return options.qos, subscribed
 
-    def unsubscribe(self, core: Session, session: MqttSession, packet: UnsubscribePacket, link: MqttLink) -> None:
-        """Ends subscriptions of a client, and sends it the UNSUBACK.
+    def unsubscribe(self, core: Session, session: MqttSession, packet: UnsubscribePacket, link: MqttLink) -> Pieces:
+        """Ends subscriptions of a client, one in each piece, and sends it the UNSUBACK.
 
         Args:
-            core: its session of the core.
+            core: its session in the core.
             session: its session here.
-            packet: which.
-            link: its way out.
+            packet: the UNSUBSCRIBE.
+            link: the outgoing side of its connection.
         """
         reasons = []
         for text in packet.filters:
-            removed = session.remove(text)
+            removed = self._forget(session, text)
             reasons.append(Reason.NO_SUBSCRIPTION_EXISTED if removed is None else Reason.SUCCESS)
             if removed is not None:
-                self._leave_group(session, removed)
                 # It costs nothing and must not be refused: the client would go on getting messages.
                 self._relay.unsubscribe(core, removed.id)
+                session.ids_by_node = None
+            yield END_US
+        session.look_at_options()
         link.write(encode_unsuback(link.version, packet.id, reasons))
 
     def subscribe_again(self, core: Session, session: MqttSession) -> None:
-        """Subscribes a new session of the core to all that a kept session has subscribed to, without retained ones."""
-        limiter, core.limiter = core.limiter, None
-        session.holding = []
-        for subscribed in session.subscriptions.values():
-            if subscribed.pattern is not None:
-                self._relay.accept(core, Subscribe(subscribed.id, subscribed.pattern.text), 0)
-        held, session.holding = session.holding, None
-        for _, frames in held:
-            give_up(frames)
-        core.limiter = limiter
+        """Subscribes a new session of the core to all that a kept session has subscribed to, without retained ones.
 
-    def view_of(self, core: Session, address: str) -> HiddenKeys:
-        """Returns how a session sees an address now; what waited for it may have been hidden since."""
+        In one step, so that nothing is missed in between. What the client may not have now it has no more.
+        """
+        for text, subscribed in list(session.subscriptions.items()):
+            if subscribed.pattern is None:
+                continue
+            message = Subscribe(subscribed.id, subscribed.pattern.text)
+            try:
+                listen(self._relay, core, message, subscribed.pattern)
+            except RequestError:
+                self._counts.refused += 1
+                self._forget(session, text)
+        session.look_at_options()
+        session.ids_by_node = None
+
+    def _forget(self, session: MqttSession, text: str) -> Subscribed | None:
+        """Removes a subscription from a client's session."""
+        removed = session.remove(text)
+        if removed is not None:
+            self._leave_group(session, removed)
+        return removed
+
+    def _ids_at(self, session: MqttSession, core: Session, address: str) -> list[int]:
+        """Returns the ids of a session's subscriptions that match an address.
+
+        The core has found the patterns that match, for the fan-out: a client with a thousand filters costs each message
+        no more than these.
+        """
+        ids = session.ids_by_node
+        if ids is None:
+            ids = session.ids_by_node = {}
+            for number, subscription in core.subscriptions.items():
+                ids.setdefault(subscription.node, []).append(number)
+        return [number for node in self._relay.subscriptions.route(address).nodes for number in ids.get(node, ())]
+
+    def _view_of(self, session: MqttSession, core: Session, address: str) -> HiddenKeys:
+        """Returns how a client sees an address now; what waited for it may have been hidden since."""
         relay = self._relay
         if relay.permissions.is_open:
             return FULL
@@ -155,14 +205,14 @@ class Subscribing:
         rule = relay.visibility.place(address).live
         if rule is None:
             return FULL
-        patterns = [each.pattern for each in core.subscriptions.values() if each.pattern.matches(address)]
+        patterns = [core.subscriptions[number].pattern for number in self._ids_at(session, core, address)]
         views = [relay.visibility.view(rule, core, address, pattern, Reads()) for pattern in patterns]
         return min((hidden for hidden in views if hidden is not None), key=len, default=None)
 
     # Shared subscriptions
 
     def choose(self, group: tuple[str, str]) -> object:
-        """Returns who gets the next message of a group: in turn, those that are connected first.
+        """Returns the session that gets the next message of a group: round robin, connected ones first.
 
         Args:
             group: a shared subscription: its name and filter.
@@ -177,7 +227,7 @@ class Subscribing:
         return members[-1]
 
     def forget(self, session: MqttSession) -> None:
-        """Takes a session that has ended out of its groups."""
+        """Removes a session that has ended from its groups."""
         for subscribed in session.subscriptions.values():
             self._leave_group(session, subscribed)
 
@@ -188,6 +238,18 @@ class Subscribing:
             members.remove(session)
             if not members:
                 del self._groups[group]
+
+
+def check_filters(packet: SubscribePacket) -> None:
+    """Checks the filters of a SUBSCRIBE.
+
+    Raises:
+        DecodeError: one of them is none.
+    """
+    for options in packet.filters:
+        _, text = _group_of(options)
+        if not is_filter(text):
+            raise DecodeError(f"{options.text[:200]!r} is no MQTT topic filter")
 
 
 def _group_of(options: Filter) -> tuple[tuple[str, str] | None, str]:

@@ -1,4 +1,4 @@
-"""What MQTT clients leave when they are lost: their wills, which are published as their own writes."""
+"""Publishes the wills of lost MQTT clients, as their own writes."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from clasp_relay.wire.mqtt.packets import Connect, Prop
 
 
 class LeftMessage(NamedTuple):
-    """A will, as the core publishes it."""
+    """A will: a message for the core, and its delay."""
 
     sending: Sending
     message: Message
     delay_s: int
-    """How long it waits for the client to come back, where its session is kept so long."""
+    """Its delay in seconds, for a client that comes back; no longer than its session is kept."""
 
 
 class Wills:
-    """Publishes wills; one for all clients.
+    """Publishes wills; one object for all clients.
 
     Args:
-        publisher: gives them to the core.
-        claims: leaves them with the decider of a cluster, which publishes those of a relay that is lost; None for a
-            relay that is alone.
+        publisher: passes them to the core.
+        claims: registers them with the decider of a cluster, which publishes those of a lost relay; None for a relay
+            that is alone.
     """
 
     def __init__(self, publisher: Publisher, claims: Claims | None) -> None:
@@ -36,7 +36,7 @@ class Wills:
         self._claims = claims
 
     def read(self, connect: Connect, session: MqttSession) -> LeftMessage | None:
-        """Returns the will of a CONNECT; None where it has none.
+        """Returns the will of a CONNECT; None for none.
 
         Raises:
             RequestError: its topic has no address, or its payload no value.
@@ -49,7 +49,7 @@ class Wills:
         return LeftMessage(sending, message, delay_s if isinstance(delay_s, int) else 0)
 
     def leave(self, core: Session, will: LeftMessage | None) -> None:
-        """Says in a cluster what is to be published when a session is lost, be it with this relay; None for nothing."""
+        """Registers, in a cluster, the will of a session that may be lost, also with its relay; None for none."""
         if self._claims is not None:
             if will is None:
                 self._claims.leave(core, None)
@@ -57,12 +57,12 @@ class Wills:
                 self._claims.leave(core, will.message, will.sending.own, will.sending.mark)
 
     def lose(self, core: Session, will: LeftMessage) -> None:
-        """Publishes the will of a client that is lost; in a cluster that is the decider's to do."""
+        """Publishes the will of a lost client; in a cluster the decider does."""
         if self._claims is None:
             self.publish(core, will)
         else:
             self._claims.lose(core)
 
     def publish(self, core: Session, will: LeftMessage) -> None:
-        """Publishes a will, checked as the client's own write at this moment."""
+        """Publishes a will, checked as a write of the client's now."""
         self._publisher.publish(core, will.sending, will.message)

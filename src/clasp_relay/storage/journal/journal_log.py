@@ -1,7 +1,7 @@
 """The log that records changes in ``journal.db``: group commit in a thread of its own.
 
-A commit begins in the next event of the loop; later where the relay follows (``linger``), or while the loop is behind
-with reading (``MAX_DELAY_S``).
+A commit begins once it has many changes or a turn of the event loop brings no more; later while the loop is behind with
+reading (``commit_delay``), or where the relay follows (``linger``).
 
 One commit is at work; what is appended meanwhile is the next batch. A batch is taken between two events of the loop, so
 all that one message leads to, a bundle or a scheduled bundle's end and writes, is in one batch: recorded whole or not
@@ -26,6 +26,7 @@ from clasp_relay.core.history.rules import UNKEPT, Erasure
 from clasp_relay.core.records import Change, ChangeKind, no_param
 from clasp_relay.errors import ErrorCode, JournalLost, RequestError, cause_text
 from clasp_relay.logs import events
+from clasp_relay.storage.journal.commit_delay import CommitDelay
 from clasp_relay.storage.journal.journal_file import RECORDED_KINDS, Batch, JournalFile, Judge, Recorded, Sizes
 from clasp_relay.storage.journal.journal_thread import JournalThread
 
@@ -38,10 +39,6 @@ MAX_QUEUED_BYTES = 32 * 1024 * 1024
 
 ENTRY_BYTES = 250
 """How much memory a change that waits takes besides the bytes of its record."""
-
-MAX_DELAY_S = 0.03
-"""How long a commit is put off at most, while there is more to read than a turn of the event loop has time for: time of
-the event loop's thread, as for what is written meanwhile (``net.turn``)."""
 
 RENEWAL_STEP_US = 60_000_000
 """How far apart, at least, two recorded renewals of one address are; a quarter of the life time where that is less."""
@@ -91,7 +88,7 @@ class JournalLog:
         self._min_free_bytes = min_free_bytes
         self._max_bytes = max_bytes
         self._monotonic = monotonic
-        self._worked_s = worked_s
+        self._delay = CommitDelay(worked_s)
         self._now_us = now_us
         self._thread: JournalThread | None = None
         self._file: JournalFile | None = None
@@ -104,8 +101,6 @@ class JournalLog:
         self._linger_s = 0.0
         self._beginning: Any = None
         """The timer of the next commit."""
-        self._behind_since_s: float | None = None
-        """Since when the next commit waits for what is to be read."""
         self._waiters: list[tuple[int, Deferred[None]]] = []
         self._renewed_us: dict[str, int] = {}
         self._floors = (0, 0)
@@ -253,11 +248,17 @@ class JournalLog:
             events.JOURNAL_FAULT.failure
         )
 
-    def append_judged(self, entries: Iterable[tuple[Change, str | None, tuple[Erasure, ...], bytes]]) -> None:
+    def append_judged(
+        self,
+        entries: Iterable[tuple[Change, str | None, tuple[Erasure, ...], bytes]],
+        *,
+        is_last: bool = False,
+    ) -> None:
         """Records changes of which somebody has found out already how they are recorded, and what history does.
 
         Args:
             entries: each change with its key, what it erases, and its bytes; no bytes where it is not encoded yet.
+            is_last: whether nothing follows in this turn of the event loop, so that a commit may begin at once.
         """
         if self.lost:
             return
@@ -272,7 +273,11 @@ class JournalLog:
             # What comes of it would be half recorded.
             self._fail(Failure())
             return
-        self._begin_commit()
+        if is_last and not self._is_at_work and self._gathered:
+            self._is_at_work = True
+            self._commit_in_time()
+        else:
+            self._begin_commit()
 
     def _begin_commit(self) -> None:
         if not self._is_at_work and self._gathered:
@@ -280,22 +285,14 @@ class JournalLog:
             self._beginning = self._reactor.callLater(self._linger_s, self._commit_in_time)
 
     def _commit_in_time(self) -> None:
-        """Commits once all that was ready to be read has been, or before long.
-
-        Where a thousand sessions say something at once, a commit for each turn's share of it writes the same pages of
-        the file again and again, and takes the interpreter's lock while the rest is read.
-        """
+        """Commits, or waits for the next turn (``commit_delay``)."""
         if self.lost:
             return
-        if getattr(self._reactor, "is_behind", False):
-            now_s = self._worked_s()
-            if self._behind_since_s is None:
-                self._behind_since_s = now_s
-            if now_s - self._behind_since_s < MAX_DELAY_S:
-                self._reactor.callLater(0, self._commit_in_time)
-                return
-        self._behind_since_s = None
-        self._commit()
+        is_behind = getattr(self._reactor, "is_behind", False)
+        if self._delay.goes_on(self.appended_seq, len(self._gathered), is_behind=is_behind):
+            self._reactor.callLater(0, self._commit_in_time)
+        else:
+            self._commit()
 
     def check(self) -> None:
         """See ``Log.check``."""
@@ -434,6 +431,8 @@ class JournalLog:
         # First, so that the disk works while the answers go out; not within an append of theirs.
         is_waited_for = bool(self._waiters) and self._waiters[-1][0] > seq
         if self._gathered and (is_waited_for or not self._linger_s):
+            # It gathered for as long as the last commit took.
+            self._delay.saw(self.appended_seq)
             self._commit_in_time()
         else:
             self._is_at_work = False

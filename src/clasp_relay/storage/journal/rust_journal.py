@@ -29,7 +29,7 @@ from clasp_relay.storage.journal.opening import (
     open_journal,
 )
 from clasp_relay.storage.journal.parts import check_length
-from clasp_relay.storage.restore import Tally, check_fits, value_of_json
+from clasp_relay.storage.state_reading import Tally, check_fits, value_of_json
 from clasp_relay.wire.address import check_address
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import NULL, Publish

@@ -10,6 +10,7 @@ from typing import Any
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern, check_address
 from clasp_relay.wire.constants import JSON_MARKS, MAX_DEPTH, MAX_JSON_MARKS, MAX_PAYLOAD_BYTES
+from clasp_relay.wire.cost import JSON_MARKS_A_UNIT, json_cost
 from clasp_relay.wire.messages import NULL, Value
 from clasp_relay.wire.values import decode_value, encode_value
 
@@ -17,6 +18,7 @@ _ROOM_BYTES = MAX_PAYLOAD_BYTES - 8_192
 """A JSON value that takes more stays a string: the address, and what a SNAPSHOT adds, must fit beside it."""
 
 _JSON_STARTS = b'{["-0123456789tfn'
+_JSON_SPACE = b" \t\r\n"
 _MIN_I64, _MAX_I64 = -(2**63), 2**63 - 1
 
 
@@ -96,7 +98,7 @@ def payload_value(payload: bytes, *, is_retained: bool) -> Value:
     try:
         text = payload.decode()
         # JSON allows white space around it; the first byte rules out most texts.
-        if payload.strip(b" \t\r\n")[:1] in _START_BYTES and not _takes_long(payload):
+        if payload.strip(_JSON_SPACE)[:1] in _START_BYTES and not _takes_long(payload):
             value = encode_value(_from_json(str(text)))
             if len(value) <= _ROOM_BYTES and not (is_retained and value == NULL):
                 return value
@@ -108,6 +110,13 @@ def payload_value(payload: bytes, *, is_retained: bool) -> Value:
 
 
 _START_BYTES = tuple(bytes((byte,)) for byte in _JSON_STARTS)
+
+
+def payload_cost(payload: bytes) -> int:
+    """Estimates what ``payload_value`` costs, in the units of ``wire.cost``; 0 for what it does not parse."""
+    if len(payload) < JSON_MARKS_A_UNIT or payload.strip(_JSON_SPACE)[:1] not in _START_BYTES:
+        return 0
+    return json_cost(payload)
 
 
 def _takes_long(payload: bytes) -> bool:

@@ -22,6 +22,13 @@ MAX_DEPTH = 8
 MAX_MESSAGES = 1_000
 """Messages of one packet: the shortest has 8 bytes, so a datagram could hold 4,000."""
 
+MAX_ARGUMENTS = 4_000
+"""Arguments and brackets of one packet, all its messages together: each takes up to 1 µs to read, and as much again to
+become a value, so that one packet stays below 10 ms."""
+
+MESSAGES_A_UNIT, ARGUMENTS_A_UNIT = 64, 256
+"""So many messages, or arguments, of a packet take 0.1 ms to read: one unit of ``wire.cost``."""
+
 IMMEDIATELY = 1
 """The time tag that means now."""
 
@@ -66,7 +73,7 @@ def decode_packet(data: bytes) -> OscMessage | OscBundle:
 
     Raises:
         DecodeError: it is not exactly one message or bundle, has a type tag that is not known, is nested deeper than
-            ``MAX_DEPTH``, or holds more than ``MAX_MESSAGES`` messages.
+            ``MAX_DEPTH``, or holds more than ``MAX_MESSAGES`` messages or ``MAX_ARGUMENTS`` arguments.
     """
     reader = _Reader()
     try:
@@ -75,11 +82,42 @@ def decode_packet(data: bytes) -> OscMessage | OscBundle:
         raise DecodeError(f"the OSC packet is damaged: {error}") from None
 
 
+def packet_cost(data: bytes) -> int:
+    """Estimates what it costs to read a packet, before it is read; never raises.
+
+    Args:
+        data: the packet, valid or not.
+
+    Returns:
+        In the units of ``wire.cost``, beside what its messages cost; 0 for a short one.
+    """
+    if len(data) <= ARGUMENTS_A_UNIT:
+        return 0
+    messages, arguments = _count(data, 0, len(data), 0)
+    return messages // MESSAGES_A_UNIT + arguments // ARGUMENTS_A_UNIT
+
+
+def _count(data: bytes, at: int, end: int, depth: int) -> tuple[int, int]:
+    """Returns how many messages and type tags stand between two places, without reading them."""
+    if depth >= MAX_DEPTH or not data.startswith(_BUNDLE, at, end):
+        tags = data.find(b",", at, end)
+        return 1, max(0, data.find(b"\0", tags, end) - tags) if tags >= 0 else 0
+    messages = arguments = 0
+    at += len(_BUNDLE) + _U64.size
+    while at < end and messages <= MAX_MESSAGES:
+        start = at + _U32.size
+        at = start + int.from_bytes(data[at:start], "big")
+        more, more_arguments = _count(data, start, min(at, end), depth + 1)
+        messages, arguments = messages + more, arguments + more_arguments
+    return messages, arguments
+
+
 class _Reader:
-    """Reads one packet, and counts its messages."""
+    """Reads one packet, and counts its messages and arguments."""
 
     def __init__(self) -> None:
         self._messages = 0
+        self._arguments = 0
 
     def packet(self, data: bytes, depth: int) -> OscMessage | OscBundle:
         if not data or len(data) % 4:
@@ -89,7 +127,7 @@ class _Reader:
         self._messages += 1
         if self._messages > MAX_MESSAGES:
             raise DecodeError(f"an OSC packet holds more than {MAX_MESSAGES} messages")
-        return _message(data)
+        return self._message(data)
 
     def _bundle(self, data: bytes, depth: int) -> OscBundle:
         if depth >= MAX_DEPTH:
@@ -106,33 +144,35 @@ class _Reader:
             at += size
         return OscBundle(time_tag, tuple(elements))
 
-
-def _message(data: bytes) -> OscMessage:
-    address, at = _string(data, 0)
-    if not address.startswith("/"):
-        raise DecodeError("an OSC address does not start with '/'")
-    if at == len(data):
-        return OscMessage(address)
-    tags, at = _string(data, at)
-    if not tags.startswith(","):
-        raise DecodeError("the type tags of an OSC message do not start with ','")
-    stack: list[list[Argument]] = [[]]
-    for tag in tags[1:]:
-        if tag == "[":
-            if len(stack) > MAX_DEPTH:
-                raise DecodeError(f"OSC arrays are nested deeper than {MAX_DEPTH}")
-            stack.append([])
-        elif tag == "]":
-            if len(stack) == 1:
-                raise DecodeError("an OSC array ends that did not begin")
-            done = tuple(stack.pop())
-            stack[-1].append(done)
-        else:
-            argument, at = _argument(tag, data, at)
-            stack[-1].append(argument)
-    if len(stack) > 1 or at != len(data):
-        raise DecodeError("an OSC message has an open array, or bytes behind its arguments")
-    return OscMessage(address, tuple(stack[0]))
+    def _message(self, data: bytes) -> OscMessage:
+        address, at = _string(data, 0)
+        if not address.startswith("/"):
+            raise DecodeError("an OSC address does not start with '/'")
+        if at == len(data):
+            return OscMessage(address)
+        tags, at = _string(data, at)
+        if not tags.startswith(","):
+            raise DecodeError("the type tags of an OSC message do not start with ','")
+        self._arguments += len(tags) - 1
+        if self._arguments > MAX_ARGUMENTS:
+            raise DecodeError(f"an OSC packet holds more than {MAX_ARGUMENTS} arguments and brackets")
+        stack: list[list[Argument]] = [[]]
+        for tag in tags[1:]:
+            if tag == "[":
+                if len(stack) > MAX_DEPTH:
+                    raise DecodeError(f"OSC arrays are nested deeper than {MAX_DEPTH}")
+                stack.append([])
+            elif tag == "]":
+                if len(stack) == 1:
+                    raise DecodeError("an OSC array ends that did not begin")
+                done = tuple(stack.pop())
+                stack[-1].append(done)
+            else:
+                argument, at = _argument(tag, data, at)
+                stack[-1].append(argument)
+        if len(stack) > 1 or at != len(data):
+            raise DecodeError("an OSC message has an open array, or bytes behind its arguments")
+        return OscMessage(address, tuple(stack[0]))
 
 
 def _argument(tag: str, data: bytes, at: int) -> tuple[Argument, int]:

@@ -1,0 +1,722 @@
+"""Assembles the auth server: users.db, its threads, the table of tokens, the auth API and the web app."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from autobahn.twisted.resource import WebSocketResource
+from prometheus_client import CollectorRegistry
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.logger import globalLogPublisher
+from twisted.python.failure import Failure
+from twisted.web.iweb import IRequest
+from twisted.web.resource import Resource
+
+from clasp_relay.access.accounts import WRONG_PASSWORD, Accounts, Admission, Tell, load_tokens
+from clasp_relay.access.addresses import ClientAddresses, address_group, hasher_of_addresses
+from clasp_relay.access.audit import Audit
+from clasp_relay.access.console import PREFIX as CONSOLE_PREFIX
+from clasp_relay.access.console import Console
+from clasp_relay.access.devices import DeviceWatch
+from clasp_relay.access.file_quotas import GUEST_BYTES, FileLimits, FileQuotas
+from clasp_relay.access.files import Files, OwnFiles
+from clasp_relay.access.files_of_before import FilesOfBefore
+from clasp_relay.access.guests import GuestParams
+from clasp_relay.access.hooks import Hooks
+from clasp_relay.access.limits import AttemptLimiter, KnownAddresses, RateLimits
+from clasp_relay.access.names import name_keys
+from clasp_relay.access.passwords import (
+    HASHES_AT_ONCE,
+    MAX_WAITING_HASHES,
+    MAX_WAITING_HASHES_PER_ADDRESS,
+    Passwords,
+    make_hasher,
+)
+from clasp_relay.access.permissions import TokenPermissions
+from clasp_relay.access.policy import Policy
+from clasp_relay.access.policy.document import GuestIds
+from clasp_relay.access.policy.language.question import given_id
+from clasp_relay.access.refusals import Busy, Later, Refusal
+from clasp_relay.access.secret_files import admin_record, read_or_make_admin_token, read_or_make_key, replace_key
+from clasp_relay.access.session_ids import KnownSessionIds
+from clasp_relay.access.shared_files import Objects, SharedFiles
+from clasp_relay.access.store_calls import MAX_WAITING_CALLS, MAX_WAITING_CALLS_PER_ADDRESS
+from clasp_relay.access.threads import ThreadWorkers, Workers, in_lane
+from clasp_relay.access.tickets import Tickets
+from clasp_relay.access.tokens import TokenRecord, TokenTable
+from clasp_relay.access.turn_server import TurnServer
+from clasp_relay.access.wills import Wills
+from clasp_relay.assembly.console import ConsoleParts
+from clasp_relay.assembly.followed_rows import FollowedRows
+from clasp_relay.core.relay import Relay
+from clasp_relay.core.session.identity import TOKEN_PREFIX, Identity
+from clasp_relay.doors.door import Counting, DoorCounts, RequestDoor
+from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, StartError
+from clasp_relay.http.api_sessions import ApiSessions, wait_until
+from clasp_relay.http.auth_api import make_auth_resource
+from clasp_relay.http.cors import Origins
+from clasp_relay.http.files_api import make_files_resource
+from clasp_relay.http.hooks_api import make_hooks_resource
+from clasp_relay.http.journal_api import JournalApi
+from clasp_relay.http.json_answers import AnsweredLater, NotFound, bearer_of
+from clasp_relay.http.params_api import make_params_resource
+from clasp_relay.http.site import make_site
+from clasp_relay.http.stream_api import StreamApi
+from clasp_relay.http.web_root import WebRoot, packaged_app
+from clasp_relay.logs import events
+from clasp_relay.logs.levels import LogLevels
+from clasp_relay.logs.ring import LogRing
+from clasp_relay.net.websocket import ClaspFactory
+from clasp_relay.periodic import PeriodicService
+from clasp_relay.push.web_push import WebPush
+from clasp_relay.settings import Settings
+from clasp_relay.storage.file_cache import FileCache
+from clasp_relay.storage.files import FileStore
+from clasp_relay.storage.folder import prepare_folder
+from clasp_relay.storage.users import StoreBusy
+from clasp_relay.storage.users_file import held
+from clasp_relay.storage.users_sqlite import SqliteUsers
+
+if TYPE_CHECKING:
+    from clasp_relay.cluster.accounts import SharedAccounts
+
+NOT_THE_APPS = (b"metrics", b"healthz", b"readyz")
+"""Paths that tools request on this port; they get 404, since the app's page with status 200 would look like an
+answer."""
+
+FILE_THREADS = 2
+"""Threads that write and read files: a sync of one does not keep the others waiting."""
+
+MAX_WAITING_FILE_CALLS = 2048
+"""Length of the queue of these threads: every upload and every download has at most one call in it."""
+
+NO_WEB_ROOT = "none"
+"""The value of ``web_root`` for no app."""
+
+PURGE_INTERVAL_S = 3600
+"""Interval between two deletions of old tokens, and of what former guests have in the state."""
+
+
+MOVE_INTERVAL_S = 5
+"""Interval between two attempts to move this relay's files of before into the cluster, until all are there."""
+
+DEVICES_INTERVAL_S = 0.5
+"""Interval between two checks for device tokens that the operator made or revoked: they take effect within a
+second."""
+
+ORIGIN_DIGITS = 16
+"""Hexadecimal digits of an address's hash that are kept with each param: enough to tell addresses apart."""
+
+
+class Rights(NamedTuple):
+    """The rights of clients."""
+
+    tokens: TokenTable
+    """The valid tokens."""
+    permissions: TokenPermissions
+    """The permissions of tokens."""
+    policy: Policy | None
+    """The application policy; None for none."""
+
+
+class Clients(NamedTuple):
+    """What is checked about a request's origin and client address."""
+
+    origins: Origins
+    """The origins whose pages may read the answers."""
+    addresses: ClientAddresses
+    """Finds the client's address of a request."""
+
+
+class Acting:
+    """What the relay does by itself in the core that decides: it ends what users and guests have left behind.
+
+    Args:
+        relay: the core.
+        policy: says what ends; None for nothing.
+        tokens: the valid tokens.
+    """
+
+    def __init__(self, relay: Relay, policy: Policy | None, tokens: TokenTable) -> None:
+        paths = () if policy is None else policy.document.clear_on_disconnect
+        self.memory = relay.permissions.memory
+        self.wills = Wills(paths, relay.params, relay.committer, relay.work, relay.sessions, relay.clock)
+        relay.when_gone = self.wills.gone
+        self.guests: GuestParams | None = None
+        """Ends what former guests wrote for themselves, if the policy says so; else None."""
+        if policy is not None:
+            self.guests = GuestParams(policy.document, relay.params, relay.committer, relay.work, tokens, time.time)
+
+    def stop(self) -> None:
+        """Stops: the core no longer decides, so work that is under way there never ends."""
+        if self.guests is not None:
+            self.guests.stop()
+
+
+class Core(NamedTuple):
+    """The core and its connections."""
+
+    relay: Relay
+    """The core, for clients by HTTP."""
+    factory: ClaspFactory
+    """Makes the WebSocket connections of a web app that is served here too."""
+
+
+def _alone() -> None:
+    """Does nothing: there is no cluster."""
+
+
+def _not_told(*_: str) -> None:
+    """Does nothing."""
+
+
+class Tells(NamedTuple):
+    """The functions that are called with what happens."""
+
+    call: Tell
+    """Called with each call of the auth API; see ``accounts.Tell``."""
+    refused: Callable[[str, str, str], None] = _not_told
+    """Called with refused requests; see ``RequestDoor``."""
+
+
+class AuthServer(Service):
+    """Serves the auth API while it runs. Implements ``doors.door.AtDecider``.
+
+    Args:
+        settings: the settings.
+        reactor: the reactor.
+        rights: the rights of clients.
+        clients: checks origins and client addresses.
+        core: the core and its connections.
+        tells: the functions that are called with what happens.
+        turn: makes credentials for the TURN server.
+        push: sends push messages to browsers; None where it is off.
+        shared: the accounts as a cluster has them; None for a relay that is alone.
+        clear: in a cluster, has the relay that decides end params (``Search``); None for a relay that is alone.
+        objects: the files that users of a cluster have sent; None for a relay that is alone, or takes none.
+    """
+
+    _before: FilesOfBefore | None = None
+    """Moves what users sent before this relay was in a cluster; None once nothing is left."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        reactor: Any,
+        rights: Rights,
+        clients: Clients,
+        core: Core,
+        tells: Tells,
+        turn: TurnServer | None = None,
+        push: WebPush | None = None,
+        shared: SharedAccounts | None = None,
+        clear: Callable[[Sequence[str]], Deferred[None]] | None = None,
+        objects: Objects | None = None,
+    ) -> None:
+        tokens, _, policy = rights
+        relay, factory = core
+        self._http = RequestDoor("http", "HTTP", tells.refused)
+        self._hooks = RequestDoor("hooks", "webhooks", tells.refused)
+        self._tell_refused = tells.refused
+        self._streams: StreamApi | None = None
+        self._turn = turn
+        self.push = push
+        """Sends push messages to browsers; None where it is off."""
+        self._session_ids = KnownSessionIds(relay.sessions, relay.clock.now_us, self._id_outdated)
+        if policy is not None:
+            policy.session_ids = self._session_ids
+            relay.when_began = self._session_ids.began
+        self._acting: Acting | None = None
+        """Ends what users and guests have left behind; None while another relay decides."""
+        self._clear = clear
+        self._is_starting, self._tell = True, tells.call
+        self._accounts: Accounts | None = None
+        self._factory = factory
+        self._relay = relay
+        self._api = ApiSessions(relay)
+        self.registry: CollectorRegistry | None = None
+        """The metrics, for the console; set by ``RelayService``."""
+        self.doors: Sequence[Counting] = ()
+        """The doors, for the console; set by ``RelayService``."""
+        self.member: Callable[[], tuple[str, str] | None] = _alone
+        """Returns the relay's name in its cluster and its role; set in a cluster."""
+        self._ring = LogRing(LogLevels.parse(settings.log_level))
+        self._audit: Audit | None = None
+        self._console: ConsoleParts | None = None
+        self._settings = settings
+        self._reactor = reactor
+        self._tokens, self._permissions, self._policy = rights
+        self._origins, self._addresses = clients
+        self._store: SqliteUsers | None = None
+        self.sql = ThreadWorkers(
+            reactor, 1, MAX_WAITING_CALLS, "sql", max_waiting_in_lane=MAX_WAITING_CALLS_PER_ADDRESS
+        )
+        self._shared, self._objects = shared, objects
+        tokens.is_following = shared is not None
+        self._calls: Workers = shared or self.sql
+        """Where users.db is called."""
+        self.hashing = ThreadWorkers(
+            reactor,
+            HASHES_AT_ONCE,
+            MAX_WAITING_HASHES,
+            "hashing",
+            max_waiting_in_lane=MAX_WAITING_HASHES_PER_ADDRESS,
+            gives_way=True,
+        )
+        self._file_store: FileStore | None = None
+        self.files: Files | None = None
+        """The files that users send to each other; from ``open`` on, where the relay takes any."""
+        self._disk = ThreadWorkers(reactor, FILE_THREADS, MAX_WAITING_FILE_CALLS, "files")
+        self._jobs: list[PeriodicService] = []
+        self._known = KnownAddresses(time.time)
+        self._hash_of: Callable[[str], bytes] = hasher_of_addresses(b"")
+        if clear is None:
+            self.act_in(relay)
+
+    def act_in(self, relay: Relay) -> None:
+        """See ``AtDecider``: what users and guests have left ends there, and browsers are told."""
+        self.rest()
+        self._acting = Acting(relay, self._policy, self._tokens)
+        if relay is not self._relay:  # a core for sessions of all relays
+            memory = relay.permissions.memory
+            relay.when_began = lambda session: memory.outdated(given_id(session.id))
+        if self.running:
+            self._acting.wills.start()
+        if self.push is not None:
+            self.push.acts(True)
+
+    def rest(self) -> None:
+        """See ``AtDecider``."""
+        acting, self._acting = self._acting, None
+        if acting is not None:
+            acting.stop()
+        if self.push is not None:
+            self.push.acts(False)
+
+    def _id_outdated(self, session_id: str) -> None:
+        """Ends the remembered answers that depend on the owner of a session id."""
+        thing = given_id(session_id)
+        self._permissions.memory.outdated(thing)
+        if self._acting is not None:
+            self._acting.memory.outdated(thing)
+
+    @property
+    def outcomes(self) -> dict[tuple[str, str], int]:
+        """Number of calls since the start, by call and outcome."""
+        return {} if self._accounts is None else self._accounts.outcomes
+
+    @property
+    def counts(self) -> Sequence[DoorCounts]:
+        """The counts of the HTTP doors; none before ``open``. The clients of ``http`` are tokens with a session."""
+        if self._streams is None:
+            return ()
+        self._http.counts.clients = self._api.clients
+        return (self._http.counts, self._streams.counts, self._hooks.counts)
+
+    @property
+    def tickets(self) -> Tickets:
+        """The tickets, which replace tokens in URLs; from ``open`` on."""
+        assert self._accounts is not None, "asked for tickets before the start"
+        return self._accounts.tickets
+
+    @property
+    def console(self) -> Console:
+        """The tokens of the console; from ``open`` on."""
+        assert self._console is not None, "asked for the console before the start"
+        return self._console.console
+
+    def sign_in(self, username: str, password: str, address: str) -> Deferred[Identity]:
+        """Returns the identity of a name and a password, for a door whose clients have no token.
+
+        Returns:
+            A Deferred that fails with a Disconnect: UNAUTHENTICATED, or OVERLOADED where another try may succeed.
+        """
+        assert self._accounts is not None, "signed in before the start"
+
+        def identify(record: TokenRecord) -> Identity:
+            identity = self._permissions.readmit(record.subject, record.digest)
+            if identity is None:
+                raise Disconnect(CloseCode.POLICY_VIOLATION, WRONG_PASSWORD, ErrorCode.UNAUTHENTICATED)
+            return identity
+
+        def refuse(failure: Failure) -> NoReturn:
+            failure.trap(Refusal)
+            refusal = failure.value
+            assert isinstance(refusal, Refusal), "trapped something else"
+            code = ErrorCode.OVERLOADED if isinstance(refusal, Later) else ErrorCode.UNAUTHENTICATED
+            raise Disconnect(CloseCode.POLICY_VIOLATION, refusal.sentence, code)
+
+        with in_lane(address_group(address)):
+            return self._accounts.sign_in(username, password, address).addCallbacks(identify, refuse)
+
+    def _hashed(self, address: str) -> bytes:
+        """Returns the keyed hash of a client address."""
+        return self._hash_of(address)
+
+    def origin_of(self, address: str) -> str:
+        """Returns the origin of a client address: a keyed hash, so that the state file has no addresses."""
+        return self._hash_of(address).hex()[:ORIGIN_DIGITS] if address else ""
+
+    def open(self) -> Any:
+        """Opens users.db and fills the table of tokens.
+
+        Returns:
+            the site that the port serves, of ``twisted.web``.
+
+        Raises:
+            StartError: a file or folder cannot be used.
+        """
+        settings = self._settings
+        prepare_folder("--data-dir" if settings.auth_db is None else "--auth-db", settings.users_file.parent)
+        self._store = SqliteUsers(settings.users_file, name_keys, settings.max_guest_tokens_per_address)
+        try:
+            return self._open(self._store)
+        except StoreBusy:
+            self.close()
+            raise held(settings.users_file) from None
+        except StartError:
+            self.close()
+            raise
+
+    def _open(self, store: SqliteUsers) -> Any:
+        settings = self._settings
+        key = read_or_make_key(settings.users_file, secrets.token_bytes)
+        self._hash_of = hasher_of_addresses(key)
+        if self._shared is None:
+            store.rows.leave()
+        load_tokens(store, self._tokens, self._known, time.time())
+        if settings.admin_token is not None:
+            token = read_or_make_admin_token(settings.admin_token, secrets.token_hex)
+            self._tokens.add(admin_record(token, time.time()))
+        audit = self._audit = Audit(
+            store.audit, self._calls, self._reactor, time.time, self.origin_of, settings.audit_days
+        )
+        passwords = Passwords(make_hasher(), self.hashing)
+        accounts = self._accounts = self._make_accounts(store, passwords, audit)
+        accounts.registered = self._registered
+        if settings.takes_files and (self._shared is None or self._objects is not None):
+            self.files = self._open_files(store, accounts)
+        devices = DeviceWatch(store.devices, self._calls, self._tokens)
+        console = self._console = self._make_console(store, accounts, passwords, devices, audit)
+        console.load()
+        self._session_ids.open(store.session_ids, self._calls, self._reactor)
+        if self.push is not None:
+            self.push.open(store.push, self._calls)
+            self._tokens.on_end(self.push.token_ended)
+        if self._shared is not None:
+            self._share(self._shared, store, devices, accounts, console, key)
+        self._jobs = self._make_jobs(accounts, console)
+        return self._make_site(accounts)
+
+    def _make_console(
+        self, store: SqliteUsers, accounts: Accounts, passwords: Passwords, devices: DeviceWatch, audit: Audit
+    ) -> ConsoleParts:
+        return ConsoleParts(
+            store,
+            self._calls,
+            accounts,
+            passwords,
+            self._tokens,
+            devices,
+            audit,
+            self._relay,
+            self.files,
+            self._clear,
+            lambda: self._acting is not None,
+        )
+
+    def _make_jobs(self, accounts: Accounts, console: ConsoleParts) -> list[PeriodicService]:
+        def job(
+            interval_s: float, work: Callable[[], Coroutine[Any, Any, None]], name: str, *, at_start: bool = False
+        ) -> PeriodicService:
+            def call() -> Deferred[None]:
+                return Deferred.fromCoroutine(work())
+
+            return PeriodicService(interval_s, self._reactor, call, name, run_at_start=at_start)
+
+        jobs = [
+            job(PURGE_INTERVAL_S, lambda: self._purge(accounts), "purge", at_start=True),
+            job(DEVICES_INTERVAL_S, console.look, "device tokens"),
+        ]
+        if self._before is not None:
+            jobs.append(job(MOVE_INTERVAL_S, self._before.move, "files of before"))
+        return jobs
+
+    def _make_site(self, accounts: Accounts) -> Any:
+        root = self._root(accounts)
+        site = make_site(root, self._reactor, self._settings.trusted_proxies)
+        if self._shared is not None:
+            site.instead = self._instead
+        if self.files is None:
+            root.putChild(b"files", NotFound())
+        else:
+            files = make_files_resource(self.files, origins=self._origins, addresses=self._addresses)
+            if self._shared is not None:
+                files.until_known = self._until_known
+            root.putChild(b"files", files)
+            site.open_body = files.open_body
+        return site
+
+    def _instead(self, request: IRequest, find: Callable[[Any], Any]) -> AnsweredLater | None:
+        """Lets a request wait whose token is unknown here: another relay may have issued it just now."""
+        bearer = bearer_of(request)
+        if bearer is not None and bearer.startswith(CONSOLE_PREFIX) and not self.console.knows(bearer):
+            waits = wait_until(self._relay.clock, lambda: self.console.knows(bearer))
+            return AnsweredLater(waits, find, self._origins)
+        waiting = self._until_known(bearer)
+        return None if waiting is None else AnsweredLater(waiting, find, self._origins)
+
+    def _until_known(self, bearer: str | None) -> Deferred[None] | None:
+        """Returns a Deferred that fires once all the decider's tokens are known; None if this one is known."""
+        if bearer is None or not bearer.startswith(TOKEN_PREFIX) or self._tokens.knows(bearer):
+            return None
+        assert self._shared is not None, "a relay that is alone knows all tokens"
+        return self._shared.catch_up_with_decider()
+
+    def _share(
+        self,
+        shared: SharedAccounts,
+        store: SqliteUsers,
+        devices: DeviceWatch,
+        accounts: Accounts,
+        console: ConsoleParts,
+        key: bytes,
+    ) -> None:
+        """Connects the accounts with those of the cluster."""
+        file = self._settings.users_file
+
+        def take_key(key: bytes) -> None:
+            replace_key(file, key)
+            self._hash_of = hasher_of_addresses(key)
+
+        limiter = accounts.limiter
+        memory = FollowedRows(
+            store,
+            self.sql,
+            self._tokens,
+            devices,
+            accounts,
+            console,
+            self._session_ids,
+            self._known,
+            limiter,
+            self.push,
+            self.files if isinstance(self.files, SharedFiles) else None,
+            key,
+            take_key,
+        )
+        shared.open(store, self.sql, memory)
+        limiter.share = shared.share_attempts
+
+    def _open_files(self, store: SqliteUsers, accounts: Accounts) -> Files:
+        settings = self._settings
+        limits = FileLimits(
+            file=settings.files_max_file, subject=settings.files_per_user, whole=settings.files_max_bytes
+        )
+        common: dict[str, Any] = {
+            "disk": self._disk,
+            "quotas": FileQuotas(limits),
+            "recognise": accounts.recognise,
+            "scopes_of": self._permissions.scopes_of,
+            "is_user": self._tokens.is_user,
+            "hash_of": self._hashed,
+            "days": settings.files_days,
+            "now_s": time.time,
+            "random_hex": secrets.token_hex,
+        }
+        files: Files
+        if self._objects is None:
+            self._file_store = FileStore(settings.files_folder, settings.files_database, settings.min_free_bytes)
+            files = OwnFiles(store=self._file_store, sql=self.sql, **common)
+        else:
+            files = SharedFiles(
+                records=store.files,
+                calls=self._calls,
+                cache=FileCache(settings.files_cache, settings.files_cache_bytes, settings.min_free_bytes),
+                objects=self._objects,
+                is_ready=lambda: self._relay.refuses is None,
+                **common,
+            )
+            self._before = self._open_files_of_before(files)
+        files.load(lambda subject: store.user(subject) is not None)
+        return files
+
+    def _open_files_of_before(self, files: SharedFiles) -> FilesOfBefore | None:
+        """Opens the files that users sent before this relay was in a cluster; returns None if there are none."""
+        settings = self._settings
+        if not settings.files_database.exists():
+            return None
+        store = self._file_store = FileStore(settings.files_folder, settings.files_database, settings.min_free_bytes)
+        before = FilesOfBefore(store, files, self.sql, self._disk, str(settings.files_database))
+        before.load()
+        return None if before.is_over else before
+
+    def _registered(self, user_id: str) -> None:
+        """Counts a guest's files and push subscriptions as a user's from now on."""
+        if self.push is not None:
+            self.push.subscriptions.registered(user_id)
+        if self.files is not None:
+            Deferred.fromCoroutine(self.files.registered(user_id)).addErrback(events.AUTH_FAULT.failure)
+
+    async def _purge(self, accounts: Accounts) -> None:
+        """Ends what former guests have in the state, then old tokens and addresses, which can wait at the start."""
+        is_start, self._is_starting = self._is_starting, False
+        self._session_ids.renew()
+        if self.files is not None:
+            await self.files.sweep(acts=self._acting is not None)
+        acting = self._acting
+        if acting is None:
+            return
+        if acting.guests is not None:
+            try:
+                await acting.guests.end_old(accounts.last_issued)
+            except Busy:
+                return  # the tokens stay, too: it is not known which of them are still needed
+        if self.files is not None:
+            await self.files.end_old()
+        # A relay that decides by now was not told which tokens are still needed.
+        if not is_start and self._acting is acting:
+            await accounts.purge()
+            if self.push is not None:
+                await self.push.subscriptions.purge()
+            assert self._audit is not None, "purged before the start"
+            await self._audit.trim()
+
+    def startService(self) -> None:
+        """Starts the threads and the timers; ``open`` must have been called."""
+        assert self._jobs, "started before it was opened"
+        Service.startService(self)
+        globalLogPublisher.addObserver(self._ring)
+        self.sql.start()
+        self.hashing.start()
+        self._disk.start()
+        self._tokens.start()
+        if self._acting is not None:
+            self._acting.wills.start()
+        if self.push is not None:
+            self.push.start()
+        for job in self._jobs:
+            job.startService()
+
+    def stopService(self) -> Deferred[None]:
+        """Stops the threads, then closes the file."""
+        Service.stopService(self)
+        self._api.close()
+        if self.push is not None:
+            self.push.stop()
+        return DeferredList([job.stopService() for job in self._jobs]).addCallback(lambda _: self._end())
+
+    def close(self) -> None:
+        """Closes users.db and files.db; enough for a server that was opened but not started."""
+        if self._store is not None:
+            self._store.close()
+        if self._file_store is not None:
+            self._file_store.close()
+
+    def _end(self) -> None:
+        self.hashing.stop()
+        self._disk.stop()
+        self.sql.stop()
+        self._tokens.stop()
+        self._session_ids.close()
+        globalLogPublisher.removeObserver(self._ring)
+        if self._audit is not None:
+            self._audit.close()
+        self.close()
+
+    def _root(self, accounts: Accounts) -> Resource:
+        settings = self._settings
+        folder = packaged_app() if settings.web_root is None else Path(settings.web_root)
+        app = None if folder is None or settings.web_root == NO_WEB_ROOT else WebRoot(folder)
+        root = NotFound() if app is None else app
+        assert self._console is not None, "served before it was opened"
+        auth = make_auth_resource(
+            accounts,
+            origins=self._origins,
+            addresses=self._addresses,
+            page=app,
+            turn=self._turn,
+            push=self.push,
+            console=self._console.console,
+        )
+        root.putChild(b"auth", auth)
+        streams = self._streams = StreamApi(self._relay, self._factory, accounts.tickets, self._tell_refused)
+        streams.is_shared = self._clear is not None
+        journal = JournalApi(self._relay, self._api)
+        admin = self._console.make_resource(
+            sessions=self._api,
+            streams=streams,
+            journal=journal,
+            factory=self._factory,
+            policy=self._policy,
+            registry=lambda: self.registry,
+            doors=lambda: (*self.doors, self),
+            ring=self._ring,
+            name=settings.name,
+            origins=self._origins,
+            addresses=self._addresses,
+            cluster=self.member,
+        )
+        api = make_params_resource(
+            self._api,
+            streams,
+            origins=self._origins,
+            addresses=self._addresses,
+            journal=journal,
+            door=self._http,
+            admin=admin,
+        )
+        root.putChild(b"api", api)
+        assert self._store is not None, "served before it was opened"
+        hooks = Hooks(self._store.hooks, self._calls, self._relay.params, self._relay.clock.now_us, secrets.token_hex)
+        hooks_api = make_hooks_resource(hooks, self._api, self._hooks, origins=self._origins, addresses=self._addresses)
+        root.putChild(b"hooks", hooks_api)
+        if app is not None:
+            root.putChild(b"ws", WebSocketResource(self._factory))
+            for path in NOT_THE_APPS:
+                root.putChild(path, NotFound())
+            events.APP_SERVED.log(folder=str(folder))
+        return root
+
+    def _make_accounts(self, store: SqliteUsers, passwords: Passwords, audit: Audit) -> Accounts:
+        policy = self._policy
+        limits = RateLimits() if policy is None else policy.document.rate_limits
+        return Accounts(
+            store=store,
+            sql=self._calls,
+            passwords=passwords,
+            tokens=self._tokens,
+            limiter=AttemptLimiter(limits, time.monotonic, self._known, self._hashed),
+            known=self._known,
+            hash_of=self._hashed,
+            scopes_of=self._permissions.scopes_of,
+            token_ttl_s=self._settings.token_ttl_s,
+            open_guest_ids=policy is not None and policy.document.guest_ids is GuestIds.OPEN,
+            now_s=time.time,
+            random_hex=secrets.token_hex,
+            tell=self._tell,
+            note=audit.note,
+            admission=Admission(
+                self._settings.registration,
+                self._settings.guests == "on",
+                self._settings.name,
+                _told_files(self._settings),
+            ),
+        )
+
+
+def _told_files(settings: Settings) -> dict[str, int] | None:
+    """Returns the limits of files that clients are sent, in bytes and days; None where the relay takes no files."""
+    if not settings.takes_files:
+        return None
+    return {
+        "max_file": settings.files_max_file,
+        "per_user": settings.files_per_user,
+        "per_guest": min(GUEST_BYTES, settings.files_per_user or GUEST_BYTES),
+        "days": settings.files_days,
+    }

@@ -1,0 +1,374 @@
+"""The accounts put together: what is opened, served, and closed again. Without sockets, with real threads and files."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import deferLater
+from twisted.internet.testing import StringTransport
+from twisted.trial.unittest import TestCase
+
+from clasp_relay.access.addresses import ClientAddresses
+from clasp_relay.access.names import name_keys
+from clasp_relay.access.permissions import TokenPermissions
+from clasp_relay.access.policy import Policy
+from clasp_relay.access.tokens import POLICY_SCOPES, TokenRecord, TokenTable, digest_of
+from clasp_relay.assembly import auth_server
+from clasp_relay.assembly.auth_server import AuthServer, Clients, Core, Rights, Tells
+from clasp_relay.core.records import Param, StateImage
+from clasp_relay.errors import StartError
+from clasp_relay.http.cors import Origins
+from clasp_relay.net.turn import TurnWriter
+from clasp_relay.net.websocket import ClaspFactory
+from clasp_relay.settings import Settings
+from clasp_relay.storage import users_file
+from clasp_relay.storage.users import Claim, StoreBusy
+from clasp_relay.storage.users_sqlite import SqliteUsers
+from clasp_relay.wire.messages import Set
+from clasp_relay.wire.values import encode_value
+from tests.access.test_permissions import AuthWorld
+from tests.core.world import World
+from tests.http.memory_site import Answer, parse_answer
+
+REACTOR: Any = reactor
+PATIENCE_S = 60.0
+
+
+class Running:
+    """An auth server that is open and started.
+
+    Args:
+        settings: what it is told.
+        policy: the application's rules.
+        params: what is set.
+        clear: ends params where another relay decides; None for a relay that is alone.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        policy: Policy | None = None,
+        params: Sequence[Param] = (),
+        clear: Callable[[Sequence[str]], Deferred[None]] | None = None,
+    ) -> None:
+        self.tokens = TokenTable(REACTOR, time.time)
+        self.world = World()
+        self.calls: list[tuple[str, ...]] = []
+        relay = self.world.relay
+        self.server = AuthServer(
+            settings,
+            REACTOR,
+            Rights(self.tokens, TokenPermissions(self.tokens, policy, lambda: time.time_ns() // 1000), policy),
+            Clients(Origins(None), ClientAddresses(settings.trusted_proxies)),
+            Core(relay, ClaspFactory(relay, TurnWriter(REACTOR), REACTOR)),
+            Tells(lambda *call: self.calls.append(call)),
+            clear=clear,
+        )
+        self.site = self.server.open()
+        relay.params.load(StateImage(list(params), [], {}))
+        self.server.startService()
+
+    async def ask(self, method: str, path: str, body: object = None, bearer: str = "") -> Answer:
+        """Asks for something, and waits for the answer."""
+        address = IPv4Address("TCP", "192.0.2.1", 4711)
+        transport = StringTransport(peerAddress=address)
+        protocol = self.site.buildProtocol(address)
+        protocol.makeConnection(transport)
+        data = b"" if body is None else json.dumps(body).encode()
+        lines = f"{method} {path} HTTP/1.1\r\nHost: relay\r\nContent-Length: {len(data)}\r\nConnection: close\r\n"
+        protocol.dataReceived(f"{lines}Authorization: Bearer {bearer}\r\n\r\n".encode() + data)
+        deadline_s = time.monotonic() + PATIENCE_S
+        while not transport.disconnecting:
+            if time.monotonic() > deadline_s:
+                raise AssertionError("no answer")
+            await deferLater(REACTOR, 0.001)
+        return parse_answer(transport.value())
+
+
+async def until(running: Running, is_so: Callable[[], bool]) -> None:
+    """Waits until something is so."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not is_so():
+        running.world.clock.clock.advance(0)
+        if time.monotonic() > deadline_s:
+            raise AssertionError("it did not come to be so")
+        await deferLater(REACTOR, 0.01)
+
+
+class AuthServerTests(TestCase):
+    """Opens, serves and closes."""
+
+    def setUp(self) -> None:
+        """Makes a folder."""
+        self.folder = Path(self.mktemp()).absolute()
+
+    def start(self, policy: Policy | None = None, params: Sequence[Param] = (), **settings: Any) -> Running:
+        """Starts a server until the end of the test; ``clear`` makes it one of a cluster."""
+        clear = settings.pop("clear", None)
+        given: dict[str, Any] = {"data_dir": self.folder, "web_root": "none"} | settings
+        running = Running(Settings(**given), policy, params, clear)
+        self.addCleanup(running.server.stopService)
+        return running
+
+    async def test_tokens_are_given_out_and_told(self) -> None:
+        """Each call is told once, without anything secret, and counted."""
+        running = self.start()
+        answer = await running.ask("POST", "/auth/guest", {"user_id": "ann"})
+        token = answer.json["token"]
+        self.assertEqual(running.tokens.lookup(token).subject, "ann")
+        self.assertEqual(running.calls, [("guest", "192.0.2.1", "ok", "ann")])
+        self.assertEqual(running.server.outcomes, {("guest", "ok"): 1})
+        me = await running.ask("GET", "/auth/me", bearer=token)
+        self.assertEqual(me.json["scopes"], ["read:/**", "write:/**"])
+
+    async def test_client_addresses_count_the_same_after_a_restart(self) -> None:
+        """An IPv6 address as its /64, and none as nobody; each data folder has a key of its own."""
+        first = self.start().server
+        one, other = (first.origin_of(address) for address in ("2001:db8::1", "2001:db8::ffff:2"))
+        self.assertEqual((one, len(one)), (other, 16))
+        self.assertNotEqual(first.origin_of("2001:db8:0:1::1"), one)
+        self.assertEqual(first.origin_of(""), "")
+        await first.stopService()
+        self.assertEqual(self.start().server.origin_of("2001:db8::1"), one)
+        elsewhere = self.start(data_dir=Path(self.mktemp()).absolute()).server
+        self.assertNotEqual(elsewhere.origin_of("2001:db8::1"), one)
+
+    async def test_policy_gives_scopes_limits_and_whose_ids_guests_have(self) -> None:
+        """As its file says."""
+        policy = Policy.from_document(
+            {"scopes": ["read:/u/{userId}"], "guest_ids": "open", "rate_limits": {"register_max_attempts": 2}}
+        )
+        running = self.start(policy)
+        answers = [await running.ask("POST", "/auth/guest", {"user_id": "ann"}) for _ in range(3)]
+        self.assertEqual([answer.status for answer in answers], [200, 200, 429])
+        me = await running.ask("GET", "/auth/me", bearer=answers[0].json["token"])
+        self.assertEqual(me.json["scopes"], ["read:/u/ann"])
+
+    async def test_tokens_outlive_a_restart(self) -> None:
+        """They are in the file, whose folder is made; it is closed at the end."""
+        first = self.start(token_ttl_s=1000)
+        token = (await first.ask("POST", "/auth/guest", {})).json["token"]
+        await first.server.stopService()
+        self.assertFalse((self.folder / "users.db-wal").exists(), "the file was closed in order")
+        second = self.start()
+        record = second.tokens.lookup(token)
+        assert record.expires_s is not None
+        self.assertLess(abs(record.expires_s - time.time() - 1000), PATIENCE_S)
+
+    async def test_admin_token_is_valid(self) -> None:
+        """From its file, made when it is missing."""
+        running = self.start(admin_token=self.folder / "admin.token")
+        token = (self.folder / "admin.token").read_text("ascii").strip()
+        me = await running.ask("GET", "/auth/me", bearer=token)
+        self.assertEqual((me.json["scopes"], me.json["expires_at"]), (["admin:/**"], None))
+
+    async def test_what_guests_wrote_ends_at_the_start_and_their_tokens_later(self) -> None:
+        """The newest token of a guest who still has something in the state stays, however old it is."""
+        policy = Policy.from_document({"scopes": ["read:/**"], "guest_ttl_days": {"/u/{id}": 400}})
+        self.folder.mkdir()
+        store = SqliteUsers(self.folder / "users.db", name_keys)
+        now_s, ages = int(time.time()), {"ann": 500, "bob": 300, "eve": 300}
+        for name, days in ages.items():
+            made_s = now_s - days * 86_400
+            record = TokenRecord(digest_of(name), name, name, True, POLICY_SCOPES, made_s, made_s + 1)
+            store.add_guest_token(record, name_keys(name), Claim(None, True, made_s))
+        store.close()
+        params = [Param(f"/u/{name}", encode_value(1), 1, "s", 0, 0, name) for name in ("ann", "bob")]
+        self.patch(auth_server, "PURGE_INTERVAL_S", 0.2)
+        running = self.start(policy, params)
+
+        def subjects() -> list[str]:
+            with closing(sqlite3.connect(self.folder / "users.db")) as db:
+                return [row[0] for row in db.execute("SELECT subject FROM tokens ORDER BY subject")]
+
+        self.assertEqual(subjects(), ["ann", "bob", "eve"])
+        await until(running, lambda: running.world.relay.params.get("/u/ann") is None)
+        await until(running, lambda: subjects() == ["bob"])
+        self.assertIsNotNone(running.world.relay.params.get("/u/bob"))
+
+    async def test_relay_of_a_cluster_ends_nothing_but_in_the_core_that_decides(self) -> None:
+        """What guests wrote, and what somebody left whose last session has ended; nothing any more when it is over."""
+        rules = {
+            "scopes": ["write:/**"],
+            "guest_ttl_days": {"/u/{id}": 400},
+            "clear_on_disconnect": ["/here/{session}"],
+        }
+        policy = Policy.from_document(rules)
+        self.folder.mkdir()
+        store = SqliteUsers(self.folder / "users.db", name_keys)
+        made_s = int(time.time()) - 500 * 86_400
+        record = TokenRecord(digest_of("ann"), "ann", "ann", True, POLICY_SCOPES, made_s, made_s + 1)
+        store.add_guest_token(record, name_keys("ann"), Claim(None, True, made_s))
+        store.close()
+        self.patch(auth_server, "PURGE_INTERVAL_S", 0.05)
+        old = Param("/u/ann", encode_value(1), 1, "s", 0, 0, "ann")
+        running = self.start(policy, [old], clear=lambda _addresses: succeed(None))
+        deciding = AuthWorld(rules)
+        deciding.relay.params.load(StateImage([old], [], {}))
+        running.server.act_in(deciding.relay)
+        owner = deciding.join("owner")
+        owner.send(Set("/here/owner", encode_value(1)))
+        owner.leave()
+
+        def is_over() -> bool:
+            deciding.advance(0.01)
+            return len(deciding.relay.params) == 0
+
+        await until(running, is_over)
+        self.assertEqual(len(running.world.relay.params), 1)
+        running.server.rest()
+        deciding.relay.params.load(StateImage([old], [], {}))
+        await deferLater(REACTOR, 0.3)
+        self.assertFalse(is_over())
+
+    async def test_tokens_stay_while_it_is_not_known_which_of_them_count(self) -> None:
+        """The store is busy when it is asked about guests, so nothing is deleted."""
+        policy = Policy.from_document({"scopes": ["read:/**"], "guest_ttl_days": {"/u/{id}": 400}})
+        self.patch(auth_server, "PURGE_INTERVAL_S", 0.05)
+        asked: list[str] = []
+
+        def busy(*_: object, **__: object) -> None:
+            asked.append("guests")
+            raise StoreBusy("users.db")
+
+        self.patch(SqliteUsers, "last_issued", busy)
+        self.patch(SqliteUsers, "purge", lambda *_: asked.append("purge"))
+        running = self.start(policy, [Param("/u/ann", encode_value(1), 1, "s", 0, 0, "ann")])
+        await until(running, lambda: len(asked) > 2)
+        self.assertEqual(set(asked), {"guests"})
+
+    async def test_tokens_stay_when_another_relay_decides_meanwhile(self) -> None:
+        """The one that decides then was not told which tokens of guests are spared."""
+        policy = Policy.from_document({"scopes": ["read:/**"]})
+        self.patch(auth_server, "PURGE_INTERVAL_S", 0.05)
+        asked: list[str] = []
+
+        async def ends(_: object) -> int:
+            asked.append("guests")
+            if "purge" in asked:
+                running.server.rest()
+                asked.append("rested")
+            return 0
+
+        def purge(*_: object) -> int:
+            asked.append("purge")
+            return 0
+
+        self.patch(SqliteUsers, "purge", purge)
+        running = self.start(policy)
+        acting = running.server._acting
+        assert acting is not None, "alone"
+        assert acting.guests is not None, "it has a policy"
+        self.patch(acting.guests, "end_old", ends)
+        await until(running, lambda: "rested" in asked)
+        await deferLater(REACTOR, 0.3)
+        self.assertEqual(asked[-1], "rested")
+
+    async def test_web_app_is_served_beside_the_api(self) -> None:
+        """Without one only the API is there."""
+        app = Path(self.mktemp())
+        app.mkdir()
+        (app / "index.html").write_text("<title>the app</title>", "utf-8")
+        running = self.start(web_root=str(app))
+        for path in ("/", "/auth", "/some/page"):
+            with self.subTest(path=path):
+                self.assertIn(b"the app", (await running.ask("GET", path)).body)
+        self.assertIn(b"ws", running.site.resource.listStaticNames())
+        for path in ("/auth/nothing", "/api/entities", "/api/journal", "/metrics", "/readyz"):
+            with self.subTest(path=path):
+                answer = await running.ask("GET", path)
+                self.assertEqual((answer.status, answer.json), (404, {"error": "There is nothing here."}))
+        await running.server.stopService()
+        bare = self.start()
+        for path in ("/", "/api/entities", "/some/page"):
+            answer = await bare.ask("GET", path)
+            self.assertEqual((answer.status, answer.json), (404, {"error": "There is nothing here."}))
+        self.assertEqual(bare.site.resource.listStaticNames(), [b"auth", b"api", b"hooks", b"files"])
+        self.assertEqual((await bare.ask("GET", "/auth/me")).status, 401)
+
+    async def test_files_are_taken_or_not(self) -> None:
+        """What clients are told is what happens; off, there is nothing, not even a folder."""
+        for value in ("on", "off"):
+            with self.subTest(files=value):
+                running = self.start(files=value, files_max_file=5, data_dir=self.folder / value)
+                token = (await running.ask("POST", "/auth/guest", {})).json["token"]
+                told = (await running.ask("GET", "/auth/config")).json["files"]
+                statuses = [(await running.ask("POST", "/files", body, token)).status for body in ("abc", "abcd")]
+                found = await running.ask("GET", "/files/" + "0" * 32, None, token)
+                folder = self.folder / value / "files"
+                if value == "on":
+                    self.assertEqual((told["max_file"], told["per_guest"], told["days"]), (5, 25 * 1024 * 1024, 90))
+                    self.assertEqual((statuses, found.status), ([201, 413], 404))
+                    self.assertEqual(len(list(folder.iterdir())), 1)
+                else:
+                    self.assertEqual((told, statuses, found.status), (None, [404, 404], 404))
+                    self.assertFalse(folder.exists())
+                await running.server.stopService()
+
+    async def test_files_of_a_guest_who_registers_count_as_the_users(self) -> None:
+        """At once, and also where the relay was killed between the two."""
+        running = self.start(data_dir=self.folder)
+        guest = (await running.ask("POST", "/auth/guest", {"name": "Gina"})).json
+        sent = await running.ask("POST", "/files", "abc", guest["token"])
+        files = running.server.files
+        assert files is not None
+        self.assertEqual((sent.status, files.quotas.guest_bytes), (201, 4096))
+        body = {"username": "Gina", "password": "password", "user_id": guest["user_id"]}
+        answer = await running.ask("POST", "/auth/register", body, guest["token"])
+        self.assertEqual((answer.status, answer.json["user_id"]), (200, guest["user_id"]))
+        await until(running, lambda: not files.quotas.guest_bytes)
+        self.assertEqual(files.quotas.used_by(guest["user_id"]), 4096)
+        await running.server.stopService()
+        with closing(sqlite3.connect(self.folder / "files.db")) as db, db:
+            db.execute("UPDATE files SET origin = x'01'")
+        again = self.start(data_dir=self.folder).server.files
+        assert again is not None
+        self.assertEqual((again.quotas.guest_bytes, again.quotas.used_by(guest["user_id"])), (0, 4096))
+
+    async def test_calls_under_way_at_the_end_are_answered(self) -> None:
+        """What waits for a thread is told to come back."""
+        running = self.start()
+        answer = running.ask("POST", "/auth/guest", {})
+        stopped = running.server.stopService()
+        self.assertIn((await answer).status, (200, 503))
+        await stopped
+
+    def test_file_that_cannot_be_used_stops_the_start(self) -> None:
+        """With its name."""
+        self.folder.mkdir()
+        (self.folder / "users.db").write_bytes(b"no database" * 100)
+        self.assertIn("users.db", str(self.assertRaises(StartError, self.start)))
+
+    async def test_file_that_another_process_holds_stops_the_start(self) -> None:
+        """A relay that was in a cluster writes to it when it starts alone."""
+        self.patch(users_file, "BUSY_TIMEOUT_S", 0.05)
+        self.folder.mkdir()
+        path = self.folder / "users.db"
+        with closing(SqliteUsers(path, name_keys)) as store:
+            store.rows.begin()
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            error = self.assertRaises(StartError, self.start)
+        self.assertIn(f"{path}: another process holds the users' database; end it", str(error))
+        self.start()
+
+    async def test_damaged_tokens_stop_the_start_in_one_line(self) -> None:
+        """The file is closed again."""
+        first = self.start()
+        await first.ask("POST", "/auth/guest", {})
+        await first.server.stopService()
+        with closing(sqlite3.connect(self.folder / "users.db")) as db, db:
+            db.execute("UPDATE tokens SET subject = x'00'")
+        error = self.assertRaises(StartError, self.start)
+        self.assertIn("users.db: the tokens in the users' database are damaged", str(error))
+        self.assertNotIn("\n", str(error))
+        self.assertFalse((self.folder / "users.db-wal").exists(), "the file was closed in order")
