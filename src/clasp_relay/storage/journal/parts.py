@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import stat
 import struct
 from pathlib import Path
 
 from clasp_relay.errors import StartError
-from clasp_relay.storage.folder import FILE_MODE
+from clasp_relay.storage.folder import FILE_MODE, is_plain
 
 AWAY = "move it away with its -wal and -shm, and the relay starts from state.json alone"
 RESTORE = f"put back a backup of it and of state.json, or {AWAY}"
@@ -35,16 +34,12 @@ def check_parts(path: Path) -> None:
 
 
 def check_plain(path: Path) -> None:
-    """Checks that there is a plain file, or none: who opens a pipe waits for somebody at its other end.
+    """Checks that there is a plain file, or none.
 
     Raises:
         StartError: it is something else.
     """
-    try:
-        mode = path.stat().st_mode
-    except OSError:  # who opens it is told why
-        return
-    if not stat.S_ISREG(mode):
+    if not is_plain(path):
         raise StartError(f"{path}: the journal cannot be opened (it is no plain file); {AWAY}; it was not changed")
 
 
@@ -105,7 +100,7 @@ def _check_companions(path: Path) -> None:
         companion = beside(path, suffix)
         if not companion.exists():
             continue
-        if not companion.is_file():
+        if not is_plain(companion):
             raise StartError(
                 f"{companion}: this part of the journal cannot be written (it is no plain file); move it away"
             )
