@@ -146,10 +146,26 @@ class LoadTests(StateFileTestCase):
         self.assertEqual(self.image_of("state.json.1"), ONE)
 
     def test_unreadable_file_stops_the_start(self) -> None:
-        """A folder in place of the file is told with its cause."""
-        self.path.mkdir()
+        """A link that leads to itself is told with its cause."""
+        self.path.symlink_to(self.path)
         error = self.assertRaises(StartError, StateFile(self.path).load)
-        self.assertIn("state.json: cannot be read (Is a directory): ", str(error))
+        self.assertIn("state.json: cannot be read (Too many levels of symbolic links): ", str(error))
+
+    def test_what_is_no_plain_file_stops_the_start(self) -> None:
+        """A pipe, above all: who opens one waits for somebody at its other end."""
+        for name, make, remove in (
+            ("state.json", os.mkfifo, Path.unlink),
+            ("state.json", Path.mkdir, Path.rmdir),
+            ("state.json.1", os.mkfifo, Path.unlink),
+            ("state.json.1", Path.mkdir, Path.rmdir),
+        ):
+            with self.subTest(name):
+                path = self.folder / name
+                make(path)
+                with self.assertRaisesRegex(StartError, rf"^{path}: cannot be read \(it is no plain file\): move it"):
+                    StateFile(self.path).load()
+                self.assertEqual(self.names(), [name])
+                remove(path)
 
 
 class MemoryTests(StateFileTestCase):

@@ -23,7 +23,7 @@ from clasp_relay.command_line.account_commands import parse_duration
 from clasp_relay.command_line.options import CommandParser, fail, settings_of
 from clasp_relay.errors import StartError, cause_text
 from clasp_relay.settings import Settings
-from clasp_relay.storage.folder import FILE_MODE, FileLock
+from clasp_relay.storage.folder import FILE_MODE, FileLock, is_plain
 from clasp_relay.storage.journal.journal_file import DamagedRowError, JournalFile
 from clasp_relay.storage.journal.opening import cannot_use, open_journal, open_to_read
 from clasp_relay.storage.journal.upkeep import Facts, entries, forget, inspect
@@ -166,6 +166,8 @@ def _lines(facts: Facts, settings: Settings, state_seq: int) -> Iterator[str]:
 
 def _state_seq(path: Path) -> int:
     """Returns the last change that the state file has; 0 where there is none."""
+    if not is_plain(path):
+        return 0
     try:
         with path.open("rb") as file:
             return read_journal_seq(file.read(HEAD_BYTES))

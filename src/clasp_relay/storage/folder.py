@@ -7,6 +7,7 @@ import fcntl
 import os
 import re
 import socket
+import stat
 import tempfile
 from pathlib import Path
 
@@ -34,6 +35,14 @@ _CURES = {
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENFILE: "raise the machine's limit of open files (sysctl fs.file-max)",
 }
+
+
+def is_plain(path: Path) -> bool:
+    """Tells whether there is a plain file, or none: who opens a pipe waits for somebody at its other end."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:  # who opens it is told why
+        return True
 
 
 def cannot_write(option: str, path: Path, error: OSError) -> StartError:

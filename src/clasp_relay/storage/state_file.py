@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from clasp_relay.core.records import StateImage
 from clasp_relay.errors import StartError
-from clasp_relay.storage.folder import FILE_MODE, cannot_write
+from clasp_relay.storage.folder import FILE_MODE, cannot_write, is_plain
 from clasp_relay.storage.state_reading import Restored, read_state
 from clasp_relay.storage.state_writing import HEAD_BYTES, read_journal_seq
 
@@ -68,6 +68,9 @@ class StateFile:
         Raises:
             StartError: the file cannot be read, or it is no state file. It is left as it is.
         """
+        for path in (self.path, self.previous):
+            if not is_plain(path):
+                raise StartError(f"{path}: cannot be read (it is no plain file): move it away; it was not changed")
         try:
             with self.path.open("rb", buffering=0) as file:
                 restored = read_state(file) if now_us is None else read_state(file, now_us)

@@ -468,8 +468,12 @@ def _packet(delivery: Delivery, qos: int, retain: bool, ids: list[int]) -> Publi
 
 
 def _size(packet: PublishPacket) -> int:
-    size = MESSAGE_BYTES + len(packet.topic) + len(packet.payload)
-    return size + sum(map(_property_size, packet.properties.values())) if packet.properties else size
+    return MESSAGE_BYTES + len(packet.topic) + len(packet.payload) + properties_bytes(packet.properties)
+
+
+def properties_bytes(properties: Properties) -> int:
+    """Returns about how much memory the properties of a message take."""
+    return sum(map(_property_size, properties.values())) if properties else 0
 
 
 def _property_size(value: object) -> int:

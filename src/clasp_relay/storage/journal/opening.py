@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import stat
-import struct
 from collections.abc import Iterable
 from contextlib import closing, suppress
 from importlib.resources import files
 from pathlib import Path
 
 from clasp_relay.errors import StartError
-from clasp_relay.storage.folder import FILE_MODE
 from clasp_relay.storage.journal.journal_file import DamagedRowError, JournalFile, decode_body
+from clasp_relay.storage.journal.parts import AWAY, RESTORE, beside, check_length, check_parts, check_plain, make_empty
 from clasp_relay.storage.journal.statements import CACHED_STATEMENTS
 
 APPLICATION_ID = 0x434C4A4C
@@ -30,16 +28,6 @@ COMPARED_ROWS = 20
 
 RUST_TABLE = "journal_entries"
 """The table of a journal that the Rust relay made."""
-
-_AWAY = "move it away with its -wal and -shm, and the relay starts from state.json alone"
-_RESTORE = f"put back a backup of it and of state.json, or {_AWAY}"
-_HEADER = struct.Struct(">16s2s10xI")
-
-_WAL_HEADER = struct.Struct(">24s2I")
-"""What a WAL begins with, and the checksums of that."""
-
-_WAL_MAGIC = {b"\x37\x7f\x06\x82": "<", b"\x37\x7f\x06\x83": ">"}
-"""The first bytes of a WAL, and in which order it takes the bytes of words that it adds up."""
 
 
 def open_journal(path: Path, *, syncs_each_commit: bool) -> JournalFile:
@@ -103,7 +91,7 @@ def open_to_read(path: Path) -> JournalFile:
     Raises:
         StartError: there is none, it cannot be read, or it is no journal that this relay can use.
     """
-    _check_plain(path)
+    check_plain(path)
     try:
         is_empty = path.stat().st_size == 0
         path.open("rb").close()
@@ -158,15 +146,22 @@ def _check_tables(file: JournalFile) -> None:
     try:
         tables = file.ask("SELECT name FROM sqlite_master WHERE type = 'table' AND name <> 'entries'")
         for (table,) in tables:
-            file.check_structure(f"quick_check({table})")
+            file.check_structure(f'quick_check("{table}")')
     except sqlite3.Error as error:
         raise cannot_use(file.path, error) from error
 
 
 def connect_to_read(path: Path) -> sqlite3.Connection:
-    """Returns a connection that can only read, and never checkpoints."""
+    """Returns a connection that can only read, and never checkpoints.
+
+    Raises:
+        StartError: SQLite cannot open the file.
+    """
     uri = f"{path.absolute().as_uri()}?mode=ro"
-    return sqlite3.connect(uri, timeout=BUSY_TIMEOUT_S, isolation_level=None, uri=True)
+    try:
+        return sqlite3.connect(uri, timeout=BUSY_TIMEOUT_S, isolation_level=None, uri=True)
+    except sqlite3.Error as error:
+        raise cannot_use(path, error) from error
 
 
 def cannot_use(path: Path, error: sqlite3.Error | ValueError) -> StartError:
@@ -189,8 +184,8 @@ def cannot_use(path: Path, error: sqlite3.Error | ValueError) -> StartError:
             f"{path}: the journal cannot be written ({error}); let user {os.geteuid()} write to it and its folder"
         )
     if code == sqlite3.SQLITE_NOTADB:
-        return StartError(f"{path}: not a journal ({error}); {_AWAY}; it was not changed")
-    return StartError(f"{path}: the journal is damaged ({error}); {_RESTORE}")
+        return StartError(f"{path}: not a journal ({error}); {AWAY}; it was not changed")
+    return StartError(f"{path}: the journal is damaged ({error}); {RESTORE}")
 
 
 def _check_files(path: Path) -> bool:
@@ -199,107 +194,13 @@ def _check_files(path: Path) -> bool:
     Raises:
         StartError: the relay cannot start on these files.
     """
-    _check_plain(path)
-    _check_companions(path)
-    _check_wal(path)
-    if path.exists() and _beside(path, "-journal").exists():
+    check_parts(path)
+    if path.exists() and beside(path, "-journal").exists():
         _roll_back(path)
-    if _is_new(path):
+    if make_empty(path):
         return False
     check_length(path)
     return True
-
-
-def _check_plain(path: Path) -> None:
-    """Checks that there is a plain file, or none: who opens a pipe waits for somebody at its other end.
-
-    Raises:
-        StartError: it is something else.
-    """
-    try:
-        mode = path.stat().st_mode
-    except OSError:  # who opens it is told why
-        return
-    if not stat.S_ISREG(mode):
-        raise StartError(f"{path}: the journal cannot be opened (it is no plain file); {_AWAY}; it was not changed")
-
-
-def _is_new(path: Path) -> bool:
-    """Makes an empty file where there is none; tells whether there is nothing in it yet."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, FILE_MODE)
-    except OSError as error:
-        raise StartError(
-            f"{path}: the journal cannot be opened ({error.strerror}); let user {os.geteuid()} write to it"
-        ) from error
-    try:
-        if os.geteuid() == 0:
-            # Who starts as root and gives that up must still be able to open it the next time.
-            owner = path.parent.stat()
-            os.fchown(descriptor, owner.st_uid, owner.st_gid)
-        return os.fstat(descriptor).st_size == 0
-    finally:
-        os.close(descriptor)
-
-
-def _check_companions(path: Path) -> None:
-    """Checks that the files beside the journal can be written; SQLite's own error does not name them."""
-    for suffix in ("-wal", "-shm", "-journal"):
-        companion = _beside(path, suffix)
-        if not companion.exists():
-            continue
-        if not companion.is_file():
-            raise StartError(
-                f"{companion}: this part of the journal cannot be written (it is no plain file); move it away"
-            )
-        try:
-            os.close(os.open(companion, os.O_RDWR))
-        except OSError as error:
-            warning = ", and do not move it away: it holds the latest changes" if suffix == "-wal" else ""
-            raise StartError(
-                f"{companion}: this part of the journal cannot be written ({error.strerror}); let user {os.geteuid()}"
-                f" write to it{warning}"
-            ) from error
-
-
-def _check_wal(path: Path) -> None:
-    """Checks that SQLite takes the WAL beside the journal for one; else it discards what is in it without a word.
-
-    Raises:
-        StartError: it does not.
-    """
-    wal = _beside(path, "-wal")
-    try:
-        with wal.open("rb") as file:
-            head = file.read(_WAL_HEADER.size)
-    except FileNotFoundError:
-        return
-    if len(head) < _WAL_HEADER.size:  # there is nothing in it
-        return
-    if not path.exists() or path.stat().st_size == 0:
-        raise StartError(
-            f"{path}: the journal is missing, and {wal.name} beside it has changes of it; put back both, or move "
-            f"{wal.name} away, and the relay starts from state.json alone"
-        )
-    # A loss of power may leave zeros, where nothing was promised yet.
-    if any(head) and not _is_wal(head):
-        raise StartError(
-            f"{wal}: this part of the journal is damaged (it is no WAL); put back a backup of {path.name} and of "
-            f"state.json, or move it away to go on without the latest changes; it was not changed"
-        )
-
-
-def _is_wal(head: bytes) -> bool:
-    """Tells whether a WAL begins so: https://sqlite.org/fileformat2.html#walformat."""
-    about, *expected = _WAL_HEADER.unpack(head)
-    order = _WAL_MAGIC.get(about[:4])
-    if order is None:
-        return False
-    sums = [0, 0]
-    for first, second in struct.iter_unpack(f"{order}2I", about):
-        sums[0] = (sums[0] + first + sums[1]) & 0xFFFF_FFFF
-        sums[1] = (sums[1] + second + sums[0]) & 0xFFFF_FFFF
-    return sums == expected
 
 
 def _check_wal_fits(connection: sqlite3.Connection, path: Path) -> None:
@@ -311,7 +212,7 @@ def _check_wal_fits(connection: sqlite3.Connection, path: Path) -> None:
     Raises:
         StartError: it does not.
     """
-    wal = _beside(path, "-wal")
+    wal = beside(path, "-wal")
     if not wal.exists() or not wal.stat().st_size:
         return
     query = "SELECT seq, body FROM entries WHERE seq > ? ORDER BY seq DESC LIMIT ?"
@@ -342,34 +243,6 @@ def _times(rows: Iterable[tuple[int, object]]) -> dict[int, int]:
     return found
 
 
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)
-
-
-def check_length(path: Path) -> None:
-    """Checks that a file was not cut off; a checkpoint that was interrupted leaves one, too, but a WAL beside it.
-
-    Raises:
-        StartError: it was, or it is no SQLite file.
-    """
-    wal = _beside(path, "-wal")
-    if wal.exists() and wal.stat().st_size:
-        return
-    with path.open("rb") as file:
-        head = file.read(_HEADER.size)
-    if len(head) < _HEADER.size:
-        raise StartError(f"{path}: the journal is cut off; {_RESTORE}")
-    magic, page, pages = _HEADER.unpack(head)
-    if magic != b"SQLite format 3\0":
-        raise StartError(f"{path}: not a journal (it is no SQLite file); {_AWAY}; it was not changed")
-    page_bytes = int.from_bytes(page, "big")
-    expected = (65_536 if page_bytes == 1 else page_bytes) * pages
-    if path.stat().st_size < expected:
-        raise StartError(
-            f"{path}: the journal is cut off ({path.stat().st_size} of {expected} bytes are there); {_RESTORE}"
-        )
-
-
 def _check_kind(connection: sqlite3.Connection, path: Path) -> None:
     tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if not tables:  # the relay ended while it made the file
@@ -382,13 +255,13 @@ def _check_kind(connection: sqlite3.Connection, path: Path) -> None:
                 "--durability snapshot"
             )
         raise StartError(
-            f"{path}: a database of another program, which this relay does not read; {_AWAY}; it was not changed"
+            f"{path}: a database of another program, which this relay does not read; {AWAY}; it was not changed"
         )
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > SCHEMA_VERSION:
         raise StartError(
             f"{path}: made by a newer relay (version {version}; this one knows up to {SCHEMA_VERSION}); "
-            f"run that one, or {_AWAY}"
+            f"run that one, or {AWAY}"
         )
 
 

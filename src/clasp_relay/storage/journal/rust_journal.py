@@ -26,9 +26,9 @@ from clasp_relay.storage.journal.opening import (
     BUSY_TIMEOUT_S,
     RUST_TABLE,
     cannot_use,
-    check_length,
     open_journal,
 )
+from clasp_relay.storage.journal.parts import check_length
 from clasp_relay.storage.state_reading import Tally, check_fits, value_of_json
 from clasp_relay.wire.address import check_address
 from clasp_relay.wire.constants import Signal

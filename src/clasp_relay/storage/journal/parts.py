@@ -1,0 +1,154 @@
+"""The files of a journal: what can be told about them before SQLite opens them."""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+
+from clasp_relay.errors import StartError
+from clasp_relay.storage.folder import FILE_MODE, is_plain
+
+AWAY = "move it away with its -wal and -shm, and the relay starts from state.json alone"
+RESTORE = f"put back a backup of it and of state.json, or {AWAY}"
+"""What an operator can do about a journal that is none, and about one that is damaged."""
+
+_HEADER = struct.Struct(">16s2s10xI")
+
+_WAL_HEADER = struct.Struct(">24s2I")
+"""What a WAL begins with, and the checksums of that."""
+
+_WAL_MAGIC = {b"\x37\x7f\x06\x82": "<", b"\x37\x7f\x06\x83": ">"}
+"""The first bytes of a WAL, and in which order it takes the bytes of words that it adds up."""
+
+
+def check_parts(path: Path) -> None:
+    """Checks a journal and the files beside it, whether it is there or not.
+
+    Raises:
+        StartError: the relay cannot start on them.
+    """
+    check_plain(path)
+    _check_companions(path)
+    _check_wal(path)
+
+
+def check_plain(path: Path) -> None:
+    """Checks that there is a plain file, or none.
+
+    Raises:
+        StartError: it is something else.
+    """
+    if not is_plain(path):
+        raise StartError(f"{path}: the journal cannot be opened (it is no plain file); {AWAY}; it was not changed")
+
+
+def make_empty(path: Path) -> bool:
+    """Makes an empty file where there is none; tells whether there is nothing in it yet.
+
+    Raises:
+        StartError: it cannot be written.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, FILE_MODE)
+    except OSError as error:
+        raise StartError(
+            f"{path}: the journal cannot be opened ({error.strerror}); let user {os.geteuid()} write to it"
+        ) from error
+    try:
+        if os.geteuid() == 0:
+            # Who starts as root and gives that up must still be able to open it the next time.
+            owner = path.parent.stat()
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+        return os.fstat(descriptor).st_size == 0
+    finally:
+        os.close(descriptor)
+
+
+def check_length(path: Path) -> None:
+    """Checks that a file was not cut off; a checkpoint that was interrupted leaves one, too, but a WAL beside it.
+
+    Raises:
+        StartError: it was, or it is no SQLite file.
+    """
+    wal = beside(path, "-wal")
+    if wal.exists() and wal.stat().st_size:
+        return
+    with path.open("rb") as file:
+        head = file.read(_HEADER.size)
+    if len(head) < _HEADER.size:
+        raise StartError(f"{path}: the journal is cut off; {RESTORE}")
+    magic, page, pages = _HEADER.unpack(head)
+    if magic != b"SQLite format 3\0":
+        raise StartError(f"{path}: not a journal (it is no SQLite file); {AWAY}; it was not changed")
+    page_bytes = int.from_bytes(page, "big")
+    expected = (65_536 if page_bytes == 1 else page_bytes) * pages
+    if path.stat().st_size < expected:
+        raise StartError(
+            f"{path}: the journal is cut off ({path.stat().st_size} of {expected} bytes are there); {RESTORE}"
+        )
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """Returns the path of a file that SQLite keeps beside a journal: ``-wal``, ``-shm`` or ``-journal``."""
+    return path.with_name(path.name + suffix)
+
+
+def _check_companions(path: Path) -> None:
+    """Checks that the files beside the journal can be written; SQLite's own error does not name them."""
+    for suffix in ("-wal", "-shm", "-journal"):
+        companion = beside(path, suffix)
+        if not companion.exists():
+            continue
+        if not is_plain(companion):
+            raise StartError(
+                f"{companion}: this part of the journal cannot be written (it is no plain file); move it away"
+            )
+        try:
+            os.close(os.open(companion, os.O_RDWR))
+        except OSError as error:
+            warning = ", and do not move it away: it holds the latest changes" if suffix == "-wal" else ""
+            raise StartError(
+                f"{companion}: this part of the journal cannot be written ({error.strerror}); let user {os.geteuid()}"
+                f" write to it{warning}"
+            ) from error
+
+
+def _check_wal(path: Path) -> None:
+    """Checks that SQLite takes the WAL beside the journal for one; else it discards what is in it without a word.
+
+    Raises:
+        StartError: it does not.
+    """
+    wal = beside(path, "-wal")
+    try:
+        with wal.open("rb") as file:
+            head = file.read(_WAL_HEADER.size)
+    except FileNotFoundError:
+        return
+    if len(head) < _WAL_HEADER.size:  # there is nothing in it
+        return
+    if not path.exists() or path.stat().st_size == 0:
+        raise StartError(
+            f"{path}: the journal is missing, and {wal.name} beside it has changes of it; put back both, or move "
+            f"{wal.name} away, and the relay starts from state.json alone"
+        )
+    # A loss of power may leave zeros, where nothing was promised yet.
+    if any(head) and not _is_wal(head):
+        raise StartError(
+            f"{wal}: this part of the journal is damaged (it is no WAL); put back a backup of {path.name} and of "
+            f"state.json, or move it away to go on without the latest changes; it was not changed"
+        )
+
+
+def _is_wal(head: bytes) -> bool:
+    """Tells whether a WAL begins so: https://sqlite.org/fileformat2.html#walformat."""
+    about, *expected = _WAL_HEADER.unpack(head)
+    order = _WAL_MAGIC.get(about[:4])
+    if order is None:
+        return False
+    sums = [0, 0]
+    for first, second in struct.iter_unpack(f"{order}2I", about):
+        sums[0] = (sums[0] + first + sums[1]) & 0xFFFF_FFFF
+        sums[1] = (sums[1] + second + sums[0]) & 0xFFFF_FFFF
+    return sums == expected
