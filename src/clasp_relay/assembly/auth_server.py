@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
-from twisted.web.resource import Resource
+from twisted.web.resource import IResource, Resource
 
 from clasp_relay.access.accounts import WRONG_PASSWORD, Accounts, Admission, Tell, load_tokens
 from clasp_relay.access.addresses import ClientAddresses, address_group, hasher_of_addresses
@@ -629,7 +629,7 @@ class AuthServer(Service):
             self._audit.close()
         self.close()
 
-    def _root(self, accounts: Accounts) -> Resource:
+    def _root(self, accounts: Accounts) -> IResource:
         settings = self._settings
         folder = packaged_app() if settings.web_root is None else Path(settings.web_root)
         app = None if folder is None or settings.web_root == NO_WEB_ROOT else WebRoot(folder)
@@ -645,33 +645,7 @@ class AuthServer(Service):
             console=self._console.console,
         )
         root.putChild(b"auth", auth)
-        streams = self._streams = StreamApi(self._relay, self._factory, accounts.tickets, self._tell_refused)
-        streams.is_shared = self._clear is not None
-        journal = JournalApi(self._relay, self._api)
-        admin = self._console.make_resource(
-            sessions=self._api,
-            streams=streams,
-            journal=journal,
-            factory=self._factory,
-            policy=self._policy,
-            registry=lambda: self.registry,
-            doors=lambda: (*self.doors, self),
-            ring=self._ring,
-            name=settings.name,
-            origins=self._origins,
-            addresses=self._addresses,
-            cluster=self.member,
-        )
-        api = make_params_resource(
-            self._api,
-            streams,
-            origins=self._origins,
-            addresses=self._addresses,
-            journal=journal,
-            door=self._http,
-            admin=admin,
-        )
-        root.putChild(b"api", api)
+        root.putChild(b"api", self._make_api(self._console, accounts))
         assert self._store is not None, "served before it was opened"
         hooks = Hooks(self._store.hooks, self._calls, self._relay.params, self._relay.clock.now_us, secrets.token_hex)
         hooks_api = make_hooks_resource(hooks, self._api, self._hooks, origins=self._origins, addresses=self._addresses)
@@ -682,6 +656,34 @@ class AuthServer(Service):
                 root.putChild(path, NotFound())
             events.APP_SERVED.log(folder=str(folder))
         return root
+
+    def _make_api(self, console: ConsoleParts, accounts: Accounts) -> IResource:
+        streams = self._streams = StreamApi(self._relay, self._factory, accounts.tickets, self._tell_refused)
+        streams.is_shared = self._clear is not None
+        journal = JournalApi(self._relay, self._api)
+        admin = console.make_resource(
+            sessions=self._api,
+            streams=streams,
+            journal=journal,
+            factory=self._factory,
+            policy=self._policy,
+            registry=lambda: self.registry,
+            doors=lambda: (*self.doors, self),
+            ring=self._ring,
+            name=self._settings.name,
+            origins=self._origins,
+            addresses=self._addresses,
+            cluster=self.member,
+        )
+        return make_params_resource(
+            self._api,
+            streams,
+            origins=self._origins,
+            addresses=self._addresses,
+            journal=journal,
+            door=self._http,
+            admin=admin,
+        )
 
     def _make_accounts(self, store: SqliteUsers, passwords: Passwords, audit: Audit) -> Accounts:
         policy = self._policy
