@@ -1,8 +1,8 @@
 """The settings of a relay: unit, default and reason per field, checked once, frozen afterwards.
 
 A field's annotation carries its *kind* (``setting_kinds``): which values it accepts, the words for error messages, and
-how a text is parsed. The command line (``options``) uses the same kinds, so each limit is in one place only.
-"""
+how a text is parsed. The command line (``command_line.options``) uses the same kinds, so each limit is in one place
+only. """
 
 from __future__ import annotations
 

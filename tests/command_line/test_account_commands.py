@@ -2,10 +2,8 @@
 
 import json
 import os
-import sys
 import time
 from argparse import ArgumentTypeError
-from io import StringIO
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -15,6 +13,7 @@ from clasp_relay.access.tokens import digest_of
 from clasp_relay.command_line.account_commands import parse_duration, run
 from clasp_relay.storage.users import InviteGone
 from clasp_relay.storage.users_sqlite import SqliteUsers
+from tests.command_line.commands import CommandTestCase
 
 
 class DurationTests(SynchronousTestCase):
@@ -33,32 +32,15 @@ class DurationTests(SynchronousTestCase):
             self.assertIn(f"got {text!r}, expected a duration such as 90s", str(caught.exception))
 
 
-class CommandTests(SynchronousTestCase):
+class CommandTests(CommandTestCase):
     """Commands on a folder that is made."""
+
+    command = staticmethod(run)
 
     def setUp(self) -> None:
         """No folder yet, and an environment that sets nothing."""
         self.folder = Path(self.mktemp())
-        self.patch(os, "environ", {k: v for k, v in os.environ.items() if not k.startswith("CLASP_")})
-        self.stderr = StringIO()
-        self.patch(sys, "stderr", self.stderr)
-        self.patch(sys, "__stderr__", self.stderr)
-
-    def ask(self, *arguments: str) -> str:
-        """Returns what a command prints on stdout."""
-        out = StringIO()
-        run((*arguments, "--data-dir", str(self.folder)), out)
-        return out.getvalue()
-
-    def refusal(self, *arguments: str) -> str:
-        """Returns the one line on stderr of a command that fails."""
-        self.stderr.truncate(0)
-        self.stderr.seek(0)
-        with self.assertRaises(SystemExit) as caught:
-            self.ask(*arguments)
-        self.assertEqual(caught.exception.code, 1)
-        (line,) = self.stderr.getvalue().splitlines()
-        return line.removeprefix("clasp-relay: ")
+        super().setUp()
 
     def users(self) -> SqliteUsers:
         """Opens what the commands have written."""

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 import time
 from argparse import ArgumentTypeError
-from io import StringIO
 from pathlib import Path
-
-from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.names import name_keys
 from clasp_relay.access.tokens import digest_of
@@ -18,42 +13,26 @@ from clasp_relay.command_line.admin_commands import _day, run
 from clasp_relay.storage.audit import AuditEntry
 from clasp_relay.storage.users import Claim
 from clasp_relay.storage.users_sqlite import SqliteUsers
+from tests.command_line.commands import CommandTestCase
 from tests.storage.test_users_sqlite import token, user
 
 
-class AdminCommandTests(SynchronousTestCase):
+class AdminCommandTests(CommandTestCase):
     """Commands on a folder with the users Alice (u1) and Bob (u2)."""
+
+    command = staticmethod(run)
 
     def setUp(self) -> None:
         """Makes it."""
         self.folder = Path(self.mktemp())
         self.folder.mkdir()
-        self.patch(os, "environ", {k: v for k, v in os.environ.items() if not k.startswith("CLASP_")})
-        self.stderr = StringIO()
-        self.patch(sys, "stderr", self.stderr)
-        self.patch(sys, "__stderr__", self.stderr)
+        super().setUp()
         self.users = SqliteUsers(self.folder / "users.db", name_keys)
         self.addCleanup(self.users.close)
         now_s = int(time.time())
         for user_id, name in (("u1", "Alice"), ("u2", "Bob")):
             record = token(name, user_id, created_s=now_s)
             self.users.add_user(user(user_id, name), name_keys(name), record, Claim(None, False, now_s))
-
-    def ask(self, *arguments: str) -> str:
-        """Returns what a command prints on stdout."""
-        out = StringIO()
-        run((*arguments, "--data-dir", str(self.folder)), out)
-        return out.getvalue()
-
-    def refusal(self, *arguments: str) -> str:
-        """Returns the one line on stderr of a command that fails."""
-        self.stderr.truncate(0)
-        self.stderr.seek(0)
-        with self.assertRaises(SystemExit) as caught:
-            self.ask(*arguments)
-        self.assertEqual(caught.exception.code, 1)
-        (line,) = self.stderr.getvalue().splitlines()
-        return line.removeprefix("clasp-relay: ")
 
     def test_administrators_are_granted_listed_and_revoked(self) -> None:
         """By name, irrespective of case, or by id."""

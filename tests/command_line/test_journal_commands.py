@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from argparse import ArgumentTypeError
 from io import StringIO
@@ -16,6 +15,7 @@ from clasp_relay.command_line.journal_commands import MOST_KEYS, parse_before, r
 from clasp_relay.storage.folder import FileLock
 from clasp_relay.storage.journal.journal_file import Entry
 from clasp_relay.storage.journal.opening import SCHEMA_VERSION, open_journal, open_to_read
+from tests.command_line.commands import CommandTestCase
 from tests.storage.journal.test_journal_file import write_of
 from tests.storage.values import TIME_US, make_folder
 
@@ -49,36 +49,19 @@ class BeforeTests(SynchronousTestCase):
                 parse_before(text)
 
 
-class CommandTests(SynchronousTestCase):
+class CommandTests(CommandTestCase):
     """Commands on a folder with a journal."""
+
+    command = staticmethod(run)
 
     def setUp(self) -> None:
         """A journal of ten rows, and an environment that sets nothing."""
         self.folder = make_folder(self)
         self.path = self.folder / "journal.db"
-        self.patch(os, "environ", {k: v for k, v in os.environ.items() if not k.startswith("CLASP_")})
-        self.stderr = StringIO()
-        self.patch(sys, "stderr", self.stderr)
-        self.patch(sys, "__stderr__", self.stderr)
+        super().setUp()
         file = open_journal(self.path, syncs_each_commit=True)
         file.write([Entry(seq, write_of(seq), f"0:/{seq}" if seq > 5 else None) for seq in range(1, 11)])
         file.close()
-
-    def ask(self, *arguments: str) -> str:
-        """Returns what a command prints on stdout."""
-        out = StringIO()
-        run((*arguments, "--data-dir", str(self.folder)), out)
-        return out.getvalue()
-
-    def refusal(self, *arguments: str) -> str:
-        """Returns the one line on stderr of a command that fails."""
-        self.stderr.truncate(0)
-        self.stderr.seek(0)
-        with self.assertRaises(SystemExit) as caught:
-            self.ask(*arguments)
-        self.assertEqual(caught.exception.code, 1)
-        (line,) = self.stderr.getvalue().splitlines()
-        return line.removeprefix("clasp-relay: ")
 
     def kept(self) -> list[int]:
         """Returns the rows that history keeps."""
