@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from clasp_relay import tap
 from clasp_relay.command_line.options import Options
 from clasp_relay.errors import StartError
+from clasp_relay.net.open_files import RESERVED
 from clasp_relay.sd_notify import SystemdNotifier
 from clasp_relay.tap import RelayApplication, call_on, relay, stop_on
 
@@ -117,6 +118,16 @@ class MachineTests(SynchronousTestCase):
             tap._check_machine(options)
         self.assertEqual([event["notice"] for event in events], options.notices)
         self.assertEqual(len(events), 1)
+
+    def test_relay_warns_where_open_files_are_too_few(self) -> None:
+        """For the sessions that it may have, beside what it keeps for itself."""
+        self.patch(tap, "raise_limit", lambda: 1_000)
+        for sessions, room in ((1_000 - RESERVED, None), (1_001 - RESERVED, 1_000 - RESERVED)):
+            options = Options({})
+            options.parseOptions(["--max-sessions", str(sessions)])
+            with self.subTest(sessions), capturedLogs() as events:
+                tap._check_machine(options)
+            self.assertEqual([event["room"] for event in events], [] if room is None else [room])
 
 
 class Waiting:

@@ -12,7 +12,7 @@ from nats.aio.subscription import Subscription
 from nats.errors import MaxPayloadError
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.cluster.direct_client import WRITTEN_AHEAD_BYTES, DirectClient
+from clasp_relay.cluster.direct_client import WRITTEN_AHEAD_BYTES, DirectClient, _Reading
 from tests.integration.nats import Nats
 from tests.integration.process import PATIENCE_S
 
@@ -58,6 +58,64 @@ class DirectClientTests(SynchronousTestCase):
 
         self.connected(work)
         self.assertEqual(heard, [(b"a.1", b"one"), (b"a.2", b"two"), (b"a.3", b"three"), (b"a.4", b"")])
+
+    def test_messages_are_whole_wherever_they_are_cut(self) -> None:
+        """And in order with all else that the server says, of which nothing is lost or heard twice."""
+        told = (
+            b"MSG a.1 1 3\r\none\r\n"
+            b"MSG a.2 1 a.reply 6\r\nMSG \r\n\r\nPING\r\n"
+            b"MSG b 2 5\r\nother\r\nMSG a.3 1 0\r\n\r\n"
+            b"HMSG a.4 1 12 16\r\nNATS/1.0\r\n\r\nfour\r\nMSG a.5 1 4\r\nfive\r\n"
+        )
+        expected = [
+            (b"a.1", b"one"),
+            (b"a.2", b"MSG \r\n"),
+            "ping",
+            (b"a.3", b""),
+            (b"a.4", b"four"),
+            (b"a.5", b"five"),
+        ]
+
+        async def hear(*pieces: bytes) -> list[object]:
+            client, heard = DirectClient(), list[object]()
+            client._listeners[1] = lambda subject, data: heard.append((subject, data))
+            reader = asyncio.StreamReader()
+            reading = _Reading(client, reader, asyncio.StreamReaderProtocol(reader))
+
+            async def note_ping() -> None:
+                heard.append("ping")
+
+            with mock.patch.object(client, "_process_ping", note_ping):
+                for piece in pieces:
+                    reading.data_received(piece)
+                    while reader._buffer:  # type: ignore[attr-defined]
+                        # As nats-py's own task does.
+                        await client._ps.parse(await reader.read(7))
+            return heard
+
+        async def cut_everywhere() -> None:
+            for cut in range(len(told)):
+                self.assertEqual(await hear(told[:cut], told[cut:]), expected, cut)
+            self.assertEqual(await hear(*(told[place : place + 1] for place in range(len(told)))), expected)
+
+        asyncio.run(cut_everywhere())
+
+    def test_messages_are_not_taken_by_nats_py(self) -> None:
+        """Whole ones to whoever listens come the short way; that is what they are listened to for."""
+        heard: list[bytes] = []
+
+        async def work(client: DirectClient) -> None:
+            await client.listen("a", lambda _, data: heard.append(data))
+            await client.flush()
+            with mock.patch.object(client._ps, "parse", side_effect=AssertionError):
+                for number in range(3):
+                    client.put("a", b"%d" % number)
+                client.write()
+                while len(heard) < 3:
+                    await asyncio.sleep(0.001)
+
+        self.connected(work)
+        self.assertEqual(heard, [b"0", b"1", b"2"])
 
     def test_who_listens_twice_at_once_hears_once(self) -> None:
         """And nothing any more once that is ended, also where that is asked for meanwhile."""

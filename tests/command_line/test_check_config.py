@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import sys
 from io import StringIO
 from pathlib import Path
@@ -9,6 +11,9 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.command_line.check_config import run
+
+ROOT = Path(__file__).parent.parent.parent
+WHITEBOARD = ROOT / "tests" / "access" / "policy" / "whiteboard.json"
 
 POLICY = {
     "scopes": ["read:/a/**", "write:/a/{userId}/**"],
@@ -259,3 +264,21 @@ class HelpTests(CheckTestCase):
         self.assertEqual(caught.exception.code, 0)
         self.assertIn("check-config FILE [--as USER", stdout.getvalue())
         self.assertIn("check-config [options of the relay]", stdout.getvalue())
+
+
+class DocumentationTests(CheckTestCase):
+    """The examples in the documentation."""
+
+    def test_examples_show_what_the_command_prints(self) -> None:
+        """Each is run as it is written."""
+        self.write(WHITEBOARD.name, WHITEBOARD.read_text("utf-8"))
+        self.addCleanup(os.chdir, os.getcwd())
+        os.chdir(self.folder)
+        found = 0
+        for name in ("operations.md", "policy.md"):
+            text = (ROOT / "docs" / name).read_text("utf-8")
+            for command, answer in re.findall(r"```\n\$ clasp-relay check-config (.*)\n([^`]*)```", text):
+                found += 1
+                with self.subTest(command):
+                    self.assertEqual(self.answer(*shlex.split(command)), answer.splitlines())
+        self.assertEqual(found, 2)

@@ -26,10 +26,10 @@ from clasp_relay.core import commit, relay
 from clasp_relay.core.fanout import gestures, throttles
 from clasp_relay.core.handlers import reads
 from clasp_relay.core.history import replays
-from clasp_relay.core.session import account, schedule
+from clasp_relay.core.session import account, schedule, sessions
 from clasp_relay.core.state import params, signals
 from clasp_relay.doors import osc, osc_source, packet_queue
-from clasp_relay.doors.mqtt import broker, messages, publishing, session, subscribing
+from clasp_relay.doors.mqtt import broker, connecting, messages, publishing, session, subscribing
 from clasp_relay.http import admin_api, api_sessions, connections, files_api, params_api, site
 from clasp_relay.logs import ring
 from clasp_relay.net import admission, frames, outbox, reading, turn
@@ -86,6 +86,7 @@ LIMITS = {
     ),
     "what is kept for a session": size(DEFAULTS["max_session_memory"]),
     "bytes that wait for a slow session": size(admission.NetLimits().outbox_bytes),
+    "what a client calls itself": f"{sessions.MAX_NAME_CHARACTERS} characters",
     "subscriptions of a session": f"{reads.MAX_SUBSCRIPTIONS:,}",
     "SNAPSHOTs that wait": f"{outbox.MAX_SNAPSHOTS:,}; {commit.MAX_HELD_ANSWERS:,}",
     "gestures of a session": f"{gestures.MAX_OPEN:,}",
@@ -190,6 +191,8 @@ MQTT_LIMITS = {
         f"{broker.MAX_KEPT_MESSAGES:,} messages in all"
     ),
     "filters of a client": f"{subscribing.MAX_SUBSCRIPTION_FILTERS:,}",
+    "client id": f"{connecting.MAX_CLIENT_ID_BYTES} bytes",
+    "will": "counts for `--max-session-memory`",
     "PINGREQs and UNSUBSCRIBEs": f"{frames.MAX_CONTROL_FRAMES_PER_S} in a second",
     "packets that wait behind one": (
         f"{size(packets.MAX_PACKET_BYTES)} before the CONNACK, then {size(packet_queue.MAX_WAITING_BYTES)}"
@@ -251,6 +254,7 @@ class LimitsTests(SynchronousTestCase):
             f"one that was silent for {osc.IDLE_S / 60:g} minutes is forgotten",
             f"at most {'an hour' if osc.MAX_AHEAD_US == 3_600_000_000 else osc.MAX_AHEAD_US} ahead",
             f"{osc.MAX_PENDING:,} bundles of one source may wait",
+            f"and {size(schedule.MAX_PENDING_BYTES)} of all sources",
             f"at most {osc_source.RESYNC_PACKETS / osc_source.RESYNC_INTERVAL_S:g} messages a second",
             f"`--osc-rate` values a second of one address ({DEFAULTS['osc_rate']:g})",
             f"Up to {size(packet_queue.MAX_WAITING_BYTES)} of packets wait behind it",

@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.cluster.following import NOT_READY
 from clasp_relay.core.rights.port import Permissions
+from clasp_relay.core.session.account import Kept
 from clasp_relay.doors import osc
 from clasp_relay.doors.door import DoorCounts
 from clasp_relay.doors.osc import (
@@ -207,6 +208,27 @@ class OscWritesTests(SynchronousTestCase):
         self.patch(hall.clients, "take", lambda _source, _data: 1 / 0)
         hall.send(message("/a", 1))
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_bundles_that_wait_are_bounded_in_bytes(self) -> None:
+        """Of a source by what may be kept for a session, of all by what the relay keeps of scheduled ones."""
+        hall = Hall()
+        relay = hall.site.relay
+        relay.accounts._max_bytes = 100_000
+        soon = (UNIX_EPOCH_S + hall.site.clock.now_us() // 1_000_000 + 60) << 32
+        long = bundle(soon, message("/a", "x" * 40_000))
+        hall.send(long, long, long)
+        kept = relay.accounts.bytes[Kept.BUNDLES]
+        self.assertTrue(80_000 < kept < 100_000, kept)
+        self.assertEqual([why[:27] for _, why in hall.refusals], ["too much is kept for you: m"])
+        self.patch(osc, "MAX_PENDING_BYTES", 100_000)
+        hall.send(long, peer=DESK)
+        self.assertEqual(hall.refusals[-1][1], "as many bundles are waiting as the relay can keep")
+        hall.site.turn(61)
+        self.assertEqual((relay.accounts.bytes[Kept.BUNDLES], hall.clients._pending_bytes), (0, 0))
+        hall.send(bundle(soon + (60 << 32), message("/b", 1)))
+        self.assertGreater(hall.clients._pending_bytes, 0)
+        hall.port.stopProtocol()
+        self.assertEqual((relay.accounts.bytes[Kept.BUNDLES], hall.clients._pending_bytes), (0, 0))
 
     def test_one_address_has_one_message_rate(self) -> None:
         """Whatever the number of ports that it sends from."""

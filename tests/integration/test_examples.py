@@ -58,7 +58,7 @@ class DemoTests(AccountsTestCase):
         )
         self.addCleanup(listener.communicate)
         self.addCleanup(listener.kill)
-        wait_until(lambda: "1 rules at work" in relay.log, "the rules are at work")
+        wait_until(lambda: "1 rules active" in relay.log, "the rules are at work")
         visitor = self.sign_in(relay, "")
         visitor.ask(Subscribe(1, "/desk/joined"))
         # The subscriber may not be there when the first one is sent; a retained message waits for it.

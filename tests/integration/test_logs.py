@@ -44,7 +44,7 @@ EVENTS = {
     r"messages dropped: 1 \(user u-",
     "the others of that sender": r"core: session [0-9a-f-]+ from 127\.0\.0\.1 is over its rate limit; "
     r"messages dropped: \d\d+ \(user u-",
-    "slow consumer": r"net: session [0-9a-f-]+ from 127\.0\.0\.1 is slow: \d+ bytes wait; frames left out: 1\n",
+    "slow consumer": r"net: session [0-9a-f-]+ from 127\.0\.0\.1 is slow: \d+ bytes wait; frames dropped: 1\n",
     "snapshot": r"storage: snapshot saved: \d+ params, \d+ bytes in \d+ ms",
     "stop": r"relay: the relay is stopping; open sessions: \d+\n",
     "stopped": r"relay: the relay has stopped; all sessions were closed; all changes are saved\n",

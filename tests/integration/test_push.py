@@ -142,7 +142,7 @@ class PushTests(AccountsTestCase):
         self.assertEqual(self.heard(1), [{"room": "dm-ann-bob", "kind": "dm"}])
         self.relay.kill()
         self.relay = self.begin()
-        self.assertIn("browsers that want to be told: 0", self.relay.log)
+        self.assertIn("subscribed browsers: 0", self.relay.log)
 
     def test_people_in_a_call_may_use_the_turn_server(self) -> None:
         """At the id of their own session, of which the relay knows after a restart, too; the place ends with it."""

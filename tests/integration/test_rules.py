@@ -28,7 +28,7 @@ class RulesTests(RelayTestCase):
         path = self.folder / "rules.json"
         path.write_text(rules(255), "utf-8")
         relay = self.start("--rules", "rules.json")
-        self.assertIn("1 rules at work, 0 disabled, from rules.json", relay.log)
+        self.assertIn("1 rules active, 0 disabled, from rules.json", relay.log)
         client = RawClient.live(relay.port)
         self.addCleanup(client.close)
         client.send(Subscribe(1, "/lamp"))
@@ -38,7 +38,7 @@ class RulesTests(RelayTestCase):
             return decode_value(client.receive(Set).value)
 
         self.assertEqual(move(1), 255)
-        for text, told, expected in (("{", "the rules stay as they were", 510), (rules(100), "1 rules at work", 200)):
+        for text, told, expected in (("{", "the rules stay as they were", 510), (rules(100), "1 rules active", 200)):
             path.write_text(text, "utf-8")
             before = relay.log.count(told)
             relay.signal(signal.SIGHUP)

@@ -163,7 +163,7 @@ class RelayLogTests(SynchronousTestCase):
             [
                 ("warn", "session S from 192.0.2.1 is over its rate limit; messages dropped: 1 (user none)"),
                 ("warn", "connections from 192.0.2.1 refused: 1, the last one because: the server is full"),
-                ("warn", "session S from 192.0.2.1 is slow: 1100000 bytes wait; frames left out: 1"),
+                ("warn", "session S from 192.0.2.1 is slow: 1100000 bytes wait; frames dropped: 1"),
                 ("warn", "refused calls of login from 192.0.2.1: 1 (too many attempts)"),
             ],
         )

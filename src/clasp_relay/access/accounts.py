@@ -1,4 +1,4 @@
-"""Users, guests and their tokens: the calls of the auth API, whatever protocol they come by.
+"""The calls of the auth API about users, guests and their tokens, independent of HTTP.
 
 Each call is one method of :class:`Accounts`. It checks the rate limits and the input, hashes passwords and writes to
 the database on other threads, and changes the table of valid tokens only after the commit. Each call is logged in
@@ -71,13 +71,13 @@ _PURGE_ROWS = 1000
 
 @dataclass(slots=True)
 class Caller:
-    """Who makes a call, as far as that is known.
+    """The caller of a call, as far as it is known.
 
-    What a client says about itself is noted nowhere: it may be a password in the wrong field.
+    It has nothing that a client says about itself, which may be a password in the wrong field.
 
     Args:
-        user_id: empty while nobody was recognised.
-        name: what they are called.
+        user_id: empty while the caller is not known.
+        name: the caller's name.
     """
 
     user_id: str = ""
@@ -111,7 +111,7 @@ class SessionInfo:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Who may get an account or sign in as a guest, and what the relay is called.
+    """Who may register or sign in as a guest, and the relay's name.
 
     Args:
         registration: ``open``, ``invite`` or ``closed``.
@@ -134,11 +134,11 @@ class Accounts:
 
     Args:
         store: users and tokens; called through ``sql`` only.
-        sql: where the store is called, one call at a time.
+        sql: the thread that the store is called on, one call at a time.
         passwords: makes and verifies hashes.
         tokens: the valid tokens.
         limiter: counts attempts.
-        known: from which addresses users have signed in lately; the limiter's.
+        known: the addresses from which users have signed in lately; the limiter's.
         hash_of: returns the keyed hash of a client address.
         scopes_of: returns the scopes that a token carries, as ``action:pattern``.
         token_ttl_s: seconds that a new token is valid.
@@ -146,7 +146,7 @@ class Accounts:
         now_s: Unix seconds.
         random_hex: as ``secrets.token_hex``.
         tell: called for each call instead of the log.
-        note: called for each call with who made it.
+        note: called for each call with its caller.
         admission: who may sign in.
     """
 
@@ -172,13 +172,13 @@ class Accounts:
         self.admission = admission or Admission()
         """Who may sign in."""
         self._without_token: dict[str, bytes] = {}
-        """What the sessions of users are known by that have signed in without a token."""
+        """The ids (``Identity.token``) of sign-ins without a token."""
         self.tickets = Tickets(now_s, random_hex)
-        """What stands for a token in a URL."""
+        """The tickets, which replace tokens in URLs."""
         self.password_changed: Callable[[str], None] = _no_change
-        """Is called with a user's id after a change of the password."""
+        """Called with a user's id after a change of the password."""
         self.registered: Callable[[str], None] = _no_change
-        """Is called with the id of somebody who has registered, and who may have been a guest before."""
+        """Called with the id of a new user, who may have been a guest before."""
         self.outcomes: dict[tuple[str, str], int] = {}
         """Number of calls since the start, by call and outcome."""
         self._tell: Tell = tell or _log_call
@@ -227,7 +227,7 @@ class Accounts:
             address: the client's.
 
         Returns:
-            what the sessions are known by; no token belongs to it, and nothing is stored.
+            the id of the sign-in (``Identity.token``); it has no token, and nothing is stored.
 
         Raises:
             Refusal: as for ``login``; the Deferred fails with it.
@@ -242,7 +242,7 @@ class Accounts:
             username: a name as the user types it.
             password: the user's.
             address: the client's.
-            who: is told who it is, as soon as the name is known.
+            who: is given the user, as soon as the name is known.
 
         Raises:
             Refusal: as for ``login``.
@@ -387,7 +387,7 @@ class Accounts:
         self._known.add(self._hash_of(address), fold_name(username))
         record = self._tokens.find(self._without_token.get(user.user_id, b""))
         if record is None:
-            # A digest of nothing: no token has it, so that nobody can present one.
+            # A random id that is no token's digest, so that no token can be presented for it.
             digest = bytes.fromhex(self._random_hex(32))
             record = TokenRecord(digest, user.user_id, user.username, False, POLICY_SCOPES, self._now(), None)
             if len(self._without_token) >= MAX_WITHOUT_TOKEN:
@@ -418,7 +418,7 @@ class Accounts:
         return issued
 
     def _invite_digest(self, invite: str | None) -> bytes | None:
-        """Returns what an invite is known by; None where everybody may register."""
+        """Returns the digest of an invite; None where everybody may register."""
         if self.admission.registration == "open":
             return None
         if self.admission.registration == "closed":
@@ -538,7 +538,7 @@ class Accounts:
         Deferred.fromCoroutine(write()).addErrback(_tell_lost_write)
 
     def password_followed(self, user_id: str, username: str) -> None:
-        """Takes note that another relay has changed a user's password; one that was given another name keeps it.
+        """Handles that another relay has changed a user's name or password.
 
         Args:
             user_id: the user's.
@@ -606,20 +606,20 @@ class Accounts:
         return int(self._now_s())
 
     def _caller(self, bearer: str | None) -> Caller:
-        """Returns whose a valid token is; nobody's where it is none."""
+        """Returns the caller of a valid token; an unknown caller for any other."""
         record = None if bearer is None else self._tokens.find(digest_of(bearer))
         return Caller() if record is None else Caller(record.subject, record.username)
 
     def logged(
         self, event: str, address: str, work: Coroutine[Deferred[Any], Any, T], who: Caller | None = None
     ) -> Deferred[T]:
-        """Does a call, counts and logs it, and notes it in the audit log.
+        """Makes a call; counts it, logs it, and adds it to the audit log.
 
         Args:
             event: its name.
             address: the client's.
-            work: what is done.
-            who: who calls, as far as that is known at the end.
+            work: the coroutine of the call.
+            who: the caller, as far as it is known at the end.
         """
         return uncancellable(Deferred.fromCoroutine(self._logged(event, address, work, who or Caller())))
 
@@ -642,7 +642,7 @@ class Accounts:
 
 
 def _session_id(sign_in: bytes) -> str:
-    """Returns what a user knows a sign-in by: the beginning of its first token's digest, which opens nothing."""
+    """Returns the public id of a sign-in: the beginning of its first token's digest, which gives no access."""
     return sign_in[:8].hex()
 
 
@@ -651,11 +651,11 @@ def _tell_lost_write(failure: Failure) -> None:
 
 
 def _no_change(_user_id: str) -> None:
-    """Nobody has to know of it."""
+    """Does nothing."""
 
 
 def _no_note(_event: str, _outcome: str, _who: Actor) -> None:
-    """Nothing is noted."""
+    """Does nothing."""
 
 
 def _log_call(event: str, address: str, outcome: str, user_id: str) -> None:

@@ -1,7 +1,7 @@
-"""The audit log while the relay runs: entries are gathered and written in batches on the SQL thread.
+"""The audit log while the relay runs: collects entries and writes them in batches on the SQL thread.
 
-What administrators do is written before it is answered; what people do (sign-ins and the like) a moment later. Of that
-each client address has a limited number of entries, so that nobody fills the disk: what is left out is counted.
+Actions of administrators are written before they are answered, those of users (sign-ins and the like) a moment later.
+Each client address has a limited number of the latter, so that it cannot fill the disk; those left out are counted.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ MAX_PENDING = 10_000
 """Entries about people that may wait for the disk; what comes then is counted and left out."""
 
 RETRY_S = 1.0
-"""When the file is held by another process, entries wait for so long."""
+"""Seconds until the next attempt if another process holds the file."""
 
 EXPORTED_AT_ONCE = 500
 """Rows of an export that are read in one call."""
@@ -58,11 +58,11 @@ SEARCHED_AT_MOST = 100
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who does something.
+    """Who acts.
 
     Args:
-        user_id: empty where nobody was recognised.
-        name: what they are called.
+        user_id: empty if the user is not known.
+        name: the user's name.
         address: the client's.
     """
 
@@ -75,11 +75,11 @@ class Audit:
     """The audit log.
 
     Args:
-        store: where it is kept.
+        store: the table of the log.
         sql: the thread that the store is called on.
-        clock: for trying again.
+        clock: for the next attempt.
         now_s: Unix seconds.
-        mark_of: returns what a client address counts as: a keyed hash, so that the file tells no address.
+        mark_of: returns the keyed hash of a client address, so that the file has no addresses.
         max_age_days: how long entries are kept; 0 for ever.
     """
 
@@ -100,7 +100,7 @@ class Audit:
         self._max_age_days = max_age_days
         self._pending: list[AuditEntry] = []
         self._waiting: list[Deferred[None]] = []
-        """Whom to tell when all that is pending is written."""
+        """Deferreds to fire once all that is pending is written."""
         self._is_writing = False
         self._is_closed = False
         self._retry: IDelayedCall | None = None
@@ -148,7 +148,7 @@ class Audit:
         return done
 
     def close(self) -> None:
-        """Writes what is pending; it calls the store on this thread, so after the SQL thread has stopped.
+        """Writes what is pending, on this thread: called after the SQL thread has stopped.
 
         What comes afterwards is left out: those are calls that a stop refuses.
         """
@@ -189,7 +189,7 @@ class Audit:
         return await self._calls.run(self._store.after, seq, EXPORTED_AT_ONCE)
 
     async def trim(self) -> int:
-        """Deletes what is too old, to be called periodically; returns how many rows went.
+        """Deletes rows that are too old; returns how many. Called periodically.
 
         A busy relay leaves them for the next time.
         """
@@ -232,7 +232,7 @@ class Audit:
         self._write()
 
     def _failed(self, failure: Failure, batch: list[AuditEntry], waiting: list[Deferred[None]]) -> None:
-        """Tries again later where the file is held; other faults are logged, and fail what waits."""
+        """Tries again later if the file is held; other errors are logged, and fail the entries that wait."""
         self._is_writing = False
         if failure.check(Busy):
             self._pending[:0] = batch

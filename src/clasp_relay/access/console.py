@@ -1,8 +1,8 @@
-"""Who may use the console: its tokens, and what administrators have decided, as the running relay knows it.
+"""The tokens of the console, and the decisions of administrators, in the memory of the running relay.
 
-A console token lets its bearer in below ``/api/admin`` and nowhere else. It is kept in memory only, for an hour. Behind
-it stands a token of the table that nobody is ever given: as that the relay admits the console's requests, so that they
-take the way of all messages, and end with the console token.
+A console token gives access below ``/api/admin`` and nowhere else. It is in memory only, for an hour. Each has a token
+in the table of valid tokens that is never given out: by that one the core admits the console's requests as messages,
+until the console token ends.
 """
 
 from __future__ import annotations
@@ -64,14 +64,14 @@ class ConsoleToken:
 
 @dataclass(frozen=True, slots=True)
 class Administrator:
-    """Who makes a request of the console.
+    """The administrator who makes a request.
 
     Args:
         user_id: whose console token it is; the subject of the admin token.
         username: the name.
         expires_s: Unix seconds when the token ends; None for never.
         is_console: whether it is a console token, and not the admin token.
-        token: as whom the relay admits what is asked.
+        token: the token by which the core admits the request.
     """
 
     user_id: str
@@ -135,15 +135,15 @@ class Console:
         self._option = accounts.admission
         """Who may sign in as the options say."""
         self.decided = Decided(frozenset(), frozenset(), {})
-        """What administrators have decided."""
+        """The decisions of administrators."""
         self.when_given: Callable[[GivenToken], None] = _untold
-        """Is told of each token that is given out here."""
+        """Called with each token that is issued here."""
         self.when_ended: Callable[[bytes], None] = _untold
-        """Is told of each token that ends here, by its digest."""
+        """Called with the digest of each token that ends here."""
         accounts.password_changed = self.end_of
 
     def load(self) -> None:
-        """Takes note of what is decided; it calls the store on this thread, so before the event loop runs."""
+        """Loads the decisions, on this thread: called before the event loop runs."""
         self._take(self._store.decided())
 
     async def reload(self) -> None:
@@ -156,7 +156,7 @@ class Console:
 
     @property
     def source(self) -> str:
-        """Whether the options say who may register, or the console."""
+        """Whether the options decide who may register, not the console."""
         return "console" if self.decided.choices.keys() & {"registration", "guests"} else "option"
 
     def sign_in(self, username: str, password: str, address: str) -> Deferred[ConsoleToken]:
@@ -178,7 +178,7 @@ class Console:
         person = await self._calls.run(self._store.person, user.user_id, int(self._now_s()))
         if not person.is_admin:
             raise Forbidden(NO_ADMINISTRATOR)
-        # Last of all: what changes from here on ends the token.
+        # Last of all: every later change ends the token.
         await self._accounts.check_current(user)
         token, expires_s = f"{PREFIX}{self._random_hex(16)}", int(self._now_s()) + CONSOLE_TOKEN_S
         given = GivenToken(digest_of(token), person.user_id, person.username, expires_s)
@@ -196,7 +196,7 @@ class Console:
         self._by_digest[digest] = Administrator(user_id, username, expires_s, True, inner)
 
     def learn(self, given: GivenToken) -> None:
-        """Takes a token that another relay has given out, as soon as its bearer is an administrator here, too."""
+        """Adds a token that another relay has issued, once its bearer is known as an administrator here."""
         if given.digest in self._by_digest:
             return
         if given.user_id in self._may_stay:
@@ -214,7 +214,7 @@ class Console:
             self._tokens.revoke([digest_of(who.token)])
 
     def knows(self, bearer: str) -> bool:
-        """Tells whether something is a console token that has not ended."""
+        """Tells whether a text is a console token that has not ended."""
         return digest_of(bearer) in self._by_digest
 
     @property
@@ -246,10 +246,10 @@ class Console:
         return person.username
 
     def admit(self, bearer: str | None) -> Administrator:
-        """Returns whose request one with a token is.
+        """Returns the administrator of a token.
 
         Args:
-            bearer: what is presented; None for nothing.
+            bearer: the presented token; None for none.
 
         Raises:
             Unauthenticated: there is no token, or it is not valid.
@@ -328,4 +328,4 @@ class Console:
 
 
 def _untold(_about: object) -> None:
-    """A relay that is alone tells nobody."""
+    """Does nothing: a relay that is alone has no others to tell."""

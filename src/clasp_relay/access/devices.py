@@ -1,4 +1,4 @@
-"""Device tokens: made by the operator in ``users.db``, and taken note of by a relay that runs."""
+"""Device tokens: made by the operator in ``users.db``, and loaded by the running relay."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from clasp_relay.storage.devices import DeviceStore, DeviceToken
 __all__ = ["DEVICE", "DeviceWatch", "device_record", "is_sound", "make_device", "parse_scopes"]
 
 DEVICE = "clasp.device."
-"""The start of the subject of a device token for which the operator names none; its id follows."""
+"""The prefix of the subject of a device token for which the operator names none; its id follows."""
 
 _BETWEEN_SCOPES = re.compile(r"\s*,\s*(?=[a-z]+:)")
 """A comma before an action; others may be part of a pattern."""
@@ -86,7 +86,7 @@ def device_record(device: DeviceToken) -> TokenRecord:
 
 
 class DeviceWatch:
-    """Keeps the table of valid tokens as the operator has the device tokens.
+    """Updates the table of valid tokens by the device tokens in the file.
 
     Args:
         store: where the operator makes and revokes them.
@@ -106,7 +106,7 @@ class DeviceWatch:
         self._take(self._store.changed())
 
     async def look(self) -> bool:
-        """Takes note of what the operator did since the last time; a busy relay does so the next time.
+        """Loads what the operator changed since the last time; a busy relay does so the next time.
 
         Returns:
             whether another process has changed the file.
@@ -119,7 +119,7 @@ class DeviceWatch:
         return devices is not None
 
     async def reload(self) -> None:
-        """Takes note of what this process has changed.
+        """Loads what this process has changed.
 
         Raises:
             Refusal: the store cannot be asked now.
@@ -127,11 +127,11 @@ class DeviceWatch:
         self._take(await self._calls.run(self._store.all))
 
     def follow(self, device: DeviceToken, *, is_revoked: bool) -> None:
-        """Takes a device token as the log of a cluster has it from now on; the file has it so later.
+        """Updates a device token by the log of a cluster, before the file is updated.
 
         Args:
             device: the token.
-            is_revoked: whether it lets nobody in any more.
+            is_revoked: whether it is revoked.
         """
         self._ahead += 1
         record = device_record(device)
@@ -139,7 +139,7 @@ class DeviceWatch:
             self._tokens.follow_device(record, is_revoked=is_revoked)
 
     def written(self, count: int) -> None:
-        """Is told that the file has so many more of the tokens that were followed; ``reload`` is to be called then."""
+        """Notes that the file has so many more of the tokens that were followed; ``reload`` has to be called then."""
         self._ahead -= count
 
     def _take(self, devices: Sequence[DeviceToken] | None) -> None:
@@ -152,7 +152,7 @@ class DeviceWatch:
 
 
 def is_sound(record: TokenRecord) -> bool:
-    """Tells whether the scopes in the file can be read; a token whose cannot lets nobody in."""
+    """Tells whether the scopes in the file are valid; a token with others is not admitted."""
     try:
         Scopes.parse(record.scopes)
     except ValueError:

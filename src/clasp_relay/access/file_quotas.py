@@ -1,8 +1,8 @@
-"""How much of the disk files may take: of one user, of guests, of all together.
+"""Limits of the disk space of files: of one user, of guests, of all together.
 
-Whoever sends a file pays for it in blocks of :data:`BLOCK_BYTES`, from the moment at which its length is known, so that
-uploads at the same time cannot exceed a bound together. Half of the whole is kept for accounts: invented guests do not
-take their room.
+A file counts for its sender in blocks of :data:`BLOCK_BYTES`, from the moment at which its length is known, so that
+concurrent uploads cannot exceed a limit together. Half of the whole is reserved for accounts, so that invented guests
+cannot take it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _LATER_S = 3600
 
 
 class FileOwner(NamedTuple):
-    """Whose a file is."""
+    """The owner of a file."""
 
     subject: str
     origin: bytes = b""
@@ -124,9 +124,9 @@ class FileQuotas:
     def __init__(self, limits: FileLimits) -> None:
         self.limits = limits
         self.bytes = 0
-        """What all files take, those that are arriving included."""
+        """The bytes of all files, those that are arriving included."""
         self.guest_bytes = 0
-        """What the files of guests take."""
+        """The bytes of the files of guests."""
         self._by_subject: Counter[str] = Counter()
         self._by_origin: Counter[bytes] = Counter()
         self._arriving: Counter[object] = Counter()
@@ -143,13 +143,13 @@ class FileQuotas:
         return self._by_subject[subject]
 
     def begin(self, owner: FileOwner, size_bytes: int) -> None:
-        """Takes the room for a file that is about to arrive.
+        """Reserves the space of a file that is about to arrive.
 
         Raises:
             BadInput: it is empty.
             TooLarge: it can never be accepted.
-            Limited: its owner has no room left, or sends too many files at once.
-            NoRoom: the relay has no room left.
+            Limited: its owner has no space left, or sends too many files at once.
+            NoRoom: the relay has no space left.
         """
         self._check(owner, size_bytes)
         self._count(owner, charge(size_bytes))
@@ -166,7 +166,7 @@ class FileQuotas:
                 del self._arriving[lane]
 
     def give_back(self, owner: FileOwner, size_bytes: int) -> None:
-        """Gives the room of a file back that is gone, or did not arrive."""
+        """Frees the space of a file that was removed, or did not arrive."""
         self._count(owner, -charge(size_bytes))
 
     def move(self, owner: FileOwner, charged_bytes: int) -> None:
@@ -205,7 +205,7 @@ class FileQuotas:
 
 
 def _add(counter: Counter[str] | Counter[bytes], key: str | bytes, by: int) -> None:
-    """Adds to a count; what is back at nothing takes no memory."""
+    """Adds to a count; an entry that is 0 again is removed."""
     counts: Counter[str | bytes] = counter  # type: ignore[assignment]  # each has keys of one kind only
     counts[key] += by
     if not counts[key]:

@@ -1,7 +1,7 @@
-"""Files that users send to each other: who may send, read and delete them, and what happens to the bytes meanwhile.
+"""Files that users send to each other: checks who may send, read and delete them, and moves their bytes.
 
-Whoever is signed in and knows a file's id may read it: the id has 128 random bits and travels in messages. Names and
-types travel there, too; the relay never learns them.
+Every signed-in user who knows a file's id may read it: the id has 128 random bits and is sent in messages. So are names
+and types, which the relay does not know.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class UploadCut(ClaspError):
 
 @dataclass(slots=True)
 class FileCounts:
-    """What has happened since the start."""
+    """Counts since the start."""
 
     stored: int = 0
     cut: int = 0
@@ -99,13 +99,13 @@ class FileCounts:
 
 
 class Upload:
-    """A file that arrives. For the event loop's thread.
+    """An upload. For the event loop's thread.
 
     Args:
-        files: whose it is.
-        writer: where its bytes go.
-        record: what will be recorded of it.
-        owner: who pays for it.
+        files: the files of the relay.
+        writer: writes its bytes.
+        record: its future record.
+        owner: its owner.
         bearer: the token that it is sent with.
     """
 
@@ -217,13 +217,13 @@ class Upload:
 
 
 class FileReading:
-    """A file that somebody reads.
+    """A file that is being read.
 
     Args:
         files: whose it is.
         record: of the file.
         reader: what reads it.
-        lane: whose work it is.
+        lane: the lane of its reader.
     """
 
     def __init__(self, files: Files, record: StoredFile, reader: FileReader, lane: FileOwner) -> None:
@@ -252,7 +252,7 @@ class Files(ABC):
         records: tells which files there are; called through ``on_sql``.
         folder: where their bytes arrive; called through ``disk``.
         disk: the threads that bytes are read and written on.
-        quotas: how much they may take.
+        quotas: their limits.
         recognise: returns a token's record, or raises ``Unauthenticated``.
         scopes_of: returns the scopes that a token carries.
         is_user: tells whether somebody has signed in as a registered user, and so is no guest any more.
@@ -278,11 +278,11 @@ class Files(ABC):
         random_hex: Callable[[int], str],
     ) -> None:
         self.quotas = quotas
-        """How much they take."""
+        """The space that they take."""
         self.counts = FileCounts()
-        """What has happened."""
+        """The counts."""
         self.stored = 0
-        """How many there are."""
+        """Number of files."""
         self._records = records
         self._folder = folder
         self._disk = disk
@@ -311,11 +311,11 @@ class Files(ABC):
         """How many copies there are of what is in the object store of a cluster, and their bytes; None without one."""
         return None
 
-    # Where they are
+    # Access to the records
 
     @abstractmethod
     def load(self, is_account: Callable[[str], bool]) -> None:
-        """Looks what is there; before the relay listens, on the caller's thread.
+        """Counts the files that exist, on the caller's thread, before the relay listens.
 
         Args:
             is_account: tells whether an id is a registered user's.
@@ -331,7 +331,7 @@ class Files(ABC):
 
     @abstractmethod
     async def registered(self, subject: str) -> None:
-        """Is told that a guest is a user now: the files are the user's, and count as those of users do."""
+        """Makes a guest's files those of a user, as which they count from now on."""
 
     @abstractmethod
     async def sweep(self, *, acts: bool) -> None:

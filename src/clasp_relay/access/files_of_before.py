@@ -1,8 +1,8 @@
-"""Brings what users have sent at a relay that was alone into the cluster that it is in now, one file after the other.
+"""Moves files that users sent before the relay joined its cluster into the cluster, one after the other.
 
-A file is moved when the object store has its bytes and the cluster its record; only then it goes from the relay's own
-folder. So a move that is cut off at any moment is gone on with, and nothing is lost. Room is not looked at: what had
-room before is kept.
+A file is moved once the object store has its bytes and the cluster has its record; only then it is removed from the
+relay's own folder. So a move that is interrupted at any moment is resumed, and nothing is lost. Limits are not checked:
+files that were accepted before are kept.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ class FilesOfBefore:
         self._disk = disk
         self._path = path
         self._count = 0
-        """How many were moved."""
+        """Number of moved files."""
         self._unread: set[str] = set()
-        """Those that the disk does not give; the next start tries again."""
+        """Files that cannot be read; the next start tries again."""
         self.is_over = False
-        """Whether none is left that can be moved."""
+        """Whether no file is left that can be moved."""
 
     def load(self) -> None:
-        """Removes what a kill has left, and looks whether there is anything; before the relay listens."""
+        """Removes what a kill has left, and checks whether there are files; called before the relay listens."""
         self._store.sweep()
         self.is_over = not self._store.unread_since(1 << 62, 1)
         if not self.is_over:
             events.FILES_OF_BEFORE.log(path=self._path)
 
     async def move(self) -> None:
-        """Moves what is left, as far as the cluster answers; to be called again and again until ``is_over``."""
+        """Moves the remaining files, as far as the cluster answers; called again until ``is_over``."""
         try:
             while not self.is_over:
                 found = await self._sql.run("", _nothing, self._store.unread_since, 1 << 62, MOVED_AT_ONCE)
@@ -82,4 +82,4 @@ class FilesOfBefore:
 
 
 def _nothing() -> None:
-    """Admits."""
+    """Does nothing."""

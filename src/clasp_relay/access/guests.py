@@ -1,7 +1,7 @@
-"""Ends what guests wrote for themselves, some days after their last token was issued (a policy's ``guest_ttl_days``).
+"""Ends what guests wrote for themselves, some days after their last token was issued (``guest_ttl_days`` of a policy).
 
-Once at the start and once an hour: the params are searched in pieces, the store is asked about the guests that have
-some, and what is over ends in pieces, by nulls of the relay.
+At the start and every hour: searches the params in pieces, asks the store about the guests that have some, and ends the
+params that are due, in pieces, by nulls of the relay.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from clasp_relay.logs import events
 DAY_S = 86_400
 
 SEARCHED_AT_ONCE = 200
-"""How many params are looked at in one piece."""
+"""Params that are looked at in one piece."""
 
 SEARCH_US = 2
-"""About what it costs to look at one."""
+"""Estimated cost in µs of looking at one."""
 
 ANOTHER_DECIDES = "Another relay of the cluster decides now."
 
@@ -51,7 +51,7 @@ class _Own(NamedTuple):
 
 
 class _Guest:
-    """What one subject, a guest or not, wrote for itself."""
+    """The params that one subject, a guest or not, wrote for itself."""
 
     __slots__ = ("own", "written_us")
 
@@ -97,14 +97,14 @@ class GuestParams:
         self._is_stopped = False
 
     def stop(self) -> None:
-        """Gives up what is under way, since nothing is done in its core any more: ``end_old`` raises ``Busy``."""
+        """Stops what is under way, since its core no longer decides: ``end_old`` raises ``Busy``."""
         self._is_stopped = True
         done, self._under_way = self._under_way, None
         if done is not None:
             done.errback(Busy(ANOTHER_DECIDES, 0))
 
     async def end_old(self, last_issued: LastIssued) -> int:
-        """Ends what is over.
+        """Ends the params that are due.
 
         Args:
             last_issued: asks the store.
@@ -128,7 +128,7 @@ class GuestParams:
         return count
 
     def _do(self, pieces: Pieces) -> Deferred[None]:
-        """Does work in pieces; fires at its end, also where a fault ended it."""
+        """Runs work in pieces; the Deferred fires at its end, also after an error."""
         if self._is_stopped:
             return fail(Busy(ANOTHER_DECIDES, 0))
         done: Deferred[None] = Deferred()
@@ -146,7 +146,7 @@ class GuestParams:
         return done
 
     def _search(self, guests: dict[str, _Guest]) -> Pieces:
-        """Finds who wrote what for themselves."""
+        """Finds the params that subjects wrote for themselves."""
         params = iter(self._params.all())
         while some := list(islice(params, SEARCHED_AT_ONCE)):
             for param in some:
@@ -166,7 +166,7 @@ class GuestParams:
         return issued_s
 
     def _end(self, guests: dict[str, _Guest], issued_s: dict[str, int | None]) -> Pieces:
-        """Ends what is over by now."""
+        """Ends the params that are due by now."""
         for subject, guest in guests.items():
             last_s = issued_s.get(subject)
             if last_s is not None:

@@ -93,7 +93,7 @@ class Bearer(Identity):
 
     scopes: Scopes = field(default_factory=Scopes)
     fails_as: str = field(default="", kw_only=True)
-    """As whose its failures count; empty for the subject's. A new subject for each session would forget them."""
+    """The subject that its failures count for; empty for its own. A subject per session would lose them at its end."""
     places: dict[str, Place] = field(default_factory=dict, repr=False)
     """Cached rights by address."""
     is_account: bool = False
@@ -123,7 +123,7 @@ class TokenPermissions:
         """See ``Permissions``."""
 
     def admit(self, token: str, session: Session) -> Identity:
-        """See ``Permissions``; a token that is not valid is refused, never taken for none."""
+        """See ``Permissions``; an invalid token is refused, never treated as none."""
         if not token:
             return self._admit_anonymous(session)
         try:
@@ -145,7 +145,7 @@ class TokenPermissions:
         )
 
     def _admit_anonymous(self, session: Session) -> Bearer:
-        """Lets in a session without a token, where the policy says what it may do."""
+        """Admits a session without a token, if the policy says what it may do."""
         anonymous = None if self._policy is None else self._policy.document.anonymous
         if self._policy is None or anonymous is None:
             raise NO_TOKEN
@@ -302,9 +302,9 @@ class TokenPermissions:
         return place
 
     def _surely_passes(self, who: Identity, place: Place, address: str, value: Value, state: State) -> bool:
-        """Tells whether a write passes by a remembered answer; False when the rule has to decide.
+        """Tells whether a remembered answer allows a write; False if the rule has to decide.
 
-        It is stored as it is then: of rules that stamp or keep something nothing is remembered.
+        Then it is stored unchanged: answers of rules that stamp or keep something are not remembered.
         """
         remembered = place.remembered
         if remembered is None or isinstance(state, Draft):
@@ -356,7 +356,7 @@ class TokenPermissions:
         state: State,
     ) -> Grant:
         assert self._policy is not None, "decided without a policy"
-        # Remembered answers rest on the params, not on a draft of them.
+        # Remembered answers depend on the params, not on a draft of them.
         memory = None if isinstance(state, Draft) else self.memory
         decision = self._policy.check_write(
             who.subject,

@@ -51,7 +51,7 @@ def in_lane(lane: str) -> Iterator[None]:
 
 
 class Workers(Protocol):
-    """Runs blocking work elsewhere."""
+    """Runs blocking work on other threads."""
 
     def run(
         self, lane: str, admit: Callable[[], None], work: Callable[P, T], *args: P.args, **kwargs: P.kwargs

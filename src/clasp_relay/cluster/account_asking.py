@@ -1,4 +1,4 @@
-"""What a relay of a cluster asks about accounts of the one that decides: calls that write, and how far the log is.
+"""Requests of a relay about accounts to the decider: calls that write, and how far the log is.
 
 Calls wait, client addresses in turn, while many are on their way. Then they are numbered within a run of the relay, and
 kept until the log says that they are done. Each packet says which call came before it, so that the decider notices one

@@ -1,4 +1,4 @@
-"""Which calls of the stores a relay asks of the one that decides, and how calls and their outcomes are encoded.
+"""The calls of the stores that a relay sends to the decider, and the encoding of calls and their outcomes.
 
 The table names all that can be asked; nothing else is ever called. What arguments and results are is taken from the
 methods' annotations: numbers, texts, bytes, named tuples and dataclasses of them, sequences and maps. What does not

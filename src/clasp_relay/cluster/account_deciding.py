@@ -1,4 +1,4 @@
-"""The part of a decider that makes records of calls about accounts.
+"""The decider's part for accounts: makes records of the calls.
 
 Calls are attempted on the decider's own ``users.db``, several in one transaction, which is rolled back: what they would
 have led to goes into the log as one record, and the next ones are attempted once the log has brought that back and it

@@ -1,4 +1,4 @@
-"""The accounts in the picture that a relay begins with: all rows of another one's ``users.db``, in pieces."""
+"""The accounts in a relay's image: all rows of another relay's ``users.db``, in pieces."""
 
 from __future__ import annotations
 

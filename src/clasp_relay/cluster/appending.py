@@ -1,4 +1,4 @@
-"""How what is decided gets into the log, and from there to everybody.
+"""Appends the decider's batches to the log, and sends them to all relays once they are there.
 
 One batch is on its way, into the log and then into the decider's own journal, and leaves the decider when both have
 it; what is decided meanwhile gathers and is the next one. So batches grow with the load, and nothing waits for a timer.

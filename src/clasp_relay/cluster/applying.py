@@ -1,4 +1,4 @@
-"""How a relay applies the log: batch after batch, as they come over the bus, and from the log where one is missing."""
+"""Applies the batches of the log in order: as they come over the bus, and from the log if one is missing."""
 
 from __future__ import annotations
 

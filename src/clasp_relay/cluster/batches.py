@@ -1,4 +1,4 @@
-"""The batches of a cluster's log: what one turn of the deciding relay has led to, as one message of the stream.
+"""The batches of a cluster's log: the changes of one turn of the decider, as one message of the stream.
 
 A batch is applied whole, in the order of its items. It names its epoch and the digest of the batch before, so that
 nobody takes up another log. Its bytes are a version, whether it is compressed, and MessagePack.

@@ -1,4 +1,4 @@
-"""When a relay that follows claims to decide, and how: it appends a claim of the next epoch behind all batches."""
+"""When a follower claims to decide, and how: it appends a claim of the next epoch after all batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Time in a cluster: the decider's, which all records have, so all relays judge by it.
+"""The clocks of a cluster: all relays use the decider's time, which all records have.
 
 What ends at some time after a record, such as the moment in which somebody who left a room may still read there, is
 judged at every relay for its own clients. The clocks of the machines need not agree, so each relay follows the

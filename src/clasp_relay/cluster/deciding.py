@@ -1,4 +1,4 @@
-"""The relay of a cluster that decides: a core of its own, behind which no socket is, in front of the log.
+"""The decider of a cluster: a core of its own without sockets, whose changes go to the log.
 
 Its sessions stand for those of all relays of the cluster, its own among them. What they ask is decided here, as by a
 relay that is alone, ahead of the log; what comes of it, changes and answers, is gathered as the items of the next
@@ -39,6 +39,7 @@ from clasp_relay.storage.journal.journal_file import RECORDED_KINDS
 from clasp_relay.wire.clasp import ClaspCodec
 from clasp_relay.wire.codec import decode, encode
 from clasp_relay.wire.messages import Announce, Error, Message
+from clasp_relay.wire.tuples import new_tuple
 
 __all__ = ["BatchLog", "Deciding", "Judged", "RulesFanOut", "Sealed", "deciders_handlers"]
 
@@ -61,10 +62,8 @@ Judged: TypeAlias = tuple[Change, "str | None", tuple[Erasure, ...]]
 Row: TypeAlias = tuple[Change, "str | None", tuple[Erasure, ...], bytes]
 """The same, with its bytes."""
 
-_MESSAGE, _END = int(Asked.MESSAGE), int(Asked.END)
+_MESSAGE, _END, _READ = int(Asked.MESSAGE), int(Asked.END), int(Asked.READ)
 
-# Skips the argument handling of the generated constructor: there is a group for each SET.
-_new = tuple.__new__
 
 REFUSED = Disconnect(CloseCode.POLICY_VIOLATION, "the token was revoked: sign in again", ErrorCode.TOKEN_EXPIRED)
 """What a session reads whose token the decider does not know any more."""
@@ -126,7 +125,7 @@ class BatchLog:
         if len(changes) == 1 and changes[0].kind is ChangeKind.WRITE and not self.mark:  # the usual SET
             change = changes[0]
             data = encode_change(change)
-            self.items.append(_new(Group, ((change,), (data,))))
+            self.items.append(new_tuple(Group, ((change,), (data,))))
             self.rows.append((*self.judge(change), data))
             self.size_bytes += CHANGE_BYTES + len(data)
             if len(self.items) == 1:
@@ -405,7 +404,7 @@ class Deciding:
                 self.log.add(Began(session.id, remote.link, subject, new, session.origin))
 
     def _take(self, link: str, entry: Entry) -> None:
-        if entry.kind == Asked.READ:
+        if entry.kind == _READ:
             self._read(entry.text)
             return
         remote = self._sessions.get(entry.session_id)

@@ -1,9 +1,8 @@
-"""A client of NATS with a short way for the messages of which there is one for every batch.
+"""A client of NATS with a fast path for the messages that are sent with every batch.
 
-nats-py writes in one task and calls back in another one for each subscription, so a message waits for three turns of
-its loop, each with system calls of its own. Here what was gathered is written at once, also outside of the loop's
-turns, and who listens is called in the turn in which it was read. Connections, subscriptions and all else are
-nats-py's.
+nats-py reads in one task, writes in another one, and calls back in a third one for each subscription, so a message
+waits for three turns of its loop. Here what was gathered is written at once, also outside of the loop's turns, and who
+listens is called from where it is read. Connections, subscriptions and all else are nats-py's.
 """
 
 from __future__ import annotations
@@ -16,11 +15,56 @@ from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 from nats.errors import MaxPayloadError
 from nats.protocol.command import hpub_cmd, pub_cmd
+from nats.protocol.parser import AWAITING_CONTROL_LINE
 
 __all__ = ["DirectClient"]
 
+MSG_FIELDS = 4
+"""How many fields the line of a message has at least."""
+
 WRITTEN_AHEAD_BYTES = 1024 * 1024
 """How much may wait for the connection; whoever has more to send waits for it."""
+
+
+class _Reading(asyncio.Protocol):
+    """Takes messages for those who listen out of what is read, and leaves all else to nats-py, in its order.
+
+    Args:
+        client: whose connection it is.
+        reader: from which nats-py reads.
+        rest: fills that.
+    """
+
+    def __init__(self, client: DirectClient, reader: asyncio.StreamReader, rest: asyncio.Protocol) -> None:
+        self._client = client
+        self._reader: Any = reader
+        self._rest: Any = rest
+
+    def data_received(self, data: bytes) -> None:
+        """See ``asyncio.Protocol``."""
+        # Behind what nats-py has not taken yet all is nats-py's.
+        parser = self._client._ps
+        is_behind = self._reader._buffer or parser.buf or parser.state != AWAITING_CONTROL_LINE
+        end = 0 if is_behind else self._client.take(data)
+        if end < len(data):
+            self._rest.data_received(data[end:])
+
+    def eof_received(self) -> bool | None:
+        """See ``asyncio.Protocol``."""
+        is_kept: bool | None = self._rest.eof_received()
+        return is_kept
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See ``asyncio.Protocol``."""
+        self._rest.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """See ``asyncio.Protocol``."""
+        self._rest.pause_writing()
+
+    def resume_writing(self) -> None:
+        """See ``asyncio.Protocol``."""
+        self._rest.resume_writing()
 
 
 class DirectClient(Client):
@@ -31,6 +75,8 @@ class DirectClient(Client):
         self._listening: dict[str, Subscription] = {}
         self._listeners: dict[int, Callable[[bytes, bytes], None]] = {}
         """By the numbers of their subscriptions."""
+        self._telling: asyncio.Future[None] | None = None
+        """Tells of a fault of the last listener that had one."""
         self._changing = asyncio.Lock()
         """Held while a subscription begins or ends, so that none does so twice."""
 
@@ -57,6 +103,41 @@ class DirectClient(Client):
             if subscription is not None:
                 del self._listeners[subscription._id]
                 await subscription.unsubscribe()
+
+    async def _process_connect_init(self) -> None:
+        await super()._process_connect_init()
+        reader, writer = (getattr(self._transport, name, None) for name in ("_io_reader", "_io_writer"))
+        if reader is not None and writer is not None:
+            transport = writer.transport
+            transport.set_protocol(_Reading(self, reader, transport.get_protocol()))
+
+    def take(self, data: bytes) -> int:
+        """Calls those who listen with the messages with which something that was read begins.
+
+        Args:
+            data: what was read: ``MSG subject number [reply] bytes``, then the payload, each with CR LF behind it.
+
+        Returns:
+            up to where it was taken: up to a message for somebody else, one that is not whole, or something else.
+        """
+        at = 0
+        while data.startswith(b"MSG ", at):
+            line_end = data.find(b"\r\n", at)
+            fields = data[at:line_end].split()
+            if line_end < 0 or len(fields) < MSG_FIELDS:
+                break
+            begin = line_end + 2
+            end = begin + int(fields[-1])
+            listener = self._listeners.get(int(fields[2]))
+            if listener is None or end + 2 > len(data):
+                break
+            at = end + 2
+            try:
+                listener(fields[1], data[begin:end])
+            except Exception as error:
+                # Else nobody would read from the connection any more.
+                self._telling = asyncio.ensure_future(self._error_cb(error))
+        return at
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         listener = self._listeners.get(sid)

@@ -1,4 +1,4 @@
-"""A relay of a cluster as its clients see it: reads are answered here, writes are asked of the decider.
+"""The serving core of a relay in a cluster: answers reads itself, and sends writes to the decider.
 
 What a session asks is numbered and kept until a batch of the log says that it is done; the answers come with that
 batch. Where the decider changes, all that is not done is sent again, and nothing is done twice: the log says up to
@@ -38,6 +38,7 @@ from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, RequestError
 from clasp_relay.wire import messages as m
 from clasp_relay.wire.clasp import ClaspCodec
 from clasp_relay.wire.codec import decode, encode
+from clasp_relay.wire.tuples import new_tuple
 
 __all__ = ["Following"]
 
@@ -97,8 +98,6 @@ _ADDRESSED = (m.Set, m.Publish)
 _MESSAGE = int(Asked.MESSAGE)
 _MESSAGES = Kept.MESSAGES
 
-# Skips the argument handling of the generated constructor: there is an entry for each message.
-_new = tuple.__new__
 
 _GIVEN_UP = (Asked.MESSAGE, Asked.CLEAR)
 """What is not asked any more once it has waited for too long."""
@@ -295,16 +294,17 @@ class Following:
     ) -> None:
         asking = self._asking[session.id]
         asking.number += 1
-        entry = _new(Entry, (asking.number, session.id, int(kind), qos, text, data, more, mark, message))
+        entry = new_tuple(Entry, (asking.number, session.id, int(kind), qos, text, data, more, mark, message))
         kept = _Kept(entry, self._monotonic_s(), over)
-        if kind is Asked.MESSAGE:
+        if message is not None:
             # Whoever floods a cluster without a decider is refused, and not everybody.
-            session.account.take(_MESSAGES, kept.size_bytes, None if message is None else _about(message))
+            session.account.take(_MESSAGES, kept.size_bytes, _about(message))
         asking.kept.append(kept)
         self._waiting[session.id] = asking
         self._waiting_bytes += kept.size_bytes
         self._turn.append(kept)
-        self._flush_later()
+        if not self._is_flushing:
+            self._flush_later()
 
     def _began(self, session: Session) -> None:
         who = session.identity
@@ -538,17 +538,21 @@ class Following:
             is_recorded: whether this relay's journal has its changes.
         """
         committer, ledger = self._core.committer, self.ledger
+        follow = committer.follow
         ledger.begin(seq, digest, batch)
         for item in batch.items:
             if type(item) is Group:
                 if not is_recorded:
                     committer.record(item.changes)
+                mark = committer.followed_with
                 for change in item.changes:
                     committer.followed = change
-                    committer.follow(change)
-                    if committer.followed_with:
-                        self.when_marked(change, committer.followed_with)
-                committer.followed, committer.followed_with = None, b""
+                    follow(change)
+                    if mark:
+                        self.when_marked(change, mark)
+                committer.followed = None
+                if mark:
+                    committer.followed_with = b""
                 continue
             if isinstance(item, Marked):
                 committer.followed_with = item.mark

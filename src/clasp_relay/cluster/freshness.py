@@ -1,4 +1,4 @@
-"""Whether a relay knows all that the log had when it last heard the engine.
+"""Freshness: whether a relay has applied all that the log had when it last heard from the engine.
 
 A relay that was cut off may serve rights that have ended: somebody was banned, a token was revoked. So after a silence
 it is not fresh before it has applied what the log holds by then; which is asked of the log itself, so that it does not

@@ -1,4 +1,4 @@
-"""The picture of a running relay that another one begins with: what the log no longer tells, or never did.
+"""The image of a running relay, with which another one begins: what the log no longer has, or never had.
 
 It is made of the same records as the log: params are writes, what has ended are nulls. A relay that has the params
 from its own disk takes the rest: sessions, locks, announced signals.

@@ -1,4 +1,4 @@
-"""What every relay of a cluster knows beside params: who decides, and which relays and sessions there are.
+"""The ledger: what every relay of a cluster knows besides params: the decider, the relays and the sessions.
 
 It also knows how far what each session asked is done. It follows from the batches alone, so it is the same everywhere.
 """

@@ -1,4 +1,4 @@
-"""What a relay is in its cluster, and how much of the log it has: the state that the parts of its node share."""
+"""A relay's role in its cluster, and its position in the log: the state that the parts of its node share."""
 
 from __future__ import annotations
 

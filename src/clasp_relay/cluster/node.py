@@ -1,4 +1,4 @@
-"""A relay's part in its cluster: its life there, and what it hears from the others.
+"""The node of a relay in its cluster: joins, follows or decides, leaves, and passes on what others send.
 
 The log is the arbiter. Whoever appends a claim of the next epoch behind the last batch decides from there on; the
 decider before is fenced at its next append, and what it has decided beyond the log is thrown away. Signs of life and

@@ -1,4 +1,4 @@
-"""What a relay of a cluster sends to the one that decides, and what all tell each other beside the log: MessagePack.
+"""The packets between relays beside the log: requests to the decider, and messages to all, in MessagePack.
 
 A packet holds what the sessions of one relay asked in one turn. Packets of a relay are numbered; one that is missing is
 noticed, and then the relay sends all again that is not done, of which the decider leaves out what it has.

@@ -1,4 +1,4 @@
-"""What relays of a cluster tell each other of passes: what lets clients in and stands in no database.
+"""Passes: what admits clients and is in no database; the relays of a cluster tell each other of them.
 
 These are tickets for URLs, and the tokens of the console. Each relay keeps those of all the others.
 """

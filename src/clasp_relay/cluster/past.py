@@ -1,4 +1,4 @@
-"""What other relays of a cluster have kept of the past from before this one has joined: asked of each, page by page.
+"""Fetches the history from before this relay joined from the other relays, page by page.
 
 Nobody waits for it: the relay follows the log meanwhile. Pages come newest first, so what the relay has is without a
 gap up to now at any moment, and a restart goes on where it was. One page is on its way at a time.

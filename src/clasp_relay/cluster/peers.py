@@ -1,4 +1,4 @@
-"""Who of a cluster was heard, and when: the engine, the decider, the other relays."""
+"""When the engine, the decider and the other relays were last heard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a node of a cluster is given: the engine. ``engine`` implements it over NATS, the tests in memory."""
+"""The interface of the engine that a node is given. ``engine`` implements it over NATS, the tests in memory."""
 
 from __future__ import annotations
 

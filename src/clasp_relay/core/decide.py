@@ -20,6 +20,7 @@ from clasp_relay.wire.clasp import ROOM_BYTES
 from clasp_relay.wire.codec import encode_to_frame, result_entry, snapshot_entry
 from clasp_relay.wire.constants import MAX_PAYLOAD_BYTES, Signal
 from clasp_relay.wire.messages import NULL, Publish, Set, SignalDefinition, SnapshotParam, Value
+from clasp_relay.wire.tuples import new_tuple
 
 _OWN_ADDRESSES = "/clasp/"
 """Addresses below this mean something to the relay itself. Checked for each signal before the two longer prefixes."""
@@ -40,8 +41,6 @@ SURELY_FITS_BYTES = ROOM_BYTES - 256
 """A param fits into a SNAPSHOT if four bytes per character of its address, and its value, are at most this many
 bytes."""
 
-# Skips the argument handling of the generated constructors: one of each is made for every SET.
-_new = tuple.__new__
 _WRITE = ChangeKind.WRITE
 
 
@@ -115,11 +114,11 @@ class Decider:
         sent_as = session.sent_as
         if sent_as and value is not message.value:
             sent_as = b""
-        param = _new(Param, (address, value, revision, session.id, now_us, ttl, subject, session.origin, sent_as))
+        param = new_tuple(Param, (address, value, revision, session.id, now_us, ttl, subject, session.origin, sent_as))
         if 4 * len(address) + len(value) > SURELY_FITS_BYTES:
             check_param_fits(param)
         takes_lock = lock and not unlock and value != NULL and session.is_live
-        return _new(Change, (param, _WRITE, lock, unlock, sent_ttl, takes_lock, stamp, due_us, 0, None))
+        return new_tuple(Change, (param, _WRITE, lock, unlock, sent_ttl, takes_lock, stamp, due_us, 0, None))
 
     def _next_revision(
         self, session: Session, state: Params | Draft, before: Param | None, address: str, expected: int | None

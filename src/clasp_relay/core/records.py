@@ -15,6 +15,7 @@ from typing import NamedTuple, overload
 from clasp_relay.errors import DecodeError, RequestError
 from clasp_relay.wire.codec import decode, encode
 from clasp_relay.wire.messages import NULL, Bundle, Publish, Value
+from clasp_relay.wire.tuples import new_tuple
 from clasp_relay.wire.values import skip_value
 
 
@@ -188,10 +189,8 @@ _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
 _unpack_u32, _unpack_u64 = _U32.unpack_from, _U64.unpack_from
 _pack_u32, _pack_head = _U32.pack, _HEAD_AND_SIZE.pack
+_SHORT_SIZES = tuple(map(_pack_u32, range(256)))
 _KINDS = {int(kind): kind for kind in ChangeKind}
-
-# Skips the argument handling of the generated constructors: one of each is made for every record that is read.
-_new = tuple.__new__
 
 
 _USUAL_SET = Change(no_param("", "", "", 0))[1:]
@@ -216,7 +215,9 @@ def encode_change(change: Change) -> bytes:
         flags, tail = _tail(change)
     raw = address.encode()
     head = _pack_head(VERSION, kind, flags, revision, timestamp_us, len(raw))
-    return b"".join((head, raw, _by(writer, subject, origin), _pack_u32(len(value)), value, tail))
+    size = len(value)
+    value_size = _SHORT_SIZES[size] if size < len(_SHORT_SIZES) else _pack_u32(size)
+    return b"".join((head, raw, _by(writer, subject, origin), value_size, value, tail))
 
 
 def _tail(change: Change) -> tuple[int, bytes]:
@@ -306,10 +307,10 @@ def _decode_change(data: bytes) -> Change:
     if at != len(data):
         raise DecodeError("the record ends too early" if at > len(data) else "bytes follow the record")
     by = (subject.decode(), origin.decode())
-    param = _new(Param, (address.decode(), value, revision, writer.decode(), timestamp_us, ttl, *by, sent_as))
+    param = new_tuple(Param, (address.decode(), value, revision, writer.decode(), timestamp_us, ttl, *by, sent_as))
     locks = (flags & _LOCK != 0, flags & _UNLOCK != 0)
     takes_lock = flags & _TAKES_LOCK != 0
-    return _new(Change, (param, _KINDS[kind], *locks, ttl_sent, takes_lock, stamp, due_us, number, message))
+    return new_tuple(Change, (param, _KINDS[kind], *locks, ttl_sent, takes_lock, stamp, due_us, number, message))
 
 
 def _take(data: bytes, at: int) -> tuple[bytes, int]:

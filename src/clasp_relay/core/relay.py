@@ -51,12 +51,12 @@ from clasp_relay.wire.clasp import ClaspCodec
 from clasp_relay.wire.constants import MessageCode
 from clasp_relay.wire.cost import message_cost
 from clasp_relay.wire.messages import Bundle, Error, Message
+from clasp_relay.wire.tuples import new_tuple
 from clasp_relay.wire.values import decode_value
 
 # Looked up for every message.
 _LIVE, _CLOSED = SessionState.LIVE, SessionState.CLOSED
 _ACK, _KEEP = int(MessageCode.ACK), Kind.KEEP
-_new = tuple.__new__
 
 MAX_BAD_FRAMES = 100
 """Undecodable frames within ``BAD_FRAMES_US`` that end a session: its client does not speak CLASP."""
@@ -421,7 +421,7 @@ class Relay:
         if session.limiter is not None:
             self.pay_error(session)
         self.counts.sent[_ACK] += 1
-        frame = _new(Frame, (session.codec.ack(address, revision, locked, holder), _KEEP, ""))
+        frame = new_tuple(Frame, (session.codec.ack(address, revision, locked, holder), _KEEP, ""))
         if session.awaits or session.answers is not None:
             self.committer.answer(session, frame)
         else:

@@ -20,7 +20,9 @@ from twisted.internet.protocol import DatagramProtocol
 
 from clasp_relay.core.ports import Frame
 from clasp_relay.core.relay import Relay
+from clasp_relay.core.session.account import Kept
 from clasp_relay.core.session.limiter import Limiter
+from clasp_relay.core.session.schedule import MAX_PENDING_BYTES, bundle_bytes
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.doors.door import DoorCounts, Ports, WhileHandled, refusal_of
 from clasp_relay.doors.osc_source import OscOutbox, OscSource, SenderAwareCodec
@@ -127,6 +129,8 @@ class OscClients:
             self.codec.followed = self._sender_here
         self._interval_s = 1 / options.rate if options.rate else 0.0
         self._limiters: dict[str, tuple[Limiter, int]] = {}
+        self._pending_bytes = 0
+        """How much memory the bundles of all sources take that wait."""
 
     @property
     def follows(self) -> bool:
@@ -194,6 +198,7 @@ class OscClients:
 
     def end(self, source: OscSource, cause: str) -> None:
         """Ends the session of a client."""
+        self._pending_bytes -= sum(source.pending.values())
         source.end()
         host = source.session.peer
         limiter, users = self._limiters.get(host, (None, 0))
@@ -225,7 +230,7 @@ class OscClients:
     def _guarded(self, source: OscSource, call: Callable[[], None]) -> None:
         try:
             call()
-        except DecodeError as error:
+        except RequestError as error:
             self.refuse(source.session.peer, error.message)
 
     def _handle(self, source: OscSource, data: bytes) -> None:
@@ -305,22 +310,33 @@ class OscClients:
             if _is_command(message):
                 raise DecodeError("commands cannot stand in a bundle")
             parts.setdefault(due_us if due_us > now_us else 0, []).append(message_of(self._prefix, message))
-        later = sum(1 for due_us in parts if due_us)
-        if len(source.pending) + later > MAX_PENDING:
-            raise DecodeError(f"{MAX_PENDING} bundles of one source may wait")
-        for due_us, messages in parts.items():
+        bundles = {due_us: Bundle(tuple(messages)) for due_us, messages in parts.items()}
+        self._check_room(source, [each for due_us, each in bundles.items() if due_us])
+        for due_us, each in bundles.items():
             if due_us:
-                self._wait(source, Bundle(tuple(messages)), (due_us - now_us) / 1e6)
+                self._wait(source, each, (due_us - now_us) / 1e6)
             else:
-                self._accept(source, Bundle(tuple(messages)))
+                self._accept(source, each)
+
+    def _check_room(self, source: OscSource, bundles: Sequence[Bundle]) -> None:
+        """Refuses bundles that are to wait where there is no room for all of them."""
+        if len(source.pending) + len(bundles) > MAX_PENDING:
+            raise DecodeError(f"{MAX_PENDING} bundles of one source may wait")
+        size_bytes = sum(map(bundle_bytes, bundles))
+        if self._pending_bytes + size_bytes > MAX_PENDING_BYTES:
+            raise DecodeError("as many bundles are waiting as the relay can keep")
+        source.session.account.check(Kept.BUNDLES, size_bytes)
 
     def _wait(self, source: OscSource, bundle: Bundle, delay_s: float) -> None:
         def run() -> None:
-            source.pending.discard(call)
+            self._pending_bytes -= size_bytes
+            source.wait_no_more(call)
             self._accept(source, bundle)
 
+        size_bytes = bundle_bytes(bundle)
+        self._pending_bytes += size_bytes
         call: IDelayedCall = self._gate.reactor.callLater(delay_s, run)
-        source.pending.add(call)
+        source.wait(call, size_bytes)
 
 
 def _is_command(message: OscMessage) -> bool:

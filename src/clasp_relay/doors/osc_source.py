@@ -9,6 +9,7 @@ from typing import Any
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from clasp_relay.core.ports import Frame, Kind
+from clasp_relay.core.session.account import Kept
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.doors.handed_outbox import HandedOutbox
 from clasp_relay.doors.packet_queue import PacketQueue
@@ -193,17 +194,26 @@ class OscSource:
         self.outbox = outbox
         self.heard_s = reactor.seconds()
         """When it was heard last."""
-        self.pending: set[IDelayedCall] = set()
-        """Bundles that wait for their time."""
+        self.pending: dict[IDelayedCall, int] = {}
+        """Bundles that wait for their time, and how much memory each takes."""
         self.undecided = 0
         """Messages about which another core has not decided yet."""
         self.waiting = PacketQueue(reactor)
         """Packets behind a command that waits for those messages."""
 
+    def wait(self, call: IDelayedCall, size_bytes: int) -> None:
+        """Keeps a bundle until its time."""
+        self.pending[call] = size_bytes
+        self.session.account.add(Kept.BUNDLES, size_bytes)
+
+    def wait_no_more(self, call: IDelayedCall) -> None:
+        """The time of a bundle has come."""
+        self.session.account.add(Kept.BUNDLES, -self.pending.pop(call))
+
     def end(self) -> None:
         """Lets go of all that waits."""
-        for call in self.pending:
+        for call in list(self.pending):
             call.cancel()
-        self.pending.clear()
+            self.wait_no_more(call)
         self.waiting.stop()
         self.outbox.close(CloseCode.NORMAL, "the source is forgotten")

@@ -172,22 +172,24 @@ HISTORY_CHANGED = Event(
     "history.changed",
     "info",
     "storage",
-    "{path}: other history rules are in force; {gone} entries that they do not keep went",
+    "{path}: the history rules have changed; {gone} entries that they do not keep were removed",
 )
 HISTORY_UNREADABLE = Event("history.unreadable", "warn", "storage", "{path}: a REPLAY cannot be answered ({cause})")
 HISTORY_NOT_ERASED = Event(
     "history.not_erased",
     "warn",
     "storage",
-    "{path}: what a deleted person said cannot be erased now ({cause}); it is tried again in a minute",
+    "{path}: the messages of a deleted person cannot be erased now ({cause}); the next attempt is in a minute",
 )
 JOURNAL_DISK_LOW = Event(
     "journal.disk_low",
     "warn",
     "storage",
-    "the disk of {path} has less than {min_free_bytes} bytes free: writes are refused until there is room",
+    "the disk of {path} has less than {min_free_bytes} bytes free: writes are refused until there is more",
 )
-JOURNAL_DISK_OK = Event("journal.disk_ok", "info", "storage", "the disk of {path} has room again: writes are accepted")
+JOURNAL_DISK_OK = Event(
+    "journal.disk_ok", "info", "storage", "the disk of {path} has free space again: writes are accepted"
+)
 BUNDLE_NOT_RUN = Event(
     "bundle.not_run",
     "warn",
@@ -267,10 +269,10 @@ FILES_ROOM_SMALL = Event(
     "warn",
     "cluster",
     "the cluster's object store takes {bytes} bytes of files, and --files-max-bytes needs {wanted}: give nats-server a"
-    " larger max_file_store, or say less",
+    " larger max_file_store, or lower --files-max-bytes",
 )
 FILES_NO_ROOM = Event(
-    "files.no_room", "error", "cluster", "nats-server has no room for files: {cause}; give it a larger max_file_store"
+    "files.no_room", "error", "cluster", "nats-server has no space for files: {cause}; give it a larger max_file_store"
 )
 FILES_REFUSED = Event("files.refused", "error", "cluster", "the cluster's object store refuses: {cause}")
 FILES_FAULT = Event("files.fault", "error", "http", "a fault of the relay while it took or sent a file")
@@ -310,7 +312,7 @@ SESSION_SLOW = Event(
     "session.slow",
     "warn",
     "net",
-    "session {session} from {address} is slow: {waiting_bytes} bytes wait; frames left out: {count}",
+    "session {session} from {address} is slow: {waiting_bytes} bytes wait; frames dropped: {count}",
 )
 FRAME_RECEIVED = Event("frame.received", "trace", "net", "session {session} < {frame}")
 FRAME_SENT = Event("frame.sent", "trace", "net", "session {session} > {frame}")
@@ -328,10 +330,10 @@ HTTP_REQUESTS = Event(
 DOOR_REFUSED = Event(
     "door.refused", "warn", "net", "{door}: messages from {address} refused: {count}, the last one because: {reason}"
 )
-RULES_LOADED = Event("rules.loaded", "info", "relay", "{count} rules at work, {disabled} disabled, from {path}")
+RULES_LOADED = Event("rules.loaded", "info", "relay", "{count} rules active, {disabled} disabled, from {path}")
 RULES_NOT_RELOADED = Event("rules.not_reloaded", "error", "relay", "the rules stay as they were: {reason}")
 RULE_LEFT_OUT = Event(
-    "rule.left_out", "warn", "relay", "rule {rule}: actions left out: {count}, the last one because: {reason}"
+    "rule.left_out", "warn", "relay", "rule {rule}: actions dropped: {count}, the last one because: {reason}"
 )
 RULE_FAULT = Event("rule.fault", "error", "relay", "a fault of the relay while a rule acted")
 CONNECTION_REFUSED = Event(
@@ -406,19 +408,19 @@ TOKEN_WRITE_FAULT = Event(
 SESSION_IDS_FAULT = Event(
     "session.ids_fault", "error", "auth", "a fault of the relay while it stored which session ids were given to whom"
 )
-PUSH_READY = Event("push.ready", "info", "auth", "web push is on; browsers that want to be told: {count}")
+PUSH_READY = Event("push.ready", "info", "auth", "web push is on; subscribed browsers: {count}")
 PUSH_NO_CONTACT = Event(
     "push.no_contact",
     "info",
     "auth",
-    "--push-contact names nobody: some push services (Apple's) refuse what they get then",
+    "--push-contact is not set: some push services (Apple's) then refuse messages",
 )
 PUSH_FAILED = Event("push.failed", "warn", "auth", "push messages to {host} fail: {cause}")
 PUSH_FAULT = Event("push.fault", "error", "auth", "a fault of the relay while it sent or kept a push subscription")
 WATCHER_FAULT = Event("watcher.fault", "error", "relay", "a fault of the relay while it watched params: {watcher}")
 TOKEN_DEVICES = Event("token.devices", "info", "auth", "device tokens: {count}; new: {new}, revoked: {revoked}")
 TOKEN_UNREADABLE = Event(
-    "token.unreadable", "warn", "auth", "the scopes of {subject}'s device token cannot be read: it lets nobody in"
+    "token.unreadable", "warn", "auth", "the scopes of {subject}'s device token cannot be read: it is not accepted"
 )
 TOKEN_END_FAULT = Event("token.end_fault", "error", "auth", "a fault of the relay while it ended a token's sessions")
 SECRET_MADE = Event("secret.made", "info", "auth", "{what} written to {path}")
@@ -447,13 +449,13 @@ CLUSTER_NEEDS_IMAGE = Event(
     "cluster.needs_image",
     "warn",
     "cluster",
-    "the log begins at batch {seq} and does not tell all of the state: waiting for a relay that has it",
+    "the log begins at batch {seq} and does not have the whole state: waiting for a relay that has it",
 )
 CLUSTER_IMAGE_LATE = Event(
     "cluster.image_late",
     "warn",
     "cluster",
-    "no other relay has given its state, which was asked for {count} times; asking again",
+    "no other relay has sent its state after {count} requests; asking again",
 )
 CLUSTER_DECIDER = Event(
     "cluster.decider", "info", "cluster", "{relay} decides from now on (epoch {epoch}, batch {seq})"
@@ -466,7 +468,10 @@ CLUSTER_RELAY_GONE = Event(
     "cluster.relay_gone", "warn", "cluster", "the relay {relay} is not heard any more: its sessions have ended"
 )
 CLUSTER_EXPELLED = Event(
-    "cluster.expelled", "warn", "cluster", "the others have given this relay up: its sessions end, and it joins again"
+    "cluster.expelled",
+    "warn",
+    "cluster",
+    "the other relays count this one as lost: its sessions end, and it joins again",
 )
 CLUSTER_SESSIONS_CLOSED = Event(
     "cluster.sessions_closed", "warn", "cluster", "no answer of the engine for too long: {sessions} sessions were ended"
@@ -483,7 +488,7 @@ CLUSTER_CLOCKS_APART = Event(
     "cluster",
     "this machine's clock is {seconds} s {direction} the decider's: have NTP set the clocks of all machines",
 )
-CLUSTER_MESSAGE_BAD = Event("cluster.message_bad", "warn", "cluster", "a message on the bus is left out: {error}")
+CLUSTER_MESSAGE_BAD = Event("cluster.message_bad", "warn", "cluster", "a message on the bus is dropped: {error}")
 CLUSTER_ALARM = Event("cluster.alarm", "error", "cluster", "alarm: {text}")
 CLUSTER_KEY_TAKEN = Event(
     "cluster.key_taken",

@@ -1,4 +1,4 @@
-"""Who is told of what: the addresses of the chat, and who of its people is away (``docs/chat-operations.md``)."""
+"""Decides which people of the chat are told of what, and who of them is away (``docs/chat-operations.md``)."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from clasp_relay.wire.values import PyValue, decode_value
 __all__ = ["ChatNotices"]
 
 EVERY_S = 30
-"""One notice to a person about a room in that time."""
+"""Seconds between two notices to a person about one room."""
 
 MAX_MENTIONS = 20
 """People that one message can mention."""
 
 MAX_CALLED = 50
-"""A call in a room with more members rings nowhere."""
+"""Members of a room at most whose people are told of a call."""
 
 CALL_S = 60
 MESSAGE_S = 86_400
-"""How long a notice is of use."""
+"""How long a notice is useful, in seconds."""
 
 _MAX_TOLD = 20_000
 _MESSAGES = Pattern.parse("/chat/room/*/messages")
 _CALLS = Pattern.parse("/chat/room/*/video/presence/*")
 _NOT_NEW = ("edit", "delete")
 _VALUE_BYTES = 32 * 1024
-"""Nobody is told of a longer message."""
+"""Longer messages cause no notices."""
 
 _FIELD_BYTES = 4 * 1024
 """Fields that are longer are not looked at. Only the fields of interest are decoded: with all that a message or a meta
@@ -46,11 +46,11 @@ may hold it takes 10 ms, and a meta is looked at with each message."""
 
 
 class ChatNotices:
-    """Watches rooms and calls, and tells the browsers of people who are away.
+    """Watches rooms and calls, and sends notices to the browsers of people who are away.
 
     Args:
         relay: the core.
-        identity: as whom it watches, who may see everything.
+        identity: the identity by which it watches, which may see everything.
         subscriptions: the browsers.
         may_enter: tells whether a subject may enter a room, and so read it.
         send: sends a notice to one browser.
@@ -70,7 +70,7 @@ class ChatNotices:
         self._may_enter = may_enter
         self._send = send
         self._told_us: OrderedDict[tuple[str, str], int] = OrderedDict()
-        """When each person was told of each room last, the oldest first."""
+        """When each person was last told of each room, the oldest first."""
         self._watchers = (
             Watcher(relay, identity, "push messages", [_MESSAGES], Signal.EVENT, self._said),
             Watcher(relay, identity, "push calls", [_CALLS], Signal.PARAM, self._joined),
@@ -79,7 +79,7 @@ class ChatNotices:
         """The places that are taken in the call of each room."""
 
     def open(self) -> None:
-        """Begins to watch, unless it does."""
+        """Begins to watch; does nothing if it watches already."""
         self._in_call.clear()
         for param in self._params.match(_CALLS):
             self._in_call.setdefault(_room(param.address), set()).add(param.address)
@@ -87,7 +87,7 @@ class ChatNotices:
             watcher.open()
 
     def close(self) -> None:
-        """Watches no more."""
+        """Stops watching."""
         for watcher in self._watchers:
             watcher.close()
 
@@ -133,7 +133,7 @@ class ChatNotices:
             self._tell(person, caller, Notice(room, "call", CALL_S))
 
     def _people_of(self, room: str) -> tuple[str, ...]:
-        """Returns the two people of a direct-message room; nobody for any other."""
+        """Returns the two people of a direct-message room; none for any other room."""
         meta = self._params.get(f"/chat/room/{room}/meta")
         users = None if meta is None else _field(meta.value, b"dmUsers", get_field)
         if not isinstance(users, dict | list) or len(users) != 2:
@@ -174,7 +174,7 @@ class ChatNotices:
         return self._may_enter(notice.room, person)
 
     def _is_quiet(self, person: str, room: str) -> bool:
-        """Tells whether somebody has muted a room, or wants to be disturbed by nothing: what their devices share."""
+        """Tells whether somebody has muted a room or all notices: what their devices share."""
         if self._field_at(f"/chat/user/{person}/sync/{room}", b"muted") is True:
             return True
         status = self._field_at(f"/chat/user/{person}/profile", b"status")

@@ -1,4 +1,4 @@
-"""Where push messages may go: push services on the public internet, and nothing else that the relay can reach.
+"""The allowed destinations of push messages: push services on the public internet, never the relay's own network.
 
 Whoever subscribes names a URL that the relay then posts to. So only https is taken; the name is resolved, and if one
 address of it is not public, nothing is sent; and the connection goes to one of the very addresses that were looked at,

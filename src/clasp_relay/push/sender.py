@@ -1,4 +1,4 @@
-"""Brings messages to push services: a few at once, in a queue of bounded length, and nothing waits for them."""
+"""Sends messages to push services: a few at once, from a bounded queue, without delaying anything else."""
 
 from __future__ import annotations
 
@@ -37,14 +37,15 @@ MAX_WAITING_PER_SUBJECT = 50
 most loses the newest, so that slow push services of some do not keep others from being told."""
 
 MAX_ROOM_MADE = 10
-"""To whom fewer wait, one more makes others lose theirs where there is no room: one to each of a person's browsers."""
+"""A subject with fewer waiting messages than this takes the place of others' when the queue is full: one for each
+browser."""
 
 FIRST_REST_S = 10.0
 LONGEST_REST_S = 600.0
-"""For how long nothing is sent to a host that could not be reached, the first time and at most."""
+"""The first and the longest pause in s after a host could not be reached."""
 
 REQUEST_S = 15
-"""How long one request may take in all."""
+"""Deadline of one request, in seconds."""
 
 TOLD_EVERY_S = 60
 """A push service that fails is logged once a minute."""
@@ -56,7 +57,7 @@ _GONE = (404, 410)
 
 
 class Notice(NamedTuple):
-    """What a browser is told: that something happened in a room, and what kind of thing. Never what was said."""
+    """A notice to a browser: the room and the kind of event, never its text."""
 
     room: str
     kind: str
@@ -79,7 +80,7 @@ _Item: TypeAlias = tuple[Subscription, Notice]
 
 
 class _Queue(deque[_Item]):
-    """What waits for one subject."""
+    """The waiting messages of one subject."""
 
 
 class Sender:
@@ -88,9 +89,9 @@ class Sender:
     Args:
         reactor: for its clock.
         agent: makes the requests.
-        vapid: proves who sends.
+        vapid: proves that this relay sends.
         workers: a thread for what takes longer than a moment: encryption.
-        gone: is told of subscriptions that are no more.
+        gone: called with subscriptions that have ended.
         lane_of: returns whose turn a message to a browser takes.
     """
 
@@ -111,18 +112,18 @@ class Sender:
         self._gone = gone
         self._lane_of = lane_of
         self._waiting: dict[Lane, dict[str, _Queue]] = {}
-        """By lane and subject; those whose turn it is come first, and none is empty."""
+        """By lane and subject, the next ones to be served first; none is empty."""
         self._in_lane: Counter[Lane] = Counter()
-        """How many wait in each lane."""
+        """Number of waiting messages of each lane."""
         self._queued = 0
-        """How many wait in all."""
+        """Number of waiting messages in all."""
         self._running: dict[Deferred[None], Lane] = {}
         self._rests: OrderedDict[str, tuple[float, float]] = OrderedDict()
         """Until when nothing is sent to a host that could not be reached, and for how long the last time."""
         self._told_s: dict[str, float] = {}
         self._is_open = True
         self.outcomes: Counter[str] = Counter()
-        """Number of messages since the start, by what became of them."""
+        """Number of messages since the start, by outcome."""
 
     @property
     def waiting(self) -> int:
@@ -130,7 +131,7 @@ class Sender:
         return self._queued + len(self._running)
 
     def send(self, subscription: Subscription, notice: Notice) -> None:
-        """Sends a notice when its turn comes; it is left out where too many wait, or the push service is away."""
+        """Queues a notice; drops it if the queue is full, or the push service cannot be reached."""
         lane, subject = self._lane_of(subscription), subscription.subject
         count = len(self._waiting.get(lane, {}).get(subject, ()))
         is_full = count >= MAX_WAITING_PER_SUBJECT
@@ -159,7 +160,7 @@ class Sender:
         return True
 
     def _take(self, lane: Lane, subject: str, which: Callable[[_Queue], _Item]) -> _Item:
-        """Returns one that waits, which waits no longer; the next one's turn is behind all others'."""
+        """Removes and returns the next waiting message, round robin."""
         subjects = self._waiting.pop(lane)
         queue = subjects.pop(subject)
         taken = which(queue)
@@ -177,7 +178,7 @@ class Sender:
             del self._in_lane[lane]
 
     def close(self) -> None:
-        """Ends the requests that are at work, and sends nothing more."""
+        """Cancels the current requests, and sends nothing more."""
         self._is_open = False
         self._waiting.clear()
         self._in_lane.clear()
@@ -186,7 +187,7 @@ class Sender:
             request.cancel()
 
     def _start(self) -> None:
-        """Begins with what waits: lanes take turns, and in a lane its people; each lane has a few requests at once."""
+        """Starts requests, round robin over the lanes and a lane's people; each lane has a few requests at once."""
         if len(self._running) >= AT_ONCE:
             return
         for lane in list(self._waiting):
@@ -212,7 +213,7 @@ class Sender:
         return bool(self._reactor.seconds() < until_s)
 
     def _rest(self, host: str) -> None:
-        """Sends nothing for a while to a host that could not be reached, the longer the oftener."""
+        """Pauses sending to a host that could not be reached, longer after each failure."""
         _, last_s = self._rests.pop(host, (0.0, FIRST_REST_S / 2))
         rest_s = min(2 * last_s, LONGEST_REST_S)
         self._rests[host] = self._reactor.seconds() + rest_s, rest_s
@@ -286,4 +287,4 @@ def _tell_fault(failure: Failure) -> None:
 
 
 def _always() -> None:
-    """Admits."""
+    """Does nothing."""

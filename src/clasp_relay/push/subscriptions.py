@@ -1,4 +1,4 @@
-"""Which browsers want to be told, and of whom: kept in ``users.db``, and in memory to be found at once."""
+"""The push subscriptions of browsers: stored in ``users.db``, and kept in memory for look-ups."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from clasp_relay.storage.push_subscriptions import PushStore, Subscription
 __all__ = ["MAX_PER_SUBJECT", "MAX_SUBSCRIPTIONS", "Subscriptions"]
 
 MAX_PER_SUBJECT = 10
-"""Browsers of one subject; the oldest makes room."""
+"""Browsers of one subject; beyond it the oldest is removed."""
 
 MAX_SUBSCRIPTIONS = 20_000
 """Browsers in all, about 20 MB."""
@@ -34,11 +34,11 @@ _MAX_KEY = 200
 
 
 def _holds() -> None:
-    """The token holds."""
+    """Does nothing: the token is still valid."""
 
 
 class Subscriptions:
-    """Knows the browsers of each subject.
+    """The browsers of each subject.
 
     Args:
         places: tells whether a push service may be sent to.
@@ -51,11 +51,11 @@ class Subscriptions:
         self._store: PushStore | None = None
         self._calls: StoreCalls | None = None
         self.changed: Callable[[], None] = lambda: None
-        """Is called when there are the first ones, and when there are none any more."""
+        """Called when the first subscription is added, and when the last one is removed."""
         self._by_endpoint: dict[str, Subscription] = {}
         self._of: dict[str, dict[str, Subscription]] = {}
         self._guests: dict[str, bytes] = {}
-        """For which client address a guest's token was made, by endpoint."""
+        """The client address that a guest's token was made for, by endpoint."""
         self._by_address: Counter[bytes] = Counter()
 
     def __len__(self) -> int:
@@ -85,7 +85,7 @@ class Subscriptions:
             self.follow(subscription, guests.get(subscription.subject))
 
     def follow(self, subscription: Subscription, guest_address: bytes | None) -> None:
-        """Takes a browser as the store has it, whichever relay was told of it.
+        """Adds a browser that is in the store, at whichever relay it subscribed.
 
         Args:
             subscription: the browser.
@@ -96,11 +96,11 @@ class Subscriptions:
             self._note(subscription, guest_address)
 
     def follow_end(self, endpoint: str) -> None:
-        """Takes note that the store has a browser no more."""
+        """Removes a browser that is no longer in the store."""
         self._forget(endpoint)
 
     def has_any(self, subject: str) -> bool:
-        """Tells whether a subject has a browser that wants to be told."""
+        """Tells whether a subject has a subscribed browser."""
         return subject in self._of
 
     def of(self, subject: str) -> list[Subscription]:
@@ -108,7 +108,7 @@ class Subscriptions:
         return list(self._of.get(subject, {}).values())
 
     def lane_of(self, subscription: Subscription) -> Hashable:
-        """Returns what guests of one client address have in common, and what is an account's own."""
+        """Returns the lane of a browser: of an account its own, of guests that of their client address."""
         return self._guests.get(subscription.endpoint) or subscription.subject
 
     def add(
@@ -200,7 +200,7 @@ class Subscriptions:
         return uncancellable(Deferred.fromCoroutine(work))
 
     def registered(self, subject: str) -> None:
-        """Is told that a guest is a user now: their browsers count as a user's."""
+        """Counts a guest's browsers as a user's from now on."""
         for endpoint in self._of.get(subject, {}):
             self._is_guests_no_more(endpoint)
 

@@ -1,4 +1,4 @@
-"""Web Push, put together: who wants to be told, who is told of what, and what brings it there."""
+"""Assembles Web Push: the subscriptions, the notices, and the sender."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ __all__ = ["WebPush"]
 
 
 class WebPush:
-    """Tells browsers of messages and calls while no page of theirs is open and visible.
+    """Tells browsers of messages and calls while no page of the chat is open and visible.
 
     Args:
-        settings: what the relay is told.
-        reactor: what it runs on.
+        settings: the settings.
+        reactor: the reactor.
         relay: the core.
-        identity: as whom it watches what is said.
+        identity: the identity by which it watches messages.
         may_enter: tells whether a subject (the second argument) may enter a room, and so read it.
-        trust: says whose certificates are believed of push services; by default those that the machine knows.
+        trust: the certificate authorities of push services; by default the machine's.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class WebPush:
         may_enter: Callable[[str, str], bool],
         trust: Trust = SSL.Context.set_default_verify_paths,
     ) -> None:
-        # Whoever subscribes may name hosts whose name servers do not answer; what is sent does not wait for them.
+        # Subscribers may name hosts whose name servers do not answer; sending does not wait for them.
         self.subscriptions = Subscriptions(Places(LookUps(reactor).resolve, settings.push_allow), time.time)
         """The browsers."""
         self._contact = settings.push_contact or ""
@@ -73,12 +73,12 @@ class WebPush:
 
     @property
     def outcomes(self) -> Counter[str]:
-        """Number of messages since the start, by what became of them."""
+        """Number of messages since the start, by outcome."""
         return Counter() if self._sender is None else self._sender.outcomes
 
     @property
     def waiting(self) -> int:
-        """How many messages wait or are on their way."""
+        """Number of messages that wait or are being sent."""
         return 0 if self._sender is None else self._sender.waiting
 
     def open(self, store: PushStore, sql: Workers) -> None:
@@ -104,7 +104,7 @@ class WebPush:
         await self.subscriptions.reload()
 
     def take_key(self, private_key: bytes) -> None:
-        """Takes the key by which push services know this relay."""
+        """Sets the key by which push services know this relay."""
         self._vapid = Vapid(private_key, self._contact, time.time)
         if self._sender is None:
             self._sender = Sender(
@@ -114,7 +114,7 @@ class WebPush:
             self._sender.vapid = self._vapid
 
     def start(self) -> None:
-        """Begins to tell, where this relay is to; the state must be loaded."""
+        """Begins to send notices, if this relay has to; the state must be loaded."""
         self._workers.start()
         self._is_started = True
         self.subscriptions.changed = self._follow
@@ -124,7 +124,7 @@ class WebPush:
             events.PUSH_NO_CONTACT.log()
 
     def stop(self) -> None:
-        """Tells nobody any more, and ends the requests that are at work."""
+        """Stops sending notices, and cancels the current requests."""
         self._is_started = False
         self._notices.close()
         if self._sender is not None:
@@ -132,19 +132,19 @@ class WebPush:
         self._workers.stop()
 
     def acts(self, is_acting: bool) -> None:
-        """Is told whether this relay tells browsers: of a cluster's only the one that decides does."""
+        """Sets whether this relay sends notices: in a cluster only the decider does."""
         self._is_acting = is_acting
         self._follow()
 
     def _follow(self) -> None:
-        """Listens to rooms while there is anybody to be told, so that it costs nothing otherwise."""
+        """Watches rooms while there are subscriptions; without any it costs nothing."""
         if self._is_started and self._is_acting and len(self.subscriptions):
             self._notices.open()
         else:
             self._notices.close()
 
     def token_ended(self, record: TokenRecord, why: EndOfToken) -> None:
-        """Tells the browser of a sign-in no more that was revoked: somebody signed it out."""
+        """Removes the browsers of a sign-in that was revoked."""
         if why is EndOfToken.REVOKED:
             _run(self.subscriptions.signed_out(record))
 
@@ -157,7 +157,7 @@ class WebPush:
 
 
 def _run(work: Coroutine[Deferred[Any], Any, None]) -> None:
-    """Does what nobody waits for. Where the store is busy, a browser that is gone is still known after a restart."""
+    """Runs work that nothing waits for. If it fails, a browser that is gone is known again after a restart."""
     Deferred.fromCoroutine(work).addErrback(_tell)
 
 

@@ -1,8 +1,8 @@
 """Places in calls: params that end with the session that wrote them, and that let their writers use the TURN server.
 
-Which addresses these are, a policy says (``calls`` in ``docs/policy.md``). A place that was written again by another
-session, as a client does that has connected again, ends with that one. A stop of the relay ends none: clients come
-back, and what belongs to others ends by its life time.
+A policy names their addresses (``calls`` in ``docs/policy.md``). A place that another session has written again, as by
+a client that has reconnected, ends with that session. A stop of the relay ends none: clients come back, and the places
+of others end by their life time.
 """
 
 from __future__ import annotations
@@ -31,17 +31,18 @@ ENDED_AT_ONCE = 20
 """Places that end in one piece of work; a client has one or two."""
 
 COMES_BACK_S = 30.0
-"""How long places stay whose sessions are gone when a relay comes to decide: clients connect to another one."""
+"""How long places of lost sessions stay after a change of the decider, in s: their clients connect to another
+relay."""
 
 
 class CallPlaces:
-    """Knows who holds which places, and ends them. Implements ``doors.door.Door`` and ``doors.door.AtDecider``.
+    """The holders of places; ends places. Implements ``doors.door.Door`` and ``doors.door.AtDecider``.
 
     Args:
         relay: the core that serves clients.
         patterns: where the places are.
-        identity: as whom they are watched, who may see everything there.
-        is_alone: whether that core decides, too; in a cluster ``act_in`` brings the one that does.
+        identity: the identity by which they are watched, which may see everything there.
+        is_alone: whether that core decides, too; in a cluster ``act_in`` sets the deciding one.
     """
 
     counts: Sequence[DoorCounts] = ()
@@ -52,16 +53,16 @@ class CallPlaces:
         self._identity = identity
         self._shown = _Places(relay, patterns, identity, ends=is_alone)
         self._ending: _Places | None = None
-        """What ends places where this relay decides for a cluster."""
+        """The places in the deciding core, which end there; None while another relay decides."""
 
     # Door
 
     def open(self, _tls: ServerTls | None) -> None:
-        """See ``Door``: takes note of the places that are there, and begins to watch."""
+        """See ``Door``: notes the existing places, and begins to watch."""
         self._shown.open()
 
     def close(self) -> Deferred[None]:
-        """See ``Door``: what ends from now on leaves its places."""
+        """See ``Door``: sessions that end from now on leave their places."""
         self._shown.close()
         self.rest()
         return succeed(None)
@@ -110,7 +111,7 @@ class _Places:
         self._of_session: dict[str, dict[str, None]] = {}
 
     def open(self) -> None:
-        """Takes note of the places that are there, and begins to watch."""
+        """Notes the existing places, and begins to watch."""
         for pattern in self._patterns:
             for param in self._relay.params.match(pattern):
                 self._note(param)
@@ -119,7 +120,7 @@ class _Places:
             self._relay.when_ended = self._ended
 
     def end_left(self) -> None:
-        """Has places end, in a while, whose sessions were lost with an earlier decider: their clients may come back."""
+        """Ends, after a while, places whose sessions were lost with an earlier decider; clients may come back."""
         left = [
             (session_id, self._places[next(iter(addresses))][0])
             for session_id, addresses in self._of_session.items()
@@ -134,7 +135,7 @@ class _Places:
             self._relay.clock.call_later(COMES_BACK_S, end)
 
     def close(self) -> None:
-        """Watches no more: what ends from now on leaves its places."""
+        """Stops watching: sessions that end from now on leave their places."""
         self._watcher.close()
 
     def holds(self, subject: str) -> bool:

@@ -1,7 +1,7 @@
-"""Runs rules: watches what becomes of the params and which events come, from every door, and acts in its own session.
+"""Runs the rules of a file: watches params and events of all doors, and acts in a session of its own.
 
-A rule runs after the change that triggers it is committed and told, as a client would that answers at once. What it
-writes may trigger other rules; each delivery that a rule causes carries how many rules led to it, so that a loop ends.
+A rule runs after the change that triggers it is committed and told, like a client that reacts at once. Its writes may
+trigger other rules; each delivery has the number of rules that led to it, so that a loop ends.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ from clasp_relay.wire.values import decode_value, encode_value
 __all__ = ["MAX_DEPTH", "RuleDoor"]
 
 MAX_DEPTH = 8
-"""Rules that may trigger each other in a row; what the last one writes triggers none."""
+"""Length of a chain of rules that trigger each other; the writes of the last one trigger none."""
 
 ACTIONS_PER_SECOND = 1_000
-"""Actions of one rule in a second; more are left out."""
+"""Actions a second of one rule; more are dropped."""
 
 MAX_WAITING = 10_000
-"""Deliveries that wait for their rules; more are left out."""
+"""Deliveries that wait for their rules; more are dropped."""
 
 MAX_DELAYED = 1_000
 """Delays that have not ended, of all rules."""
 
 MAX_KNOWN = 10_000
-"""Addresses of which is known which rules watch them."""
+"""Addresses whose rules are cached."""
 
 TURN_S = 0.002
-"""How long rules act in one turn of the event loop."""
+"""Time in s for rules in one turn of the event loop."""
 
 
 class _Told(bytes):
@@ -82,10 +82,10 @@ class _Firing(NamedTuple):
 
     Attributes:
         rule: which.
-        actions: what is left to do.
+        actions: the remaining actions.
         value: what triggered it; None for nothing.
         depth: how many rules led to it.
-        is_new: whether conditions and cooldown are still to be looked at.
+        is_new: whether conditions and cooldown are still to be checked.
     """
 
     rule: Rule
@@ -99,9 +99,9 @@ class _Codec:
     """Implements ``core.ports.Codec`` for the rules' session: hands over what happened without encoding it."""
 
     depth = 0
-    """How many rules led to what is being handled."""
+    """The number of rules that led to what is being handled."""
     rule = ""
-    """The one that is acting."""
+    """The rule that is acting."""
 
     def decode(self, data: bytes, /) -> tuple[Message, int]:  # noqa: ARG002
         """Refuses: rules give messages."""
@@ -146,11 +146,11 @@ class _Codec:
 
 
 class _Outbox(HandedOutbox):
-    """The session's way out. Implements ``core.ports.Outbox``.
+    """The outbox of the rules' session. Implements ``core.ports.Outbox``.
 
     Args:
-        take: is given what was told, and every refusal.
-        closed: is called with the reason when the session is ended.
+        take: called with every delivery and refusal.
+        closed: called with the reason when the session is ended.
     """
 
     def __init__(self, take: Callable[[_Told | _Refused], None], closed: Callable[[str], None]) -> None:
@@ -178,21 +178,21 @@ class _Outbox(HandedOutbox):
         """See ``core.ports.Outbox``; nothing is kept here."""
 
     def abort(self) -> None:
-        """Ends the session after a fault of ours."""
+        """Ends the session after an internal error."""
         self._closed("internal error")
 
 
 class RuleDoor:
-    """The rules of a file, at work while the relay runs.
+    """Runs the rules of a file while the relay runs.
 
     Implements ``door.Door``, ``door.Watching``, ``door.Reloading`` and ``door.AtDecider``.
 
     Args:
         reactor: for its clock.
-        relay: the core; None in a cluster, where ``act_in`` brings the one that decides.
+        relay: the core; None in a cluster, where ``act_in`` sets the deciding one.
         path: the file.
-        identity_of: returns as whom the rules act, from the file's scopes (None: it has none).
-        tell_refused: is told of a rule of which something was left out, and why.
+        identity_of: returns the identity of the rules, given the file's scopes (None: it has none).
+        tell_refused: called with the id of a rule whose action was dropped, and the reason.
     """
 
     def __init__(
@@ -210,7 +210,7 @@ class RuleDoor:
         self._tell_refused = tell_refused
         self._count = DoorCounts("rules")
         self.counts = (self._count,)
-        """See ``Door``: messages are rules that acted, refused is what was left out."""
+        """See ``Door``; messages are rules that acted, refused are dropped actions."""
         self._codec = _Codec()
         self._session: Session | None = None
         self._rules = Rules()
@@ -220,7 +220,7 @@ class RuleDoor:
         self._is_closed = False
         self._known: dict[tuple[str, bool], tuple[Rule, ...]] = {}
         self._zones: dict[str, int] = {}
-        """On which side of its threshold each rule's param was last."""
+        """The side of its threshold on which each rule's param was last."""
         self._acted_s: dict[str, float] = {}
         """When each rule with a cooldown acted last."""
         self._limiters: dict[str, Limiter] = {}
@@ -244,7 +244,7 @@ class RuleDoor:
         """See ``Door``: there is nothing to listen on."""
 
     def close(self) -> Deferred[Any]:
-        """See ``Door``: nothing is done any more, also of what was delayed."""
+        """See ``Door``: stops all actions, delayed ones included."""
         self._is_closed = True
         self._end("the relay is stopping")
         return succeed(None)
@@ -329,14 +329,14 @@ class RuleDoor:
         return self._relay
 
     def _lose(self, reason: str) -> None:
-        """The core has ended the session: no rule acts until the file is read again."""
+        """Stops all rules until the file is read again, since the core has ended the session."""
         self._leave_out("all", f"the session of the rules has ended: {reason}")
         self._end(reason)
 
     def _log(self) -> None:
         events.RULES_LOADED.log(count=len(self._rules.rules), disabled=self._rules.disabled, path=str(self._path))
 
-    # What triggers
+    # Triggers
 
     def _take(self, told: _Told | _Refused) -> None:
         if isinstance(told, _Refused):
@@ -355,7 +355,7 @@ class RuleDoor:
             self._turn_call = self._reactor.callLater(0, self._turn)
 
     def _turn(self) -> None:
-        """Acts for a while; the rest waits for the next turn."""
+        """Runs rules for a while; the rest waits for the next turn."""
         self._turn_call = None
         end_s = share_end_s(self._reactor, TURN_S)
         while self._session is not None and self._reactor.seconds() <= end_s:
@@ -378,7 +378,7 @@ class RuleDoor:
             self._turn_call = self._reactor.callLater(0, self._turn)
 
     def _steps(self, item: _Told | _Firing) -> Iterator[None]:
-        """Yields behind each action."""
+        """Yields after each action."""
         if isinstance(item, _Firing):
             yield from self._act(item)
             return
@@ -414,7 +414,7 @@ class RuleDoor:
         return zone
 
     def _wait_for(self, rule: Rule) -> None:
-        """Has a rule act when its interval is over, again and again."""
+        """Runs a rule at its interval."""
 
         def act() -> None:
             self._wait_for(rule)
@@ -422,7 +422,7 @@ class RuleDoor:
 
         self._intervals[rule.id] = self._reactor.callLater(rule.trigger.seconds, act)
 
-    # What is done
+    # Actions
 
     def _act(self, firing: _Firing) -> Iterator[None]:
         rule = firing.rule

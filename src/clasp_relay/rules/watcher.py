@@ -1,6 +1,6 @@
-"""Hears what becomes of the params and what is published, as a subscription of the relay's own that counts as nobody's.
+"""Watches params and signals by a subscription of the relay's own, which counts for no session.
 
-It costs nothing at addresses that its patterns do not match: what it hears goes through the same trie as everything.
+It costs nothing at addresses that its patterns do not match: it is in the same trie as all subscriptions.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ __all__ = ["Told", "Watcher"]
 
 
 class Told(bytes):
-    """What the watcher heard, in place of a frame: the address, and the value (of a PUBLISH perhaps None)."""
+    """A delivery to the watcher, in place of a frame: the address, and the value (of a PUBLISH perhaps None)."""
 
     address: str
     value: Value | None
 
 
 class Watcher:
-    """Subscribes to patterns and passes on what it hears, at the end of the turn. Implements ``core.ports.Codec``.
+    """Subscribes to patterns and passes deliveries on, at the end of the turn. Implements ``core.ports.Codec``.
 
     Args:
         relay: the core.
-        identity: as whom it watches, who may see everything there.
-        name: whose work it is, for the log.
+        identity: the identity by which it watches, which may see everything there.
+        name: its name in the log.
         patterns: what is watched.
         signal: the kind of signals: params or events.
-        take: is given what was heard; what it raises is logged.
+        take: called with each delivery; what it raises is logged.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Watcher:
         self._session: Session | None = None
 
     def open(self) -> None:
-        """Begins to watch; of what is set already nothing is heard."""
+        """Begins to watch; existing params are not delivered."""
         if self._session is not None:
             return
         session = self._session = self._relay.connect(_Outbox(self._hear, self.close), "", self)
@@ -70,7 +70,7 @@ class Watcher:
             self._relay.accept(session, Subscribe(number, pattern.text, 1 << self._signal), 0)
 
     def close(self) -> None:
-        """Watches no more."""
+        """Stops watching."""
         session, self._session = self._session, None
         if session is not None:
             for number in list(session.subscriptions):
@@ -121,7 +121,7 @@ class Watcher:
 
 
 class _Outbox(HandedOutbox):
-    """The way out. Implements ``core.ports.Outbox``."""
+    """The watcher's outbox. Implements ``core.ports.Outbox``."""
 
     def __init__(self, take: Callable[[Told], None], closed: Callable[[], None]) -> None:
         self._take = take
@@ -148,7 +148,7 @@ class _Outbox(HandedOutbox):
         """See ``core.ports.Outbox``; nothing is kept here."""
 
     def abort(self) -> None:
-        """Ends it after a fault of ours."""
+        """Ends it after an internal error."""
         self._closed()
 
 

@@ -1,1 +1,1 @@
-"""What is kept on disk: the state file, and how it is made and read."""
+"""What is kept on disk: the state file, the journal, ``users.db``, and sent files."""

@@ -1,4 +1,4 @@
-"""What administrators see of people in ``users.db``, and what they decide about them.
+"""Users, guests and administrators' decisions in ``users.db``, for the console and its commands.
 
 Each change is one transaction together with its entry in the audit log.
 """
@@ -44,24 +44,24 @@ class Person(NamedTuple):
     username: str
     is_guest: bool
     created_s: int
-    """Unix seconds; of a guest, when the first sign-in began that is known."""
+    """Unix seconds; for a guest, the first known sign-in."""
     is_admin: bool
     is_disabled: bool
     order: str
-    """What users are sorted by before their id; of a guest the id."""
+    """The sort key before the id; for a guest the id."""
 
 
 class PersonFacts(NamedTuple):
-    """What the tokens of a person tell."""
+    """A summary of a person's tokens."""
 
     sign_ins: int
-    """How many are not over."""
+    """Number of valid tokens."""
     last_issued_s: int
-    """When the last token was issued that is kept, in Unix seconds."""
+    """When the last stored token was issued, in Unix seconds."""
 
 
 class Decided(NamedTuple):
-    """What administrators have decided, as far as a running relay has to know it."""
+    """The decisions of administrators that a running relay has to know."""
 
     administrators: frozenset[str]
     disabled: frozenset[str]
@@ -69,11 +69,11 @@ class Decided(NamedTuple):
 
 
 class Deletion(NamedTuple):
-    """Somebody who was deleted, and of whom something may be left outside of ``users.db``."""
+    """A deleted person, of whom something may be left outside of ``users.db``."""
 
     subject: str
     erases_messages: bool
-    """Whether history keeps nothing of what they said."""
+    """Whether their messages are erased from history."""
 
 
 class AdminStore:
@@ -89,7 +89,7 @@ class AdminStore:
         self._audit = audit
 
     def decided(self) -> Decided:
-        """Returns what is decided."""
+        """Returns the decisions."""
         administrators = self._db.execute("SELECT user_id FROM administrators").fetchall()
         disabled = self._db.execute("SELECT subject FROM disabled_subjects").fetchall()
         choices = self._db.execute("SELECT name, value FROM choices").fetchall()
@@ -101,17 +101,17 @@ class AdminStore:
         """Returns users by name.
 
         Args:
-            after: only behind this one: ``order`` and id; two empty texts for the beginning.
+            after: only people after this one: ``order`` and id; two empty texts for the beginning.
             limit: how many at most.
         """
         query = f"{_USERS} WHERE (COALESCE(folded_name, username), id) > (?, ?) ORDER BY 7, 1 LIMIT ?"
         return [_person(row) for row in self._db.execute(query, (*after, limit))]
 
     def guests(self, after: str, limit: int, now_s: int) -> list[Person]:
-        """Returns guests by id, of whom a token is not over.
+        """Returns guests with a valid token, by id.
 
         Args:
-            after: only ids behind this one.
+            after: only ids after this one.
             limit: how many at most.
             now_s: Unix seconds.
         """
@@ -150,7 +150,7 @@ class AdminStore:
         return [_person(row) for row in rows]
 
     def facts(self, subjects: Sequence[str], now_s: int) -> dict[str, PersonFacts]:
-        """Returns what the tokens of some people tell; of those who have none nothing."""
+        """Returns summaries of the tokens of some people; none for those without tokens."""
         rows = self._db.execute(
             "SELECT subject, COUNT(DISTINCT CASE WHEN revoked_at IS NULL AND (expires_at > ? OR (first_expires_at"  # noqa: S608
             " + guest * ? > ? AND guest)) THEN sign_in END), MAX(created_at) FROM tokens"
@@ -253,28 +253,28 @@ class AdminStore:
             )
 
     def deletions(self) -> list[Deletion]:
-        """Returns whose params, files and messages have not been looked after yet, the oldest first."""
+        """Returns deleted people whose params, files and messages are not removed yet, the oldest first."""
         rows = self._db.execute("SELECT subject, erases_messages FROM deletions ORDER BY asked_at, subject")
         return [Deletion(subject, bool(erases)) for subject, erases in rows]
 
     def deleted(self, user_id: str, entry: AuditEntry) -> None:
-        """Notes that nothing is left of somebody who was deleted."""
+        """Notes that everything of a deleted person is removed."""
         with self._changing(entry):
             self._db.execute("DELETE FROM deletions WHERE subject = ?", (user_id,))
 
     def erasures(self) -> list[str]:
-        """Returns of whom this relay's own history is still to lose what they said."""
+        """Returns deleted people whose messages are still to be erased from this relay's own history."""
         return [row[0] for row in self._db.execute("SELECT subject FROM own_erasures ORDER BY subject")]
 
     def erased(self, user_id: str) -> None:
-        """Notes that this relay's own history has nothing any more of what somebody said."""
+        """Notes that a person's messages are erased from this relay's own history."""
         self._db.execute("DELETE FROM own_erasures WHERE subject = ?", (user_id,))
 
     def add_reset(self, user_id: str, digest: bytes, expires_s: int, entry: AuditEntry) -> None:
-        """Adds a one-time link for a new password, in the place of the one before.
+        """Adds a one-time link for a new password; replaces an earlier one.
 
         Args:
-            user_id: whose.
+            user_id: the user.
             digest: SHA-256 of its secret.
             expires_s: Unix seconds.
             entry: for the audit log.
@@ -319,7 +319,7 @@ class AdminStore:
             return user_id
 
     def choose(self, choices: Mapping[str, str | None], entry: AuditEntry) -> None:
-        """Keeps what was chosen in the place of options; None goes back to the option."""
+        """Stores choices that replace options; None returns to the option."""
         with self._changing(entry):
             for name, value in choices.items():
                 if value is None:

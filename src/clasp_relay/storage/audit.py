@@ -1,4 +1,4 @@
-"""The audit log in ``users.db``: who did what to whom. Rows are only added, and the oldest go when they are too old."""
+"""The audit log in ``users.db``: who did what to whom. Rows are only added, and removed when they are too old."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 __all__ = ["MAX_ROWS", "AuditEntry", "AuditRow", "AuditStore"]
 
 MAX_ROWS = 1_000_000
-"""Rows that are kept, however young they are: some 200 MB."""
+"""Rows that are kept at most, about 200 MB."""
 
 MAX_DETAIL_CHARACTERS = 4_096
 """Longer details are left out."""
@@ -26,20 +26,20 @@ _COLUMNS = "seq, at, action, outcome, actor, actor_name, target, address, detail
 
 
 class AuditEntry(NamedTuple):
-    """What is added to the log."""
+    """An entry to add to the log."""
 
     at_s: int
     """Unix seconds."""
     action: str
-    """What was done: ``login``, ``admin.disable`` …"""
+    """The action: ``login``, ``admin.disable`` …"""
     outcome: str = "ok"
     """``ok``, or the name of a refusal."""
     actor: str = ""
-    """The user id of who did it; empty where nobody was recognised."""
+    """The user id of the actor; empty if it is not known."""
     actor_name: str = ""
-    """What they were called then."""
+    """The name of the actor at that time."""
     target: str = ""
-    """Whom or what it was done to."""
+    """The person or thing that it was done to."""
     address: str = ""
     """A keyed hash of the client address; empty for the command line."""
     detail: Mapping[str, Any] = {}
@@ -140,11 +140,11 @@ class AuditStore:
         """Deletes the oldest rows, ``EXAMINED_AT_ONCE`` at most.
 
         Args:
-            before_s: Unix seconds; rows from before go, up to the first that is younger.
-            max_rows: how many stay at most.
+            before_s: Unix seconds; older rows are deleted, up to the first that is newer.
+            max_rows: rows that are kept at most.
 
         Returns:
-            how many went.
+            how many were deleted.
         """
         last = self._bound("MAX")
         first_kept = 0

@@ -14,12 +14,12 @@ class DeviceToken(NamedTuple):
     """A token that the operator made. Times are in Unix seconds; None for never."""
 
     id: str
-    """What the operator knows it by."""
+    """Its id, for the operator."""
     digest: bytes
-    """SHA-256 of the token, which itself is kept nowhere."""
+    """SHA-256 of the token, which itself is not stored."""
     subject: str
     name: str
-    """For people; may be empty."""
+    """A name for people; may be empty."""
     scopes: tuple[str, ...]
     """Exactly what it may do, as ``action:pattern``."""
     created_s: int
@@ -90,7 +90,7 @@ class DeviceStore:
     def changed(self) -> list[DeviceToken] | None:
         """Returns ``all()`` if another process has changed the file since the last call; None if not.
 
-        This costs no look into the tables when nothing was changed (SQLite's ``PRAGMA data_version``).
+        If nothing was changed no table is read (SQLite's ``PRAGMA data_version``).
         """
         version = self._db.execute("PRAGMA data_version").fetchone()[0]
         if version == self._version:
@@ -99,7 +99,7 @@ class DeviceStore:
         return self.all()
 
     def _may_have(self, token: DeviceToken) -> bool:
-        """Tells whether a subject is an account's, a device's, or nobody's; a guest's is nobody else's."""
+        """Tells whether a device token may have its subject: any but a guest's."""
         for query, values in (
             ("SELECT 1 FROM users WHERE id = ?", (token.subject,)),
             ("SELECT 1 FROM device_tokens WHERE subject = ?", (token.subject,)),

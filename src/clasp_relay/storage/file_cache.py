@@ -1,7 +1,7 @@
-"""A relay's copies of files that are in the object store of its cluster: some of them, those that were read lately.
+"""A relay's cache of files in the object store of its cluster: copies of those that were read recently.
 
-A copy may go at any moment; who reads it meanwhile reads on. Nothing is served that has no record in ``users.db``, so a
-copy that was left over by a kill does no harm.
+A copy may be removed at any moment; a reader of it can read on. A file without a record in ``users.db`` is never
+served, so a copy that a kill has left does no harm.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from clasp_relay.storage.files import FileFolder, FileReader, FileWriter, charge
 __all__ = ["FileCache"]
 
 MAX_COPIES = 20_000
-"""How many copies there may be: of each the relay keeps in memory that it is there."""
+"""Copies at most: the relay has an entry in memory for each."""
 
 
 class FileCache(FileFolder):
     """See the module. Its methods block, and any thread may call them.
 
     Args:
-        folder: where they are; it is made when it is missing.
-        max_bytes: how much they may take; one copy always may be there, whatever its size.
-        min_free_bytes: room that is left on the disk for the rest of the relay.
+        folder: the folder of the copies; it is made if it is missing.
+        max_bytes: limit of their size; one copy may always exist, whatever its size.
+        min_free_bytes: free disk space that is left for the rest of the relay.
 
     Raises:
         StartError: the folder cannot be used.
@@ -36,13 +36,13 @@ class FileCache(FileFolder):
         self._max_bytes = max_bytes
         self._lock = Lock()
         self._sizes: dict[str, int] = {}
-        """What each copy takes, the one that was read last at the end."""
+        """The size of each copy, the most recently read last."""
         self.bytes = 0
-        """What all of them take."""
+        """The size of all copies."""
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """Number of copies."""
         return len(self._sizes)
 
     def kept(self) -> list[str]:
@@ -51,9 +51,9 @@ class FileCache(FileFolder):
             return list(self._sizes)
 
     def load(self) -> list[str]:
-        """Takes note of what is there and removes half-written copies; returns the ids of the others.
+        """Finds the existing copies and removes incomplete ones; returns the ids of the others.
 
-        Nothing must arrive meanwhile.
+        No copy may be written meanwhile.
         """
         self.remove_parts()
         stats = {each: os.stat(self._folder / each) for each in self.ids()}
@@ -64,7 +64,7 @@ class FileCache(FileFolder):
         return self.kept()
 
     def reader(self, file_id: str) -> FileReader | None:
-        """Opens a copy to read, which is then the last to go; None where there is none."""
+        """Opens a copy to read, which becomes the most recently read; None if there is none."""
         with self._lock:
             found = super().reader(file_id)
             size_bytes = self._sizes.pop(file_id, None)
@@ -72,11 +72,11 @@ class FileCache(FileFolder):
                 self.bytes -= size_bytes or 0
             elif size_bytes is not None:
                 self._sizes[file_id] = size_bytes
-                found.touch()  # the order outlives a restart
+                found.touch()  # keeps the order over a restart
         return found
 
     def keep(self, writer: FileWriter, file_id: str, size_bytes: int) -> None:
-        """Keeps a copy that is written, and removes others that were not read for long where they are too many."""
+        """Adds a written copy, and removes the least recently read ones over the limits."""
         try:
             writer.sync()
             writer.publish()
@@ -88,7 +88,7 @@ class FileCache(FileFolder):
             self._make_room()
 
     def forget(self, file_ids: Iterable[str]) -> None:
-        """Removes copies, as far as they are there."""
+        """Removes copies, if they exist."""
         with self._lock:
             for file_id in file_ids:
                 self.bytes -= self._sizes.pop(file_id, 0)

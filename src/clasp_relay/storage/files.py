@@ -1,8 +1,8 @@
 """Files that users send: their bytes in a folder, and who sent them in a SQLite file beside it.
 
-A file arrives as ``ID.part``. When it is whole and synced, its record is committed, and only then it gets its name. So
-after a kill at any moment there is at most a half-written file, or a record without a file; :meth:`FileStore.sweep`
-removes both. A file is never changed, so a copy of the folder that is made while the relay runs is right.
+A file is written as ``ID.part``. Once it is complete and synced, its record is committed, and only then it gets its
+name. So a kill at any moment leaves at most an incomplete file, or a record without a file; :meth:`FileStore.sweep`
+removes both. A file is never changed, so a backup of the folder may be made while the relay runs.
 
 All functions here block, and are called on other threads than the event loop's.
 """
@@ -39,10 +39,10 @@ __all__ = [
 SCHEMA_VERSION = 1
 
 READ_STEP_S = 3600
-"""The time of the last read is kept to this many seconds, so that reading seldom writes."""
+"""The resolution in s of the time of the last read, so that reads rarely write."""
 
 BLOCK_BYTES = 4096
-"""A file takes whole blocks of the disk, at least one; a count of bytes alone would let millions of tiny files in."""
+"""A file counts in whole blocks of the disk, at least one: otherwise millions of tiny files would be accepted."""
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _PART = ".part"
@@ -52,7 +52,7 @@ _FILE = "SELECT id, subject, origin, size, charged, created_at, read_at FROM fil
 
 
 class DiskFull(ClaspError):
-    """The disk has no room."""
+    """The disk is full."""
 
 
 class StoredFile(NamedTuple):
@@ -64,31 +64,31 @@ class StoredFile(NamedTuple):
     """A keyed hash of the client address where a guest sent it; empty for an account's."""
     size: int
     charged: int
-    """What it counts for."""
+    """The bytes that it counts for."""
     created_s: int
     read_s: int
 
 
 def charge(size_bytes: int) -> int:
-    """Returns what a file counts for, in bytes."""
+    """Returns the bytes that a file counts for."""
     return max(1, -(-size_bytes // BLOCK_BYTES)) * BLOCK_BYTES
 
 
 class FileUse(NamedTuple):
-    """What the files of one user take."""
+    """The size of one user's files."""
 
     subject: str
     origin: bytes
     files: int
-    """How many."""
+    """Number of files."""
     charged: int
 
 
 class Swept(NamedTuple):
-    """What :meth:`FileStore.sweep` found."""
+    """The result of :meth:`FileStore.sweep`."""
 
     parts: int
-    """Half-written files that were removed."""
+    """Incomplete files that were removed."""
     records: int
     """Records without a file that were removed."""
     strangers: int
@@ -96,12 +96,12 @@ class Swept(NamedTuple):
 
 
 class FileWriter:
-    """A file that arrives. One thread at a time calls it.
+    """A file that is being written. One thread at a time calls it.
 
     Args:
-        folder: where it goes.
+        folder: its folder.
         file_id: its id.
-        free_bytes: room that the disk must have when it begins.
+        free_bytes: free disk space that is required at the beginning.
     """
 
     def __init__(self, folder: Path, file_id: str, free_bytes: int) -> None:
@@ -111,10 +111,10 @@ class FileWriter:
         self._descriptor = -1
 
     def write(self, data: bytes | bytearray) -> None:
-        """Appends bytes; makes the file for the first ones.
+        """Appends bytes; creates the file at the first call.
 
         Raises:
-            DiskFull: there is no room.
+            DiskFull: the disk is full.
             OSError: the disk fails.
         """
         try:
@@ -127,10 +127,10 @@ class FileWriter:
             raise _told(error) from error
 
     def sync(self) -> None:
-        """Has the bytes on the disk; nothing is appended after it.
+        """Syncs the bytes to the disk; nothing is appended after it.
 
         Raises:
-            DiskFull: there is no room.
+            DiskFull: the disk is full.
             OSError: the disk fails.
         """
         try:
@@ -141,7 +141,7 @@ class FileWriter:
             self._close()
 
     def reader(self) -> FileReader:
-        """Opens what has arrived to read.
+        """Opens the written bytes to read.
 
         Raises:
             OSError: it cannot be opened.
@@ -154,7 +154,7 @@ class FileWriter:
         _sync_folder(self._path.parent)
 
     def discard(self) -> None:
-        """Removes what has arrived."""
+        """Removes the written bytes."""
         self._close()
         self._part.unlink(missing_ok=True)
 
@@ -171,7 +171,7 @@ class FileWriter:
 
 
 class FileReader:
-    """A file that is read; it stays readable when it is removed meanwhile.
+    """A file that is being read; it stays readable if it is removed meanwhile.
 
     Args:
         path: where it is.
@@ -188,11 +188,11 @@ class FileReader:
         return os.pread(self._descriptor, count, start)
 
     def touch(self) -> None:
-        """Has the file's time of modification be now."""
+        """Sets the file's time of modification to now."""
         os.utime(self._descriptor)
 
     def close(self) -> bool:
-        """Closes it; it must not be read again. Returns whether it was open: the number may be another file's now."""
+        """Closes it; it must not be read again. Returns whether it was open: its descriptor may be reused by now."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
@@ -200,11 +200,11 @@ class FileReader:
 
 
 class FileFolder:
-    """A folder with files, each under its id. Its methods block, and any thread may call them.
+    """A folder of files, each named by its id. Its methods block, and any thread may call them.
 
     Args:
-        folder: where it is; it is made when it is missing.
-        min_free_bytes: room that is left on the disk for the rest of the relay.
+        folder: its path; it is made if it is missing.
+        min_free_bytes: free disk space that is left for the rest of the relay.
 
     Raises:
         StartError: it cannot be used.
@@ -218,39 +218,39 @@ class FileFolder:
         _give_to_owner(folder)
 
     def writer(self, file_id: str, size_bytes: int) -> FileWriter:
-        """Returns what writes a new file of some length."""
+        """Returns a writer for a new file of some length."""
         return FileWriter(self._folder, file_id, self._min_free_bytes + size_bytes)
 
     def reader(self, file_id: str) -> FileReader | None:
-        """Opens a file to read; None where it is not there."""
+        """Opens a file to read; None if it does not exist."""
         try:
             return FileReader(self._folder / file_id)
         except FileNotFoundError:
             return None
 
     def unlink(self, file_id: str) -> None:
-        """Removes a file; does nothing where it is not there."""
+        """Removes a file; does nothing if it does not exist."""
         (self._folder / file_id).unlink(missing_ok=True)
 
     def remove_parts(self) -> int:
-        """Removes the half-written files that a relay which was killed has left; returns how many there were."""
+        """Removes the incomplete files that a kill has left; returns how many there were."""
         parts = [name for name in _names(self._folder) if name.endswith(_PART) and _ID.fullmatch(name[: -len(_PART)])]
         for name in parts:
             (self._folder / name).unlink()
         return len(parts)
 
     def ids(self) -> set[str]:
-        """Returns the ids of all files that are whole."""
+        """Returns the ids of all complete files."""
         return {name for name in _names(self._folder) if _ID.fullmatch(name)}
 
 
 class FileStore(FileFolder):
-    """The files of a relay. Records are read and written by one thread at a time, and so are not the bytes.
+    """The files of a relay. Records are read and written by one thread at a time; bytes by any threads.
 
     Args:
-        folder: where the bytes are; it is made when it is missing.
+        folder: the folder of the bytes; it is made if it is missing.
         database: the file with the records.
-        min_free_bytes: room that is left on the disk for the rest of the relay.
+        min_free_bytes: free disk space that is left for the rest of the relay.
 
     Raises:
         StartError: a file or folder cannot be used.
@@ -265,7 +265,7 @@ class FileStore(FileFolder):
         self._db.close()
 
     def sweep(self) -> Swept:
-        """Removes what a relay that was killed has left, before any file arrives."""
+        """Removes what a kill has left; called before any file is written."""
         parts, found = self.remove_parts(), self.ids()
         recorded = {row[0] for row in self._db.execute("SELECT id FROM files")}
         lost = [(file_id,) for file_id in recorded - found]
@@ -275,10 +275,10 @@ class FileStore(FileFolder):
         return Swept(parts, len(lost), len(found - recorded))
 
     def usage(self, subjects: Sequence[str] | None = None) -> list[FileUse]:
-        """Returns what the files of users take.
+        """Returns the size of users' files.
 
         Args:
-            subjects: of which; None for all.
+            subjects: the users; None for all.
         """
         wanted = "" if subjects is None else f" WHERE subject IN ({', '.join('?' * len(subjects))})"
         query = f"SELECT subject, origin, COUNT(*), SUM(charged) FROM files{wanted} GROUP BY subject, origin"  # noqa: S608 - question marks
@@ -288,7 +288,7 @@ class FileStore(FileFolder):
         """Commits the record of a file.
 
         Raises:
-            DiskFull: there is no room.
+            DiskFull: the disk is full.
         """
         try:
             self._db.execute("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", file)
@@ -315,7 +315,7 @@ class FileStore(FileFolder):
         return file
 
     def give_to_account(self, subject: str) -> list[FileUse]:
-        """Makes the files of a guest those of an account; returns what they took while they were a guest's."""
+        """Makes the files of a guest those of an account; returns their size while they were the guest's."""
         guests = "subject = ? AND origin <> x''"
         query = f"SELECT subject, origin, COUNT(*), SUM(charged) FROM files WHERE {guests} GROUP BY origin"  # noqa: S608
         used = [FileUse(*row) for row in self._db.execute(query, (subject,))]
@@ -324,7 +324,7 @@ class FileStore(FileFolder):
         return used
 
     def unread_since(self, before_s: int, limit: int) -> list[StoredFile]:
-        """Returns files that were read before a time for the last time, the longest unread first."""
+        """Returns files that were last read before a time, the least recently read first."""
         query = f"{_FILE} WHERE read_at < ? ORDER BY read_at, id LIMIT ?"
         return [StoredFile(*row) for row in self._db.execute(query, (before_s, limit))]
 
@@ -353,7 +353,7 @@ def _told(error: OSError) -> Exception:
 
 
 def _give_to_owner(path: Path) -> None:
-    """Gives what root has made to the owner of the folder, as whom the relay goes on (twistd's --uid)."""
+    """Gives files that root has made to the owner of the folder, as which the relay goes on (twistd's --uid)."""
     if os.geteuid() == 0:
         owner = path.parent.stat()
         os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)

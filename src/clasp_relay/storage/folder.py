@@ -1,4 +1,4 @@
-"""The folders that the relay keeps its files in: made, tried, and locked for one relay at a time."""
+"""The folders of the relay's files: makes them, checks that they are writable, and locks files for one relay."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pathlib import Path
 from clasp_relay.errors import StartError
 
 FILE_MODE = 0o600
-"""What users write to each other is readable for the relay's user only."""
+"""The mode of folders with users' data: only the relay's user may read them."""
 
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL})
-"""What ``flock`` says on file systems without locks (some network shares)."""
+"""Errors of ``flock`` on file systems without locks (some network shares)."""
 
 _HOLDER = re.compile(r"process [0-9]+ on [!-~]+")
-"""What a lock file says; anything else there is not repeated."""
+"""The text of a lock file; any other text is not quoted."""
 
 _HOLDER_BYTES = 512
-"""How much of a lock file is read."""
+"""Bytes of a lock file that are read."""
 
 _CURES = {
     errno.EXDEV: "mount the folder that it is in, not the file alone",
@@ -58,7 +58,7 @@ def cannot_write(option: str, path: Path, error: OSError) -> StartError:
 
 
 def prepare_folder(option: str, folder: Path) -> None:
-    """Makes a folder if it is missing, and finds out now whether files can be made there.
+    """Makes a folder if it is missing, and checks that files can be made there.
 
     Args:
         option: what named it, for the message.
@@ -76,7 +76,7 @@ def prepare_folder(option: str, folder: Path) -> None:
 
 
 class FileLock:
-    """Keeps a second relay away from a file, for as long as the process lives or until ``release``.
+    """Locks a file against a second relay, until ``release`` or the end of the process.
 
     The lock is an ``flock`` on a file beside it, which holds the number of the process. The kernel drops the lock
     with the process, however it ends, so a file that was left behind, whatever number it holds, locks nothing. It is
@@ -95,7 +95,7 @@ class FileLock:
         self.path = path.with_name(path.name + ".lock")
         """The lock file."""
         self.warning: str | None = None
-        """What the operator should know."""
+        """A warning for the operator; None for none."""
         try:
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, FILE_MODE)
         except OSError as error:
@@ -107,7 +107,7 @@ class FileLock:
             raise
 
     def release(self) -> None:
-        """Lets the next relay have the file. A second call does nothing."""
+        """Releases the lock. A second call does nothing."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -133,9 +133,9 @@ class FileLock:
             raise cannot_write(option, self.path, error) from error
 
     def _sign(self) -> None:
-        """Writes down who has the lock."""
+        """Writes the holder of the lock into the file."""
         if os.geteuid() == 0:
-            # Who starts as root and gives that up, or starts without it the next time, must still be able to open it.
+            # A relay that starts as root and drops privileges, or later starts without them, must be able to open it.
             owner = self.path.parent.stat()
             os.fchown(self._descriptor, owner.st_uid, owner.st_gid)
         os.ftruncate(self._descriptor, 0)

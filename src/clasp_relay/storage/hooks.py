@@ -18,19 +18,19 @@ class Hook(NamedTuple):
     """A webhook."""
 
     digest: bytes
-    """SHA-256 of the id in its URL, which itself is kept nowhere."""
+    """SHA-256 of the id in its URL, which itself is not stored."""
     address: str
-    """Where a message goes."""
+    """The address of its messages."""
     template: str
-    """How it is made."""
+    """The template of its messages."""
     name: str
-    """Whose name it shows, where a request has none."""
+    """The name that it shows if a request has none."""
     created_s: int
     """Unix seconds."""
 
     @property
     def id(self) -> str:
-        """What the operator knows it by, and the end of its subject: the first digits of its digest."""
+        """Its id for the operator, and the end of its subject: the first digits of its digest."""
         return self.digest.hex()[:8]
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""The file that the state is kept in: written whole or not at all, with the one before beside it."""
+"""The state file: written atomically, with the previous one kept beside it."""
 
 from __future__ import annotations
 

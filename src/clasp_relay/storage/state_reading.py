@@ -1,4 +1,4 @@
-"""The state as a JSON document: reading, and finding out what is wrong with it.
+"""Reads the state from its JSON document, and reports what is wrong with it.
 
 Files of the Rust relay load too. What a file of any origin holds and this relay would refuse is left out: that relay
 checked nothing that it stored, and limits may have come since the file was written. All else that is wrong is damage,

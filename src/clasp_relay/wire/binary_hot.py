@@ -1,7 +1,7 @@
 """The binary forms of SET, PUBLISH and ACK: the messages of which there are thousands a second.
 
 Written for speed: one precompiled read per message, sizes from a table, no reader object, and
-``tuple.__new__`` in place of the generated constructors, which take as long as all the rest. Reading beyond the
+``new_tuple`` in place of the generated constructors, which take as long as all the rest. Reading beyond the
 end raises ``struct.error`` or ``IndexError``; ``binary_decode.decode_binary`` turns both into DecodeError.
 The usual ones of these messages have a shorter way yet, with their frame in one step: ``wire.clasp``.
 """
@@ -13,6 +13,7 @@ import struct
 from clasp_relay.errors import DecodeError
 from clasp_relay.wire.constants import MAX_VALUE_PARTS, MessageCode, Phase, Signal, ValueType
 from clasp_relay.wire.messages import Publish, Set
+from clasp_relay.wire.tuples import new_tuple
 from clasp_relay.wire.values import FIXED_SIZES, TYPE_BYTES, check_keys, has_suspect_key, skip_value
 
 _HEAD = struct.Struct(">BBH")
@@ -22,7 +23,6 @@ _U64 = struct.Struct(">Q")
 _unpack_head, _pack_head = _HEAD.unpack_from, _HEAD.pack
 _unpack_u16, _unpack_u32, _unpack_u64 = _U16.unpack_from, _U32.unpack_from, _U64.unpack_from
 _pack_u16, _pack_u32, _pack_u64 = _U16.pack, _U32.pack, _U64.pack
-_new = tuple.__new__
 
 SET_REVISION, _SET_LOCK, _SET_UNLOCK, SET_TTL = 0x80, 0x40, 0x20, 0x10
 PUBLISH_TIMESTAMP, _PUBLISH_ID = 0x10, 0x08
@@ -51,7 +51,7 @@ def decode_set(payload: bytes) -> Set:
         at += 4
     if at != len(payload):
         raise DecodeError("bytes follow the SET")
-    return _new(Set, (address, value, revision, flags & _SET_LOCK != 0, flags & _SET_UNLOCK != 0, ttl))
+    return new_tuple(Set, (address, value, revision, flags & _SET_LOCK != 0, flags & _SET_UNLOCK != 0, ttl))
 
 
 def decode_publish(payload: bytes) -> Publish:
@@ -86,7 +86,7 @@ def decode_publish(payload: bytes) -> Publish:
     signal, phase = flags >> 5, flags & 7
     if signal >= len(_SIGNALS) or phase >= len(_PHASES):
         raise DecodeError(f"unknown signal {signal} or phase {phase} in a PUBLISH")
-    return _new(Publish, (address, _SIGNALS[signal], _PHASES[phase], value, samples, timestamp_us, identity, rate))
+    return new_tuple(Publish, (address, _SIGNALS[signal], _PHASES[phase], value, samples, timestamp_us, identity, rate))
 
 
 def _decode_rate(payload: bytes, end: int) -> int:

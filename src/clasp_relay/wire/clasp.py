@@ -35,6 +35,7 @@ from clasp_relay.wire.constants import (
 from clasp_relay.wire.cost import frame_cost
 from clasp_relay.wire.frame import BINARY_FLAG, TIMESTAMP_FLAG, TRANSFORMED_FLAGS, decode_frame
 from clasp_relay.wire.messages import Ack, Message, Publish, Set, SignalDefinition, SnapshotParam, Value
+from clasp_relay.wire.tuples import new_tuple
 from clasp_relay.wire.values import FIXED_SIZES, TYPE_BYTES, check_keys, has_suspect_key, skip_value
 
 # Frame and beginning of the message: magic, frame flags, payload length, message code, message flags, address length.
@@ -42,7 +43,6 @@ _HEAD = struct.Struct(">BBHBBH")
 _HEAD_BYTES = _HEAD.size
 _unpack_head, _pack_head = _HEAD.unpack_from, _HEAD.pack
 _pack_u64 = struct.Struct(">Q").pack
-_new = tuple.__new__
 
 _ARRAY = int(ValueType.ARRAY)
 _SET, _PUBLISH, _ACK = int(MessageCode.SET), int(MessageCode.PUBLISH), int(MessageCode.ACK)
@@ -102,7 +102,7 @@ class ClaspCodec:
                             if flags >= _ARRAY and (b"\xef" in data or b"_" in data) and has_suspect_key(data):
                                 check_keys(data, start, flags)
                             address, value = data[_HEAD_BYTES:start].decode(), TYPE_BYTES[flags] + data[start:]
-                            return _new(Set, (address, value, None, False, False, None)), qos
+                            return new_tuple(Set, (address, value, None, False, False, None)), qos
                 except (RequestError, UnicodeDecodeError, IndexError, struct.error):
                     # Step by step the error says what is wrong.
                     return _decode_step_by_step(data)

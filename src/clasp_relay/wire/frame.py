@@ -12,6 +12,7 @@ from typing import NamedTuple, NoReturn
 
 from clasp_relay.errors import DecodeError, ErrorCode
 from clasp_relay.wire.constants import MAGIC, MAX_PAYLOAD_BYTES
+from clasp_relay.wire.tuples import new_tuple
 
 TIMESTAMP_FLAG = 0x20
 """A timestamp stands between header and payload."""
@@ -36,10 +37,6 @@ class ClaspFrame(NamedTuple):
     payload: bytes
 
 
-# Skips the argument handling of the generated constructor: one frame is made per message.
-_new_frame = tuple.__new__
-
-
 def decode_frame(data: bytes) -> ClaspFrame:
     """Decodes one frame.
 
@@ -58,7 +55,7 @@ def decode_frame(data: bytes) -> ClaspFrame:
     magic, flags, length = _unpack_header(data)
     if flags & 0x38 or flags >= 0xC0 or magic != MAGIC or size != length + 4:
         return _decode_unusual(data, magic, flags, length)
-    return _new_frame(ClaspFrame, (flags >> 6, None, data[4:]))
+    return new_tuple(ClaspFrame, (flags >> 6, None, data[4:]))
 
 
 def _decode_unusual(data: bytes, magic: int, flags: int, length: int) -> ClaspFrame:

@@ -171,13 +171,14 @@ class OpeningTests(VisibilityCase):
         self.write("/members", ["bob"])
         (telling,) = added
         looked_at: list[str] = []
-        place, sent = self.world.relay.visibility.place, self.world.relay.counts.sent
+        visibility, sent = self.world.relay.visibility, self.world.relay.counts.sent
+        place = visibility.place
 
-        def noted(address: str) -> Place:
+        def look_at(address: str) -> Place:
             looked_at.append(address)
             return place(address)
 
-        self.patch(self.world.relay.visibility, "place", noted)
+        self.patch(visibility, "place", look_at)
         found = []
         before = sent[MessageCode.SNAPSHOT]
         for _ in telling:
@@ -201,6 +202,11 @@ class OpeningTests(VisibilityCase):
         found = self.pieces()
         self.assertEqual(sum(told for _, told in found), sessions + 1)
         self.assertLessEqual(max(told for _, told in found), catch_ups.PIECE_COST // catch_ups.FIND_COST + 1)
+        self.begin(Rule(members_of("/members"), catch_up=True))
+        for number in range(2_000):
+            self.write(f"/elsewhere/{number}", number)
+        self.patch(catch_ups, "SEARCH_COST", 1)
+        self.assertGreaterEqual(len(self.pieces()), 2_000 // catch_ups.PIECE_COST)
 
     def test_search_in_the_step_of_a_change_is_bounded(self) -> None:
         """Whatever there is, and for however many patterns."""

@@ -9,6 +9,13 @@ from tests.core.world import START_US, World, heard, value
 
 
 class HelloTests(SynchronousTestCase):
+    def test_of_a_long_name_the_beginning_is_kept(self) -> None:
+        """A frame has room for 65,000 characters, which would be kept as long as the session."""
+        world = World()
+        world.connect().send(Hello(1, 0, "n" * 60_000))
+        (session,) = world.relay.sessions.all()
+        self.assertEqual(session.name, "n" * 128)
+
     def test_welcome_comes_first_and_then_all_params(self) -> None:
         """Session id, server name and real time; an empty SNAPSHOT when nothing is set."""
         world = World(RelayOptions("The Relay"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.session import schedule as bundles
+from clasp_relay.core.work import Pieces
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import Ack, Bundle, Error, Publish, Set, Subscribe
@@ -132,6 +133,21 @@ class ScheduleTests(SynchronousTestCase):
         self.assertEqual([each for each in ran if each != "/other"], [f"/{number}" for number in range(300)])
         self.assertEqual(self.world.relay.params.last_revision("/299"), 1)
         self.assertEqual((len(self.world.relay.schedule), bool(self.world.relay.work)), (0, False))
+
+    def test_bundles_that_are_due_are_found_in_pieces(self) -> None:
+        """However many are due at once; finding them runs none of them."""
+        for number in range(200):
+            self.send(1, Set(f"/{number}", value(number)))
+        relay = self.world.relay
+        work: list[Pieces] = []
+        self.patch(relay.work, "add", lambda _owner, pieces: work.append(pieces))
+        self.world.clock.clock.advance(1)
+        (finding,) = work
+        found = []
+        for cost_us in finding:
+            found.append(len(work) - 1)
+            self.assertLessEqual(cost_us, 1_000)
+        self.assertEqual((found[0], found[-1]), (bundles.FOUND_AT_ONCE, 200))
 
     def test_bundle_follows_a_clock_that_is_set_back(self) -> None:
         """It runs when its time has come, not when the time would have come before."""

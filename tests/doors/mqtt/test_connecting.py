@@ -109,6 +109,15 @@ class ConnectTests(SynchronousTestCase):
         much.say(connect, p.PINGREQ * 1000)
         self.assertTrue(much.client.is_closed)
 
+    def test_long_client_id_is_turned_away(self) -> None:
+        """It would be kept, here and at the other relays of a cluster."""
+        house = House()
+        for version, answer in ((V4, "connack 0 0x2"), (V5, "connack 0 0x85")):
+            thing = house.connect()
+            thing.version = version
+            self.assertEqual(thing.say(p.connect("ä" * 128 + "x", version)), [answer])
+            house.join("ä" * 128, version)
+
     def test_what_is_no_connect_is_refused(self) -> None:
         """Other versions with their code; what comes first must be a CONNECT, and only once."""
         house = House()

@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.core.session.account import Kept
 from clasp_relay.wire.messages import Subscribe
 from clasp_relay.wire.mqtt.packets import V4, V5, Prop
 from tests.core.guard import Guard
@@ -32,6 +33,32 @@ class WillTests(SynchronousTestCase):
         thing.say(p.packet(0xE0, b"\4"))
         thing.lose()
         self.assertEqual(reader.heard(), ["publish will/x event qos 0"])
+
+    def test_will_counts_for_its_client(self) -> None:
+        """As long as it is kept, be it published, dropped or taken along; where there is no room there is none."""
+        house = House(Guard())
+        accounts = house.site.relay.accounts
+        will = ("will/x", b"x" * 5_000, 0, False)
+        properties: dict[str, Any] = {"password": "ann", "will": will}
+        polite = house.join("x", **properties)
+        self.assertGreater(accounts.bytes[Kept.MESSAGES], 10_000)
+        polite.say(p.DISCONNECT)
+        polite.lose()
+        self.assertEqual(accounts.bytes[Kept.MESSAGES], 0)
+        later = properties | {"properties": {Prop.SESSION_EXPIRY: 100}, "will_properties": {Prop.WILL_DELAY: 10}}
+        for back in (True, False):
+            house.join("y", V5, **later).lose()
+            self.assertGreater(accounts.bytes[Kept.MESSAGES], 10_000)
+            if back:
+                house.join("y", V5, password="ann", clean=True).lose()
+            house.site.turn(0 if back else 11)
+            self.assertEqual(accounts.bytes[Kept.MESSAGES], 0)
+        accounts._max_bytes = 9_000
+        reader = house.join("r", password="bob")
+        reader.say(p.subscribe(1, ("will/#", 0)))
+        house.join("z", **properties).lose()
+        self.assertEqual(reader.heard(), [])
+        self.assertIn("too much is kept for you", house.refusals[-1][1])
 
     def test_will_is_the_clients_own_write(self) -> None:
         """What it may not write, its will may not either."""

@@ -18,6 +18,7 @@ from clasp_relay.core.work import Work
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import Phase, Signal
 from clasp_relay.wire.messages import Publish, Set
+from clasp_relay.wire.tuples import new_tuple
 
 _PARAM = Signal.PARAM
 _PARAM_AT = int(_PARAM)
@@ -25,8 +26,6 @@ _PARAM_KIND = Kind.PARAM
 _KEPT = Kind.KEEP
 _SOMETIMES_DROPPED = frozenset({Signal.STREAM, Signal.GESTURE})
 
-# Skips the argument handling of the generated constructor: a frame is made for every message.
-_new = tuple.__new__
 
 THROTTLED_SIGNALS = frozenset({Signal.PARAM, Signal.STREAM})
 """The messages that maxRate and epsilon apply to; no other message is ever held back or dropped."""
@@ -97,7 +96,7 @@ class Recipients:
             for audience in delivery.audiences:
                 self.delivered += len(audience.outboxes)
                 wire = audience.codec.set(address, seen, revision, lock, unlock, ttl)
-                self._fan_out.fan_out(audience, _new(Frame, (wire, _PARAM_KIND, address)))
+                self._fan_out.fan_out(audience, new_tuple(Frame, (wire, _PARAM_KIND, address)))
             if delivery.throttled:
                 message = Set(address, value, revision, lock, unlock, ttl)
                 self._offer(delivery, _PARAM, message, fields, None)
@@ -117,7 +116,7 @@ class Recipients:
             seen = self._redacted(message, fields) if fields else message
             for audience in delivery.audiences:
                 self.delivered += len(audience.outboxes) - (exclude in audience.members)
-                frame = _new(Frame, (audience.codec.publish(seen), kind, address))
+                frame = new_tuple(Frame, (audience.codec.publish(seen), kind, address))
                 self._fan_out.fan_out(audience, frame, exclude)
             if delivery.throttled:
                 self._offer(delivery, signal, message, fields, exclude)

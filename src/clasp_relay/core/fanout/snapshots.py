@@ -16,6 +16,7 @@ from clasp_relay.core.state.tree import search_cost
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import MAX_SNAPSHOT_PARAMS
 from clasp_relay.wire.messages import SnapshotParam
+from clasp_relay.wire.tuples import new_tuple
 
 JUDGED_AT_ONCE, FEW = 64, 8
 """Params that are judged before the time of the turn is checked: few where a decision is not remembered."""
@@ -34,9 +35,6 @@ SOME_BYTES = 48 * 1024
 
 _Some: TypeAlias = "tuple[Sequence[Entry], int]"
 """Some params, and what it cost to find them."""
-
-# Skips the argument handling of the generated constructor: a newcomer gets thousands of params at once.
-_new = tuple.__new__
 
 
 class Snapshots:
@@ -247,4 +245,4 @@ def _is_told(session: Session, address: str) -> bool:
 
 def _entry(param: Param) -> SnapshotParam:
     address, value, revision, writer, timestamp_us, _, _, _, _ = param
-    return _new(SnapshotParam, (address, value, revision, writer or None, timestamp_us))
+    return new_tuple(SnapshotParam, (address, value, revision, writer or None, timestamp_us))

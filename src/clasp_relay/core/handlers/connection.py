@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from clasp_relay.core.ports import Frame
 from clasp_relay.core.relay import Relay
-from clasp_relay.core.session.sessions import Session
+from clasp_relay.core.session.sessions import MAX_NAME_CHARACTERS, Session
 from clasp_relay.wire.constants import PROTOCOL_VERSION, Feature, MessageCode
 from clasp_relay.wire.messages import Hello, Ping, Pong, Sync, Welcome
 
@@ -20,7 +20,7 @@ def hello(relay: Relay, session: Session, message: Hello, _qos: int) -> None:
     Every protocol version is accepted: clients send 1, 2 or 3 and mean the same bytes.
     """
     relay.identify(session, message.token)
-    session.name = message.name
+    session.name = message.name[:MAX_NAME_CHARACTERS]
     session.features = message.features
     # First what can fail, so that every live session has got its WELCOME.
     frames = relay.snapshots.after_hello(session)

@@ -20,9 +20,8 @@ from clasp_relay.core.state.draft import Draft
 from clasp_relay.core.state.params import Params
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import NULL, Publish
+from clasp_relay.wire.tuples import new_tuple
 
-# Skips the argument handling of the generated constructors: one of each is made for every signal that is kept.
-_new = tuple.__new__
 _WRITE, _EVENT, _PARAM = ChangeKind.WRITE, ChangeKind.EVENT, Signal.PARAM
 
 _UNLESS = "unless"
@@ -102,9 +101,9 @@ class Keeping:
             return None
         now_us = self._clock.now_us()
         self._last_us = time_us = now_us if now_us > self._last_us else self._last_us + 1
-        message = _new(Publish, (address, signal, phase, value, samples, time_us, id_, rate))
-        about = _new(Param, (address, NULL, 0, session.id, time_us, None, session.identity.subject, "", b""))
-        change: Change = _new(Change, (about, _EVENT, False, False, None, False, None, None, 0, message))
+        message = new_tuple(Publish, (address, signal, phase, value, samples, time_us, id_, rate))
+        about = new_tuple(Param, (address, NULL, 0, session.id, time_us, None, session.identity.subject, "", b""))
+        change: Change = new_tuple(Change, (about, _EVENT, False, False, None, False, None, None, 0, message))
         if spot.is_conditional and self._is_waived(spot, change, now_us):
             return None
         word = spot.word

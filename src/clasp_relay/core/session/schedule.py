@@ -94,9 +94,9 @@ class Schedule:
             raise RequestError(ErrorCode.VALUE, "a bundle may be at most 1 hour ahead (its timestamp is in µs)")
         if session.pending_bundles >= MAX_PENDING:
             raise RequestError(ErrorCode.LIMIT, f"{MAX_PENDING} bundles of this session are waiting already")
-        if self.pending_bytes + _size(bundle) > MAX_PENDING_BYTES:
+        if self.pending_bytes + bundle_bytes(bundle) > MAX_PENDING_BYTES:
             raise RequestError(ErrorCode.OVERLOADED, "as many bundles are waiting as the relay can keep")
-        session.account.check(Kept.BUNDLES, _size(bundle))
+        session.account.check(Kept.BUNDLES, bundle_bytes(bundle))
         about = no_param("", session.id, session.identity.subject, now_us)
         token = session.identity.token
         about = about._replace(value=encode_value(token) if token else NULL, origin=session.origin)
@@ -127,7 +127,7 @@ class Schedule:
         assert session is not None, "a bundle of nobody"
         bundle, due_us = bundle_of(change)
         self._last_number = max(number, self._last_number)
-        size = _size(bundle)
+        size = bundle_bytes(bundle)
         self._waiting[number] = (session, size, change)
         self._by_subject.setdefault(session.identity.subject, {})[number] = session
         session.pending_bundles += 1
@@ -201,7 +201,8 @@ def bundle_of(change: Change) -> tuple[Bundle, int]:
     return bundle, due_us
 
 
-def _size(bundle: Bundle) -> int:
+def bundle_bytes(bundle: Bundle) -> int:
+    """Returns about how much memory a bundle takes that waits."""
     size = BUNDLE_BYTES
     for member in bundle.messages:
         assert isinstance(member, Set | Publish), "a bundle that waits has been checked"

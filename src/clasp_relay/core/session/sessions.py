@@ -103,6 +103,9 @@ class LongAnswer:
         """Whether it is complete."""
 
 
+MAX_NAME_CHARACTERS = 128
+"""How much is kept of what a client calls itself: a frame has room for 65,000."""
+
 HELD_BYTES = 400
 """Memory in bytes of a waiting message, and of each member of a waiting BUNDLE, without address and value."""
 

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
 from clasp_relay.core.relay import Relay
+from clasp_relay.core.session.account import Kept
 from clasp_relay.core.session.identity import Identity
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.doors.door import DoorCounts
@@ -22,12 +23,11 @@ from clasp_relay.doors.mqtt.wills import LeftMessage, Wills
 from clasp_relay.net.websocket import ClaspFactory
 
 MAX_KEPT_SESSIONS = 1_000
-"""Sessions without a connection that are kept; of one more the one goes that waits longest at the client address that
-has most."""
+"""Kept sessions; beyond it the oldest one of the client address with most of them is ended."""
 
 MAX_KEPT_MESSAGES = 10_000
-"""Messages that wait for clients without a connection, all together; beyond it the oldest go of each client that has
-more than its share, so that nobody takes all the room."""
+"""Messages that wait in all kept sessions together; beyond it each client with more than its share loses its
+oldest."""
 
 MAX_KEPT_S = 3_600
 """The longest that a session is kept without a connection, in seconds."""
@@ -247,6 +247,7 @@ class _Kept:
         broker.subscribing.attach(session, core)
         session.charge(core.account)
         if self._will is not None:
+            core.account.add(Kept.MESSAGES, self._will.kept_bytes)
             broker.wills.leave(core, self._will)
         broker.subscribing.subscribe_again(core, session)
 
@@ -255,6 +256,7 @@ class _Kept:
         if self._will_timer is not None:
             self._will_timer.cancel()
             self._will_timer = None
+        self._take_will()
         core, self._core = self._core, None
         if core is not None:
             self._broker.relay.disconnect(core, "the client is at another relay")
@@ -269,6 +271,7 @@ class _Kept:
             self._will_timer = None
             if publish_will:
                 self._publish_will()
+        self._take_will()
         if self._core is not None:
             self._broker.relay.disconnect(self._core, "the client is back, or its session has expired")
 
@@ -278,8 +281,14 @@ class _Kept:
 
     def _publish_will(self) -> None:
         self._will_timer = None
-        will, core = self._will, self._core
-        self._will = None
+        will, core = self._take_will(), self._core
         if will is not None and core is not None:
             self._broker.wills.publish(core, will)
             self._broker.wills.leave(core, None)
+
+    def _take_will(self) -> LeftMessage | None:
+        """Returns the will, which is kept no longer."""
+        will, self._will = self._will, None
+        if will is not None and self._core is not None:
+            self._core.account.add(Kept.MESSAGES, -will.kept_bytes)
+        return will

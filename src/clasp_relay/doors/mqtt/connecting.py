@@ -19,6 +19,9 @@ from clasp_relay.errors import CloseCode, DecodeError, Disconnect, ErrorCode
 from clasp_relay.logs import events
 from clasp_relay.wire.mqtt.packets import MAX_PACKET_BYTES, V4, V5, Connect, Prop, Properties
 
+MAX_CLIENT_ID_BYTES = 256
+"""What a client may call itself: it is kept with its session, and by the other relays of a cluster."""
+
 TOKEN_LOOKS = 20
 """Interval of the checks for a token that another relay may have issued just now, in seconds."""
 
@@ -63,6 +66,9 @@ class Connecting:
             return
         if not connect.client_id and not connect.clean and link.version == V4:
             link.turn_away(Reason.CLIENT_ID_NOT_VALID, "a session that is kept needs a client id")
+            return
+        if len(connect.client_id.encode()) > MAX_CLIENT_ID_BYTES:
+            link.turn_away(Reason.CLIENT_ID_NOT_VALID, f"a client id has at most {MAX_CLIENT_ID_BYTES} bytes")
             return
         token = (connect.password or b"").decode("utf-8", "replace")
         # First the core's session: a client without a token is a subject of its own in each of its sessions.

@@ -8,6 +8,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
 
+from clasp_relay.core.session.account import Kept
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.core.work import Pieces
 from clasp_relay.doors.mqtt.broker import MAX_KEPT_S, Broker
@@ -73,6 +74,8 @@ class LiveClient:
         self._keep_alive_s = 0.0
         self._timer: IDelayedCall | None = None
         self._will: LeftMessage | None = None
+        self._will_bytes = 0
+        """What is counted for the will."""
 
     def begin(self, connect: Connect, properties: Properties, *, was_there: bool) -> None:
         """Begins the session in the core, and tells the client.
@@ -91,7 +94,10 @@ class LiveClient:
         broker.relay.observer.began(core)
         broker.subscribing.attach(session, core)
         try:
-            self._will = broker.wills.read(connect, session)
+            will = broker.wills.read(connect, session)
+            if will is not None:
+                core.account.take(Kept.MESSAGES, will.kept_bytes)
+                self._will, self._will_bytes = will, will.kept_bytes
         except RequestError as error:
             link.refuse(error.message)
         if self._will is not None:
@@ -222,6 +228,7 @@ class LiveClient:
         if will is not None and core.is_live and not (keeps and will.delay_s):
             broker.wills.lose(core, will)
             will = None
+        core.account.add(Kept.MESSAGES, -self._will_bytes)
         if core.when_decided is not None:
             core.when_decided = _not_told
         relay.disconnect(core, cause)

@@ -37,10 +37,10 @@ MAX_QUEUED_BYTES = 1024 * 1024
 """Limit of the messages that wait, as for any outbox; beyond it the oldest are dropped."""
 
 MESSAGE_BYTES = 128
-"""What a message counts for beside its topic, its payload and its properties."""
+"""Bytes that a message counts for, without its topic, its payload and its properties."""
 
 PROPERTY_BYTES = 160
-"""What a user property counts for beside its texts."""
+"""Bytes that a user property counts for, without its texts."""
 
 PIECE_BYTES = 16_384
 """Bytes of retained messages that are written in one piece."""
@@ -100,7 +100,7 @@ class KeptTotal:
 
     Args:
         most: the limit.
-        share: what one client may have even beyond it.
+        share: how many one client may have beyond the limit.
     """
 
     def __init__(self, most: int, share: int) -> None:
@@ -110,7 +110,7 @@ class KeptTotal:
         """The count."""
 
     def has_too_many(self, messages: int) -> bool:
-        """Tells whether a client with so many messages has to let some go."""
+        """Tells whether a client with so many messages has to drop some."""
         return self.messages > self._most and messages > self._share
 
     def add(self, messages: int) -> None:
@@ -160,9 +160,9 @@ class MqttSession(HandedOutbox):
         self.ended: str | None = None
         """Why the core ended it; None if it did not."""
         self.subscriptions: dict[str, Subscribed] = {}
-        """By filter, as the client wrote it."""
+        """Its subscriptions, by the filter as the client wrote it."""
         self._by_id: dict[int, Subscribed] = {}
-        """The same by the core's id."""
+        """The same by their ids in the core."""
         self._is_plain = True
         self._is_deaf_to_itself = False
         """Whether a subscription has No Local."""
@@ -180,7 +180,8 @@ class MqttSession(HandedOutbox):
         self._account: Account | None = None
         self._last_subscription = 0
         self.view_of: Callable[[str], HiddenKeys] = _everything
-        """Returns how its client sees an address now; asked for what waits, when it begins and when it is sent."""
+        """Returns how its client sees an address now; called for a waiting message when it begins to wait and when it
+        is sent."""
         self.ids_at: Callable[[str], Iterable[int]] = _none
         """Returns the ids of the core's subscriptions of its client that match an address."""
         self.ids_by_node: dict[object, list[int]] | None = None
@@ -192,7 +193,7 @@ class MqttSession(HandedOutbox):
         return self.subject, self.client_id
 
     def end(self) -> None:
-        """Lets go of the core's session, which holds it."""
+        """Drops the references to the core's session, which refers to this one."""
         self.view_of, self.ids_at, self.ids_by_node = _everything, _none, None
 
     @property
@@ -220,7 +221,7 @@ class MqttSession(HandedOutbox):
         return self._last_subscription
 
     def add(self, subscribed: Subscribed) -> None:
-        """Adds a subscription, in the place of one with the same filter."""
+        """Adds a subscription; replaces one with the same filter."""
         before = self.subscriptions.get(subscribed.options.text)
         self.subscriptions[subscribed.options.text] = self._by_id[subscribed.id] = subscribed
         if before is not None:
@@ -230,14 +231,14 @@ class MqttSession(HandedOutbox):
             self._is_deaf_to_itself = self._is_deaf_to_itself or subscribed.options.no_local
 
     def remove(self, text: str) -> Subscribed | None:
-        """Removes a subscription; ``look_at_options`` is to be called behind the last one that is removed."""
+        """Removes a subscription; ``look_at_options`` has to be called after the last removal."""
         removed = self.subscriptions.pop(text, None)
         if removed is not None:
             del self._by_id[removed.id]
         return removed
 
     def look_at_options(self) -> None:
-        """Looks what the options of all subscriptions are."""
+        """Computes again what depends on the options of all subscriptions."""
         subscriptions = self.subscriptions.values()
         self._is_plain = all(each.is_plain for each in subscriptions)
         self._is_deaf_to_itself = any(each.options.no_local for each in subscriptions)
@@ -467,8 +468,12 @@ def _packet(delivery: Delivery, qos: int, retain: bool, ids: list[int]) -> Publi
 
 
 def _size(packet: PublishPacket) -> int:
-    size = MESSAGE_BYTES + len(packet.topic) + len(packet.payload)
-    return size + sum(map(_property_size, packet.properties.values())) if packet.properties else size
+    return MESSAGE_BYTES + len(packet.topic) + len(packet.payload) + properties_bytes(packet.properties)
+
+
+def properties_bytes(properties: Properties) -> int:
+    """Returns about how much memory the properties of a message take."""
+    return sum(map(_property_size, properties.values())) if properties else 0
 
 
 def _property_size(value: object) -> int:

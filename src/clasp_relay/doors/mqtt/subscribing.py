@@ -34,10 +34,10 @@ MAX_SUBSCRIPTION_FILTERS = 1_000
 """Filters of one client, those that no address matches included."""
 
 FEW_FILTERS = 4
-"""A packet with so many filters is done in one step."""
+"""A packet with at most so many filters is handled in one step."""
 
 FILTER_US, END_US = 150, 15
-"""About what it costs to subscribe to a filter, and to end a subscription; what the filter finds may take longer."""
+"""Estimated cost in µs of subscribing to a filter, without its retained messages, and of ending a subscription."""
 
 _SHARE = "$share/"
 
@@ -60,18 +60,18 @@ class Subscribing:
         self._groups: dict[tuple[str, str], deque[MqttSession]] = {}
 
     def attach(self, session: MqttSession, core: Session) -> None:
-        """Has a client's session ask about what its session of the core sees."""
+        """Gives a client's session the look-ups in its session in the core."""
         session.view_of = lambda address: self._view_of(session, core, address)
         session.ids_at = lambda address: self._ids_at(session, core, address)
         session.ids_by_node = None
 
     def subscribe(self, core: Session, session: MqttSession, packet: SubscribePacket, link: MqttLink) -> Pieces:
-        """Subscribes a client, a filter in each piece, and sends it the SUBACK and what is retained.
+        """Subscribes a client, a filter in each piece, and sends it the SUBACK and the retained messages.
 
         Args:
             core: its session in the core.
             session: its session here.
-            packet: the SUBSCRIBE; ``check_filters`` has accepted it.
+            packet: the SUBSCRIBE, which ``check_filters`` has accepted.
             link: the outgoing side of its connection.
         """
         self._flush()

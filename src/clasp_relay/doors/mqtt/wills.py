@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from clasp_relay.core.session.sessions import Session
+from clasp_relay.core.records import text_bytes
+from clasp_relay.core.session.sessions import HELD_BYTES, Session
 from clasp_relay.doors.mqtt.claims import Claims
 from clasp_relay.doors.mqtt.messages import Sending
 from clasp_relay.doors.mqtt.publishing import Publisher
-from clasp_relay.doors.mqtt.session import MqttSession
+from clasp_relay.doors.mqtt.session import MqttSession, properties_bytes
 from clasp_relay.wire.messages import Message
 from clasp_relay.wire.mqtt.packets import Connect, Prop
 
@@ -20,6 +21,13 @@ class LeftMessage(NamedTuple):
     message: Message
     delay_s: int
     """Its delay in seconds, for a client that comes back; no longer than its session is kept."""
+
+    @property
+    def kept_bytes(self) -> int:
+        """How much memory it takes, by estimate: its payload and its value, most of all."""
+        sending = self.sending
+        size = HELD_BYTES + text_bytes(sending.address) + len(sending.payload) + len(sending.value or b"")
+        return size + properties_bytes(sending.properties)
 
 
 class Wills:

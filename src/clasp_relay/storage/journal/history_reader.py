@@ -93,6 +93,9 @@ class _Row(NamedTuple):
     """Its beginning, where the entries are counted (``_counts``)."""
 
 
+# Skips the argument handling of the generated constructor: one is made for every row that is read.
+_new = tuple.__new__
+
 _Rows: TypeAlias = Generator[tuple[int, _Row | None], None, None]
 
 
@@ -272,6 +275,9 @@ def _page(rows: Iterable[tuple[int, _Row | None]], asked: Asked, rules: HistoryR
     max_rows, max_bytes = (COUNTED_ROWS, COUNTED_BYTES) if asked.is_backwards else (PAGE_ROWS, PAGE_BYTES)
     max_rows = min(asked.page_rows, max_rows)
     end_seq = asked.after_seq if asked.is_backwards else asked.before_seq - 1
+    limits, matches = rules.limits, asked.pattern.matches
+    ends = any(each.max_age_us is not None for each in limits)
+    take = partial(_counted, asked) if _counts(asked) else partial(_kept, asked)
     for count, (seq, row) in enumerate(rows, 1):
         kept = None
         if row is not None:
@@ -279,8 +285,8 @@ def _page(rows: Iterable[tuple[int, _Row | None]], asked: Asked, rules: HistoryR
             if row.time_us < asked.from_us if asked.is_backwards else row.time_us > asked.to_us:
                 end_seq = seq if asked.is_backwards else seq - 1
                 break
-            if asked.pattern.matches(row.address) and not is_too_old(rules.limits, row.key, row.time_us, now_us):
-                kept = _kept(asked, seq, row)
+            if matches(row.address) and not (ends and is_too_old(limits, row.key, row.time_us, now_us)):
+                kept = take(seq, row)
         if kept is None:
             size += EXAMINED_BYTES
         else:
@@ -293,15 +299,20 @@ def _page(rows: Iterable[tuple[int, _Row | None]], asked: Asked, rules: HistoryR
 
 def _kept(asked: Asked, seq: int, row: _Row) -> Kept | None:
     """Returns an entry, if it is asked for and something is left of it."""
-    if _counts(asked):
-        if not isinstance(row.body, bytes) or len(row.body) < HEAD_BYTES:
-            raise DamagedRowError(f"row {seq} is damaged (it has no body)")
-        is_it = asked.from_us <= row.time_us <= asked.to_us and not is_emptied_event(row.body)
-        return Kept(seq, row.address, row.bytes, None) if is_it else None
     change = decode_body(seq, row.body)
     if is_emptied(change) or not asked.wants(change):
         return None
     return Kept(seq, row.address, row.bytes, None if asked.is_backwards else change)
+
+
+def _counted(asked: Asked, seq: int, row: _Row) -> Kept | None:
+    """Returns an entry of which nothing has to be known but where it is (``_counts``); None as ``_kept`` does."""
+    _, time_us, address, size_bytes, body = row
+    if not isinstance(body, bytes) or len(body) < HEAD_BYTES:
+        raise DamagedRowError(f"row {seq} is damaged (it has no body)")
+    if not asked.from_us <= time_us <= asked.to_us or is_emptied_event(body):
+        return None
+    return _new(Kept, (seq, address, size_bytes, None))
 
 
 def _counts(asked: Asked) -> bool:
@@ -327,8 +338,8 @@ def _few(db: sqlite3.Connection, asked: Asked, keys: Sequence[str], bounds: tupl
     with closing(db.cursor()) as cursor:
         cursor.execute(query, [value for key in keys for value in (key, *bounds)])
         while some := cursor.fetchmany(FETCHED_AT_ONCE):
-            for seq, *row in some:
-                yield seq, _Row(*row)
+            for row in some:
+                yield row[0], _new(_Row, row[1:])
 
 
 def _living(db: sqlite3.Connection, keys: Iterable[str]) -> list[str]:
@@ -352,7 +363,7 @@ def _merge(db: sqlite3.Connection, asked: Asked, bounds: tuple[int, int], known:
         found = _look_up(db, asked, [seq for seq, _ in some])
         for seq, key in some:
             # An entry may have gone since its seq was read.
-            yield seq, _Row(key, *found[seq]) if seq in found else None
+            yield seq, _row(key, found.get(seq))
         size = min(2 * size, FETCHED_AT_ONCE)
 
 
@@ -394,7 +405,7 @@ def _scan(
             known.is_dense = looked_at < SAMPLE_ROWS or found_of_them * DENSE >= looked_at
             found = _look_up(db, asked, wanted)
             for seq, key in some:
-                yield seq, _Row(key, *found[seq]) if seq in found else None
+                yield seq, _row(key, found.get(seq))
 
 
 def _look_up(db: sqlite3.Connection, asked: Asked, seqs: list[int]) -> dict[int, tuple[Any, ...]]:
@@ -403,7 +414,12 @@ def _look_up(db: sqlite3.Connection, asked: Asked, seqs: list[int]) -> dict[int,
         return {}
     marks = ", ".join("?" * len(seqs))
     rows = db.execute(f"SELECT e.seq, {_columns(asked)} FROM entries e WHERE e.seq IN ({marks})", seqs)  # noqa: S608 - constants
-    return {seq: tuple(row) for seq, *row in rows}
+    return {row[0]: row[1:] for row in rows}
+
+
+def _row(key: str, columns: tuple[Any, ...] | None) -> _Row | None:
+    """Returns a row that ``_look_up`` has found; None where it has not."""
+    return None if columns is None else _new(_Row, (key, *columns))
 
 
 def _order(asked: Asked) -> str:

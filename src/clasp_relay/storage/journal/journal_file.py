@@ -31,6 +31,9 @@ TRIMMED_AT_ONCE = 500
 FREED_AT_ONCE = 64
 """How many free pages one piece of trimming gives back to the file system."""
 
+ENTRY_BYTES = 250
+"""How much memory a change that waits takes besides the bytes of its record."""
+
 READ_AT_ONCE = 256
 """How many rows one statement reads, where they are read in pieces."""
 
@@ -41,7 +44,7 @@ _SIZES = (
     " FROM pragma_page_size, pragma_freelist_count, pragma_page_count"
 )
 _CRC = struct.Struct(">I")
-_pack_crc = _CRC.pack
+_pack_crc, _crc32 = _CRC.pack, zlib.crc32
 
 
 class Entry(NamedTuple):
@@ -64,7 +67,7 @@ class Batch:
     changes: it would take the interpreter's lock for as long, but a few ms at a time, in the middle of a turn.
     """
 
-    __slots__ = ("erasing", "first_us", "kept", "last_seq", "values")
+    __slots__ = ("erasing", "first_us", "kept", "last_seq", "size_bytes", "values")
 
     def __init__(self) -> None:
         self.values: list[int | str | bytes] = []
@@ -76,7 +79,9 @@ class Batch:
         self.first_us = 0
         """Unix µs of the first change."""
         self.last_seq = 0
-        """The seq of the last change."""
+        """The seq of the last change; 0 where there is none yet."""
+        self.size_bytes = 0
+        """How much memory they take, about."""
 
     @classmethod
     def of(cls, entries: Iterable[Entry]) -> Batch:
@@ -89,25 +94,25 @@ class Batch:
     def __len__(self) -> int:
         return len(self.values) // _COLUMNS
 
-    def add(self, seq: int, change: Change, key: str | None, erasures: tuple[Erasure, ...], data: bytes = b"") -> int:
-        """Adds a change; the arguments are those of ``Entry``. Returns how many bytes its record has.
+    def add(self, seq: int, change: Change, key: str | None, erasures: tuple[Erasure, ...], data: bytes = b"") -> None:
+        """Adds a change; the arguments are those of ``Entry``.
 
         Raises:
             ValueError: it cannot be encoded; nothing was added.
         """
         param = change.param
         time_us = param.timestamp_us
-        body = data or encode_change(change)
-        body += _pack_crc(zlib.crc32(body))
-        if not self.values:
+        data = data or encode_change(change)
+        body = data + _pack_crc(_crc32(data))
+        if not self.last_seq:
             self.first_us = time_us
         self.values += (seq, time_us, int(change.kind), param.address, body)
         self.last_seq = seq
+        self.size_bytes += ENTRY_BYTES + len(body)
         if erasures:
             self.erasing.append(Erasing(len(self.kept) // KEPT_COLUMNS, seq, erasures))
         if key is not None:
             self.kept += (key, seq, param.subject)
-        return len(body)
 
 
 class Recorded(NamedTuple):

@@ -37,9 +37,6 @@ _WRITE, _EVENT = ChangeKind.WRITE, ChangeKind.EVENT
 MAX_QUEUED_BYTES = 32 * 1024 * 1024
 """How much may wait to be recorded; beyond it writes are refused, for a disk that hangs must not fill the memory."""
 
-ENTRY_BYTES = 250
-"""How much memory a change that waits takes besides the bytes of its record."""
-
 RENEWAL_STEP_US = 60_000_000
 """How far apart, at least, two recorded renewals of one address are; a quarter of the life time where that is less."""
 
@@ -96,7 +93,8 @@ class JournalLog:
         self._batch = 1
         """The number of the batch that gathers."""
         self._recorded: Callable[[int], None] = _nobody_waits
-        self._queued_bytes = self._gathered_bytes = 0
+        self._committed_bytes = 0
+        """How much memory the batch takes that is being committed."""
         self._is_at_work = False
         self._linger_s = 0.0
         self._beginning: Any = None
@@ -170,7 +168,7 @@ class JournalLog:
         """See ``Log.append``. After a failed commit nothing is ever recorded."""
         if self.lost:
             return self._batch
-        waits, gathered = False, self._gathered
+        waits, gathered, seq = False, self._gathered, self.appended_seq
         try:
             for each in changes:
                 kind = each.kind
@@ -179,13 +177,13 @@ class JournalLog:
                     continue
                 key, erasures = self.judge(change)
                 waits = waits or key is not None or not self._is_fleeting(change.param.address)
-                seq = self.appended_seq + 1
-                self._gathered_bytes += ENTRY_BYTES + gathered.add(seq, change, key, erasures)
-                self.appended_seq = seq
+                seq += 1
+                gathered.add(seq, change, key, erasures)
         except Exception:
             # What comes of it would be half recorded.
             self._fail(Failure())
             return self._batch
+        self.appended_seq = seq
         if not self._is_at_work:
             self._begin_commit()
         return self._batch if waits else 0
@@ -265,7 +263,7 @@ class JournalLog:
         try:
             for change, key, erasures, data in entries:
                 seq = self.appended_seq + 1
-                self._gathered_bytes += ENTRY_BYTES + self._gathered.add(seq, change, key, erasures, data)
+                self._gathered.add(seq, change, key, erasures, data)
                 self.appended_seq = seq
                 if change.kind is ChangeKind.POSITION:
                     self._position_seq = seq
@@ -300,7 +298,7 @@ class JournalLog:
             raise RequestError(ErrorCode.OVERLOADED, "the relay cannot record changes and is stopping")
         if self.is_disk_low:
             raise RequestError(ErrorCode.OVERLOADED, "the relay's disk is almost full; try again later")
-        if self._queued_bytes + self._gathered_bytes > MAX_QUEUED_BYTES:
+        if self._committed_bytes + self._gathered.size_bytes > MAX_QUEUED_BYTES:
             raise RequestError(ErrorCode.OVERLOADED, "too many changes wait to be recorded; try again in a moment")
 
     # For the state file, and for whoever works on the file
@@ -308,7 +306,7 @@ class JournalLog:
     @property
     def queued_bytes(self) -> int:
         """How much memory, about, the changes take that wait to be recorded."""
-        return self._queued_bytes + self._gathered_bytes
+        return self._committed_bytes + self._gathered.size_bytes
 
     @property
     def queued(self) -> int:
@@ -410,7 +408,7 @@ class JournalLog:
         batch, number = self._gathered, self._batch
         self._gathered = Batch()
         self._batch += 1
-        self._queued_bytes, self._gathered_bytes = self._gathered_bytes, 0
+        self._committed_bytes = batch.size_bytes
         began_s = self._monotonic()
         assert self._file is not None, "asked a closed journal to commit"
         assert self._thread is not None, "an open journal without a thread"
@@ -427,7 +425,7 @@ class JournalLog:
         self.commit_counts[bisect_left(BOUNDS_S, took_s)] += 1
         self.commit_sum_s += took_s
         self.recorded_seq = seq
-        self._queued_bytes = 0
+        self._committed_bytes = 0
         # First, so that the disk works while the answers go out; not within an append of theirs.
         is_waited_for = bool(self._waiters) and self._waiters[-1][0] > seq
         if self._gathered and (is_waited_for or not self._linger_s):
