@@ -2,7 +2,8 @@
 
 A field's annotation carries its *kind* (``setting_kinds``): which values it accepts, the words for error messages, and
 how a text is parsed. The command line (``command_line.options``) uses the same kinds, so each limit is in one place
-only. """
+only.
+"""
 
 from __future__ import annotations
 
