@@ -204,14 +204,24 @@ class JournalKeeperTests(KeeperCase):
         self.assertIn(f"{path}: --durability snapshot writes no journal", warning)
 
     @inlineCallbacks
+    def test_relay_whose_disk_is_almost_full_is_not_ready(self) -> Steps:
+        """Until there is room again, and it says why."""
+        service = self.start(min_free_bytes=1 << 60)
+        self.assertEqual((service.is_ready, service.trouble), (False, "the disk of the journal is almost full"))
+        assert service._journal.log is not None
+        service._journal.log._min_free_bytes = 1
+        yield service._journal.log.maintain()
+        self.assertEqual((service.is_ready, service.trouble), (True, ""))
+
+    @inlineCallbacks
     def test_failed_commit_stops_the_relay(self) -> Steps:
         """Sessions read 503, nothing is acknowledged, it is not ready, and no state file is written."""
         service = self.start()
-        ended: list[bool] = []
+        ended: list[tuple[bool, str]] = []
         done: Deferred[None] = Deferred()
 
         def end() -> None:
-            ended.append(service.is_ready)
+            ended.append((service.is_ready, service.trouble))
             done.callback(None)
 
         service.on_lost = end
@@ -226,7 +236,7 @@ class JournalKeeperTests(KeeperCase):
         wire.frames.clear()
         say(session, service, Set("/a", encode_value(1)))
         yield done
-        self.assertEqual(ended, [False])
+        self.assertEqual(ended, [(False, "a commit of the journal failed")])
         (error,) = wire.messages()
         assert isinstance(error, Error)
         self.assertEqual(error.error, ErrorCode.OVERLOADED)

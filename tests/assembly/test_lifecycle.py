@@ -117,6 +117,7 @@ class RelayServiceTests(SynchronousTestCase):
         self.assertTrue(service.is_ready)
         self.machine.advance(30)
         self.assertFalse(service.is_ready)
+        self.assertEqual(service.trouble, "the state file could not be written")
         obstacle.rmdir()
         self.machine.advance(30)
         self.assertTrue(service.is_ready)

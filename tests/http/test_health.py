@@ -14,9 +14,9 @@ from tests.http.memory_site import MemorySite
 class HealthTests(SynchronousTestCase):
     def setUp(self) -> None:
         """Makes a health port; the memory site has it below /auth."""
-        self.is_ready = False
+        self.trouble = "starting or stopping"
         self.registry = CollectorRegistry()
-        resource: IResource = make_health_resource(lambda: self.is_ready, self.registry)
+        resource: IResource = make_health_resource(lambda: self.trouble, self.registry)
         self.site = MemorySite(resource)
 
     def test_process_that_answers_is_alive(self) -> None:
@@ -26,11 +26,13 @@ class HealthTests(SynchronousTestCase):
         self.assertEqual(answer.headers["cache-control"], "no-store")
 
     def test_readiness_follows_the_relay(self) -> None:
-        """503 before and after."""
-        statuses = []
-        for self.is_ready in (False, True, False):
-            statuses.append(self.site.request("GET", "/auth/readyz").status)
-        self.assertEqual(statuses, [503, 200, 503])
+        """503 before and after, with the cause."""
+        answers = []
+        for self.trouble in ("starting or stopping", "", "the disk of the journal is almost full"):
+            answer = self.site.request("GET", "/auth/readyz")
+            answers.append((answer.status, answer.body))
+        causes = (b"starting or stopping\n", b"the disk of the journal is almost full\n")
+        self.assertEqual(answers, [(503, causes[0]), (200, b"ready\n"), (503, causes[1])])
 
     def test_metrics_are_those_of_the_registry(self) -> None:
         """In Prometheus's own text format."""

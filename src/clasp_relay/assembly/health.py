@@ -33,7 +33,7 @@ class HealthServer(Service):
         relay: the core.
         factory: the connections.
         auth: the accounts; None in open mode.
-        is_ready: whether every port listens and the state is loaded, and no stop has begun.
+        trouble: returns why the relay is not ready; empty where it is.
         saver: returns the saver of the state file; None until the state is loaded.
         metrics_place: where ``/metrics`` is served alone; None for nowhere.
         journal: the journal; None for none.
@@ -49,7 +49,7 @@ class HealthServer(Service):
         factory: ClaspFactory,
         auth: AuthServer | None,
         *,
-        is_ready: Callable[[], bool],
+        trouble: Callable[[], str],
         saver: Callable[[], StateSaver | None],
         metrics_place: TcpPlace | None = None,
         journal: JournalLog | None = None,
@@ -80,7 +80,7 @@ class HealthServer(Service):
         registry = self.registry = make_registry(sources)
         """The metrics."""
         self._site = make_site(
-            make_health_resource(is_ready, registry, None if cluster is None else cluster.status),
+            make_health_resource(trouble, registry, None if cluster is None else cluster.status),
             reactor,
             uses_reserve=True,
         )

@@ -76,9 +76,13 @@ class JournalKeeper:
             log.on_lost = self._lost
 
     @property
-    def is_well(self) -> bool:
-        """Whether changes can be recorded now."""
-        return self.log is None or not (self.log.lost or self.log.is_disk_low)
+    def trouble(self) -> str:
+        """Why changes cannot be recorded now, for an operator; empty where they can."""
+        if self.log is None:
+            return ""
+        if self.log.lost:
+            return "a commit of the journal failed"
+        return "the disk of the journal is almost full" if self.log.is_disk_low else ""
 
     @property
     def is_lost(self) -> bool:

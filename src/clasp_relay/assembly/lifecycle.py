@@ -111,7 +111,7 @@ class RelayService(MultiService):
                 relay,
                 factory,
                 auth,
-                is_ready=lambda: self.is_ready,
+                trouble=lambda: self.trouble,
                 saver=lambda: self._saver,
                 metrics_place=None if settings.metrics_port is None else TcpPlace(settings.host, settings.metrics_port),
                 journal=journal,
@@ -135,12 +135,19 @@ class RelayService(MultiService):
 
     @property
     def is_ready(self) -> bool:
-        """Whether the state is loaded, every port listens, and the last attempt to save did not fail."""
-        if self.port is None or self._saver is None or not self._journal.is_well:
-            return False
+        """Whether the state is loaded, every port listens, and changes are recorded and saved."""
+        return not self.trouble
+
+    @property
+    def trouble(self) -> str:
+        """Why the relay is not ready, for an operator; empty where it is."""
+        if self.port is None or self._saver is None:
+            return "starting or stopping"
+        if self._journal.trouble:
+            return self._journal.trouble
         if self._cluster is not None and not self._cluster.is_ready:
-            return False
-        return not self._saver.is_failing
+            return "not up to date with its cluster"
+        return "the state file could not be written" if self._saver.is_failing else ""
 
     def reload_tls(self) -> bool:
         """Reads certificate and key again, for new connections; open sessions continue.

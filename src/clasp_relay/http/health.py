@@ -47,14 +47,14 @@ class _Page(Resource):
 
 
 def make_health_resource(
-    is_ready: Callable[[], bool],
+    trouble: Callable[[], str],
     registry: CollectorRegistry,
     status: Callable[[], Mapping[str, object]] | None = None,
 ) -> IResource:
     """Returns the root of the health port.
 
     Args:
-        is_ready: whether every port listens and the state is loaded, and no stop has begun.
+        trouble: returns why the relay is not ready; empty where it is.
         registry: the metrics.
         status: the relay's part in its cluster, which ``/readyz`` then says as JSON; None for a relay that is alone.
     """
@@ -63,13 +63,12 @@ def make_health_resource(
         return _Answer(HTTPStatus.OK, b"ok\n")
 
     def readiness() -> _Answer:
+        why = trouble()
+        code = HTTPStatus.SERVICE_UNAVAILABLE if why else HTTPStatus.OK
         if status is not None:
-            ready = is_ready()
-            body = json.dumps({"ready": ready, **status()}).encode() + b"\n"
-            return _Answer(HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE, body, "application/json")
-        if is_ready():
-            return _Answer(HTTPStatus.OK, b"ready\n")
-        return _Answer(HTTPStatus.SERVICE_UNAVAILABLE, b"starting or stopping\n")
+            body = json.dumps({"ready": not why, **status()}).encode() + b"\n"
+            return _Answer(code, body, "application/json")
+        return _Answer(code, f"{why or 'ready'}\n".encode())
 
     root = make_metrics_resource(registry)
     root.putChild(b"healthz", _Page(health))

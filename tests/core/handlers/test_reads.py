@@ -9,7 +9,8 @@ from clasp_relay.core.handlers import reads
 from clasp_relay.core.handlers.reads import MAX_SUBSCRIPTIONS
 from clasp_relay.core.ports import NOT_YET
 from clasp_relay.core.state import signals, tree
-from clasp_relay.errors import ErrorCode
+from clasp_relay.errors import ErrorCode, RequestError
+from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.frame import encode_frame
 from clasp_relay.wire.messages import (
@@ -158,6 +159,20 @@ class SubscribeTests(SynchronousTestCase):
         self.client.send(Unsubscribe(7))
         self.assertEqual(codes(self.client.ask(Subscribe(MAX_SUBSCRIPTIONS, "/more"))), [])
         self.assertEqual(len(self.world.relay.subscriptions), MAX_SUBSCRIPTIONS)
+
+    def test_who_listens_again_is_sent_no_snapshot(self) -> None:
+        """But what happens from then on; it is refused what any SUBSCRIBE would be."""
+        world = World()
+        client = world.join()
+        client.send(Set("/a", value(1)))
+        (session,) = world.relay.sessions.all()
+        reads.listen(world.relay, session, Subscribe(1, "/*"), Pattern.parse("/*"))
+        self.assertEqual(client.hear(), [])
+        client.send(Set("/a", value(2)))
+        self.assertEqual(heard(client.hear()), [("/a", 2)])
+        self.patch(reads, "MAX_SUBSCRIPTIONS", 1)
+        refused = Subscribe(2, "/b")
+        self.assertRaises(RequestError, reads.listen, world.relay, session, refused, Pattern.parse("/b"))
 
     def test_unsubscribe_forgets(self) -> None:
         """An id that is not known is ignored."""

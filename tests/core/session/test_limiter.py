@@ -64,6 +64,18 @@ class RateLimitTests(SynchronousTestCase):
         self.assertEqual(codes(self.client.hear()), [ErrorCode.LIMIT])
         self.assertIsNone(self.client.outbox.closed)
 
+    def test_reading_is_paid_for_before(self) -> None:
+        """By a door, beside the message; what takes no time passes always, also where there is no limit."""
+        relay = self.world.relay
+        (session,) = relay.sessions.all()
+        self.assertEqual([relay.pay(session, 100), relay.pay(session, 21), relay.pay(session, 0)], [True, False, True])
+        self.assertEqual((codes(self.client.hear()), relay.counts.limited), ([ErrorCode.LIMIT], 1))
+        self.assertTrue(relay.pay(session, 20))
+        world = World()
+        world.join()
+        (session,) = world.relay.sessions.all()
+        self.assertTrue(world.relay.pay(session, 1_000))
+
     def test_held_back_error_comes_before_the_next_answer(self) -> None:
         """So that a client that asks afterwards knows that something was dropped."""
         for message, qos, answer in (

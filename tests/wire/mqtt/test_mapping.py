@@ -15,6 +15,7 @@ from clasp_relay.wire.mqtt.mapping import (
     address_topic,
     filter_pattern,
     is_filter,
+    payload_cost,
     payload_value,
     topic_address,
     value_payload,
@@ -83,6 +84,20 @@ class PayloadTests(SynchronousTestCase):
                 self.assertEqual(payload_value(text.encode(), is_retained=False), encode_value(text))
         numbers = [0.125] * 3_990
         self.assertEqual(payload_value(json.dumps(numbers).encode(), is_retained=True), encode_value(numbers))
+
+    def test_payload_costs_what_it_takes_to_parse(self) -> None:
+        """Where it is parsed: not a text, nor JSON that is too long for that."""
+        numbers = b"[" + b"1," * 1_024 + b"1]"
+        for payload, cost in (
+            (numbers, 4),
+            (b" \n" + numbers, 4),
+            (b"[1]", 0),
+            (b"x" + numbers, 0),
+            (b"[" + b"1," * 5_000 + b"1]", 0),
+            (b"", 0),
+        ):
+            with self.subTest(payload[:5], size=len(payload)):
+                self.assertEqual(payload_cost(payload), cost)
 
     def test_what_is_no_json_is_text_or_bytes(self) -> None:
         """And JSON that CLASP would not keep as it is."""

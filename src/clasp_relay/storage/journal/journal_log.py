@@ -99,7 +99,8 @@ class JournalLog:
         self._linger_s = 0.0
         self._beginning: Any = None
         """The timer of the next commit."""
-        self._waiters: list[tuple[int, Deferred[None]]] = []
+        self._waiters: list[tuple[int, Callable[[], None], Callable[[JournalLost], None]]] = []
+        """Up to which row somebody waits for the record, and what is called once it is there, and if it never will."""
         self._renewed_us: dict[str, int] = {}
         self._floors = (0, 0)
         self._position_seq: int | None = None
@@ -242,9 +243,15 @@ class JournalLog:
 
     def when_recorded(self, call: Callable[[], None]) -> None:
         """Makes a call once all that was appended is recorded; never where that fails."""
-        self.recorded().addCallbacks(lambda _: call(), lambda failure: failure.trap(JournalLost) and None).addErrback(
-            events.JOURNAL_FAULT.failure
-        )
+
+        def recorded() -> None:
+            try:
+                call()
+            except Exception:
+                events.JOURNAL_FAULT.failure()
+
+        if not self.lost:
+            self._await_record(recorded, _ignore)
 
     def append_judged(
         self,
@@ -273,6 +280,7 @@ class JournalLog:
             return
         if is_last and not self._is_at_work and self._gathered:
             self._is_at_work = True
+            self._delay.saw(self.appended_seq)
             self._commit_in_time()
         else:
             self._begin_commit()
@@ -317,13 +325,17 @@ class JournalLog:
         """Returns a Deferred that fires once all that was appended is recorded; it fails when that will never be."""
         if self.lost:
             return fail(JournalLost(self.lost))
+        done: Deferred[None] = Deferred()
+        self._await_record(partial(done.callback, None), done.errback)
+        return done
+
+    def _await_record(self, call: Callable[[], None], failed: Callable[[JournalLost], None]) -> None:
         if self.recorded_seq == self.appended_seq:
-            return succeed(None)
+            call()
+            return
         if self._linger_s:
             self._hasten()
-        done: Deferred[None] = Deferred()
-        self._waiters.append((self.appended_seq, done))
-        return done
+        self._waiters.append((self.appended_seq, call, failed))
 
     def linger(self, delay_s: float) -> None:
         """Lets what is appended wait so many seconds for more, unless somebody waits until it is recorded."""
@@ -437,7 +449,7 @@ class JournalLog:
             self._begin_commit()
         self._recorded(number)
         while self._waiters and self._waiters[0][0] <= seq:
-            self._waiters.pop(0)[1].callback(None)
+            self._waiters.pop(0)[1]()
 
     def _fail(self, failure: Failure) -> None:
         """Ends the recording for good: what a failed sync has lost, a second one does not bring back."""
@@ -453,8 +465,8 @@ class JournalLog:
         self._gathered = Batch()
         waiters, self._waiters = self._waiters, []
         self.on_lost()
-        for _, waiter in waiters:
-            waiter.errback(JournalLost(self.lost))
+        for _, _, failed in waiters:
+            failed(JournalLost(self.lost))
 
     def _records_renewal(self, change: Change) -> bool:
         """Tells whether a renewal is recorded: the first one a while after the write or the last recorded one."""
@@ -489,3 +501,7 @@ def _nobody_waits(_batch: int) -> None:
 
 def _nobody() -> None:
     """Nobody is to be told."""
+
+
+def _ignore(_error: JournalLost) -> None:
+    """Nobody waits any more."""
