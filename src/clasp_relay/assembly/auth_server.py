@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
-from twisted.web.resource import IResource
+from twisted.web.resource import IResource, Resource
 
 from clasp_relay.access.accounts import WRONG_PASSWORD, Accounts, Admission, Tell, load_tokens
 from clasp_relay.access.addresses import ClientAddresses, address_group, hasher_of_addresses
@@ -629,7 +629,7 @@ class AuthServer(Service):
             self._audit.close()
         self.close()
 
-    def _root(self, accounts: Accounts) -> IResource:
+    def _root(self, accounts: Accounts) -> Resource:
         settings = self._settings
         folder = packaged_app() if settings.web_root is None else Path(settings.web_root)
         app = None if folder is None or settings.web_root == NO_WEB_ROOT else WebRoot(folder)
