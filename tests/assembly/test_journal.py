@@ -354,7 +354,7 @@ class HistoryTests(KeeperCase):
         with capturedLogs() as logged:
             service = self.begin({"path": "/x"}, other)
         said = [event["log_format"].format(**event) for event in logged if event["log_namespace"].startswith("clasp")]
-        self.assertTrue(any("other history rules are in force; 1 entries" in line for line in said), said)
+        self.assertTrue(any("the history rules have changed; 1 entries" in line for line in said), said)
         self.assertEqual((yield self.replay(service)), [4, 5])
         yield service.stopService()
         service = self.begin(other, durability="snapshot")
