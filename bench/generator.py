@@ -191,6 +191,8 @@ def _started(server: Server, traffic: Traffic, *more: str, core: int | None = No
 def _found(report: dict[str, Any], used_s: float, server: Server, traffic: Traffic) -> Found:
     if report["errors"]:
         raise ServerError(f"{server.name}: {report['errors']} messages were refused with {traffic}")
+    if traffic.rate and "latency_us" not in report:
+        raise ServerError(f"{server.name}: not one message has arrived with {traffic}")
     elapsed_s = report["elapsed_s"] or 1.0
     return Found(
         {what: report[what] / elapsed_s for what in ("sent", "acks", "deliveries")},
