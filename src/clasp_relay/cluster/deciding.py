@@ -387,20 +387,36 @@ class Deciding:
         return link in self._links
 
     def end_link(self, name: str) -> None:
-        """Ends the sessions of a relay that has left or is not heard any more."""
+        """Ends the sessions of a relay that has left or is not heard any more; many take several turns."""
         link = self._links.pop(name, None)
-        if link is None:
+        if link is not None:
+            self._end_some(name, deque(link.remotes.values()))
+
+    def _end_some(self, name: str, remotes: deque[_Remote]) -> None:
+        """Ends as many of a relay's sessions as there is time for in this turn, then the relay."""
+        if self._is_over:
             return
-        for remote in list(link.remotes.values()):
-            self._lost.add(remote.session)
-            has_will = remote.will is not None
-            self._leave_will(remote)
-            self._forget(remote, _GIVEN_UP)
-            if has_will:
-                # In the batch of its will, so that the next decider leaves that not again.
-                self.log.add(Ended(remote.session.id, int(CloseCode.TRY_AGAIN_LATER), _GIVEN_UP))
-            self._close_if_full()
+        now_us = self.relay.clock.now_us
+        end_us = now_us() + TURN_US
+        while remotes:
+            self._end_lost(remotes.popleft())
+            if remotes and now_us() >= end_us:
+                self._call_later(0, lambda: self._end_some(name, remotes))
+                return
         self.log.add(LinkEnded(name))
+
+    def _end_lost(self, remote: _Remote) -> None:
+        session_id = remote.session.id
+        if session_id not in self._sessions:
+            return
+        self._lost.add(remote.session)
+        has_will = remote.will is not None
+        self._leave_will(remote)
+        self._forget(remote, _GIVEN_UP)
+        if has_will:
+            # In the batch of its will, so that the next decider leaves that not again.
+            self.log.add(Ended(session_id, int(CloseCode.TRY_AGAIN_LATER), _GIVEN_UP))
+        self._close_if_full()
 
     def pass_sessions(self, subject: str, old: bytes, new: bytes) -> None:
         """Has the sessions of a token go on with its successor, also at the next decider."""
