@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from unittest import mock
 
+from clasp_relay.cluster.batches import Batch, Ended, Group, decode_batch
 from clasp_relay.cluster.membership import Role
 from clasp_relay.cluster.ports import Appended
 from clasp_relay.wire.constants import Signal
@@ -102,6 +104,71 @@ class AppendingTests(TwoRelays):
             [address for address, _ in heard(watcher.hear())], [f"/n/long/{number}" for number in range(4)]
         )
         self.assertEqual(revisions(writer.hear())[-4:], [1] * 4)
+
+    def batches(self, before: int) -> list[Batch]:
+        """Returns the batches behind one of the log."""
+        return [decode_batch(payload) for payload in self.cluster.bus.log[before:]]
+
+    def assert_short(self, batches: list[Batch], count: int) -> None:
+        """Asserts that as many changes and other items are in batches that a relay applies in a short turn."""
+        counts = [sum(len(i.changes) if isinstance(i, Group) else 1 for i in batch.items) for batch in batches]
+        self.assertGreaterEqual(sum(counts), count)
+        self.assertLess(max(counts), 500)
+
+    def test_what_ends_by_itself_while_the_journal_is_at_work_is_in_several_batches(self) -> None:
+        """Nobody asks for it, so nobody is refused; one batch of all of it may be longer than NATS carries."""
+        writer = self.follower.join()
+        for number in range(2_000):
+            writer.send(put(f"/t/{number}", number, ttl=1))
+        self.cluster.turn()
+        before = len(self.cluster.bus.log)
+        self.decider.journal.is_slow = True
+        self.cluster.advance(2.5)
+        self.decider.journal.hang(False)
+        self.cluster.advance(1)
+        self.assert_short(self.batches(before), 2_000)
+        self.assertEqual(len(self.follower.relay.params), 0)
+
+    def test_sessions_that_begin_while_a_batch_is_on_its_way_are_in_several_batches(self) -> None:
+        """All clients of a relay that was lost may come to another one in one moment."""
+        before = len(self.cluster.bus.log)
+        self.decider.journal.is_slow = True
+        for _ in range(1_000):
+            self.decider.join()
+        self.cluster.turn()
+        self.decider.journal.hang(False)
+        self.cluster.turn()
+        self.assert_short(self.batches(before), 1_000)
+
+    def test_the_wills_of_a_relay_that_is_gone_are_in_several_batches(self) -> None:
+        """Each is told once, also where the decider is lost between two of them."""
+        watcher = self.decider.join()
+        watcher.ask(Subscribe(1, "/will/**"))
+        for number in range(1_000):
+            client = self.follower.join()
+            will = Publish(f"/will/{number}", Signal.EVENT, value=value(number))
+            self.follower.following.leave(client.session, will)
+        self.cluster.turn()
+        before = len(self.cluster.bus.log)
+        self.follower.kill()
+        self.cluster.advance(5)
+        batches = self.batches(before)
+        self.assert_short(batches, 1_000)
+        for batch in batches:
+            told = sum(isinstance(item, Group) for item in batch.items)
+            self.assertEqual(sum(isinstance(item, Ended) for item in batch.items), told)
+        self.assertEqual([number for _, number in heard(watcher.hear())], list(range(1_000)))
+
+    def test_a_fault_in_what_is_decided_stops_no_later_batch(self) -> None:
+        """Whatever it is, others' writes are appended."""
+        own, other = self.decider.join(), self.follower.join()
+        self.cluster.turn()
+        deciding = self.decider.node._appending.deciding
+        assert deciding is not None
+        with mock.patch.object(deciding, "receive", side_effect=ZeroDivisionError):
+            own.send(put("/a", 1))
+            self.assertRaises(ZeroDivisionError, self.decider.following.flush)
+        self.assertEqual(revisions(other.ask(put("/b", 1), 1)), [1])
 
     def test_a_relay_that_hands_over_does_not_wait_for_its_journal(self) -> None:
         """What it has decided is in the log, and the next one reads it there."""

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.cluster.applying import Ring
-from clasp_relay.wire.messages import Bundle, Subscribe
+from clasp_relay.cluster.applying import TURN_S, Ring
+from clasp_relay.wire.messages import Bundle, Ping, Subscribe
 from tests.cluster.world import TwoRelays, put
 from tests.core.world import heard
 
@@ -62,6 +62,37 @@ class ApplyingTests(TwoRelays):
         writer.ask(put("/a", 5), 1)
         self.assertEqual(self.follower.fatal, [])
         self.assertEqual(heard(watcher.hear()), [("/a", number) for number in range(1, 6)])
+
+    def test_what_is_read_from_the_log_is_applied_in_short_turns(self) -> None:
+        """What comes over the bus between them is applied once, too."""
+        watcher, writer = self.follower.join(), self.decider.join()
+        watcher.ask(Subscribe(1, "/a"))
+        writer.ask(Ping())
+        membership, ledger, log = self.follower.node.membership, self.follower.ledger, self.cluster.bus.log
+        now_s = self.cluster.clock.seconds()
+        turns: list[int] = []
+        call_later = membership.call_later
+
+        def later(delay_s: float, call: Callable[[], None]) -> object:
+            turns.append(ledger.seq)
+            if len(turns) == 3:
+                self.follower.engine.receive("test.live", (ledger.seq + 1).to_bytes(8, "big") + log[ledger.seq])
+            return call_later(delay_s, call)
+
+        def long_since() -> float:
+            nonlocal now_s
+            now_s += TURN_S
+            return now_s
+
+        self.patch(membership, "call_later", later)
+        self.patch(membership, "monotonic_s", long_since)
+        before = ledger.seq
+        self.cluster.bus.lost = 9
+        for number in range(1, 11):
+            writer.ask(put("/a", number), 1)
+        self.assertEqual(heard(watcher.hear()), [("/a", number) for number in range(1, 11)])
+        self.assertEqual(turns, [before + number for number in (1, 2, 3, 5, 6, 7, 8, 9)])
+        self.assertEqual((ledger.seq, self.follower.fatal), (before + 10, []))
 
 
 class RingTests(SynchronousTestCase):

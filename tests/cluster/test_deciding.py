@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.task import Clock
@@ -253,6 +254,30 @@ class DecidingTests(SynchronousTestCase):
         self.log.when_full = lambda: calls.append(len(self.deciding.seal()))
         self.ask(*(said(2 + n, Set(f"/big/{n}", value("x" * 60_000)), 1) for n in range(12)))
         self.assertEqual(calls, [1] * 6)
+
+    def test_the_sessions_of_a_relay_that_is_gone_end_in_several_turns(self) -> None:
+        """Thousands would take as long as a decider may be silent; the relay has ended when all of them have."""
+        self.ask(*(Entry(1, f"s{number}", int(Asked.BEGIN)) for number in range(5)))
+        self.sealed()
+        now_us = START_US
+        turns: list[int] = []
+        core, call_later = self.deciding.relay, self.deciding._call_later
+
+        def long_since() -> int:
+            nonlocal now_us
+            now_us += TURN_US
+            return now_us
+
+        def later(delay_s: float, call: Callable[[], None]) -> object:
+            turns.append(len(core.sessions.all()))
+            return call_later(delay_s, call)
+
+        self.patch(core.clock, "now_us", long_since)
+        self.patch(self.deciding, "_call_later", later)
+        self.deciding.end_link(LINK)
+        self.assertEqual(len(core.sessions.all()), 4)
+        self.assertEqual(self.sealed(), [LinkEnded(LINK)])
+        self.assertEqual((turns, core.sessions.all()), ([4, 3, 2, 1], []))
 
     def test_nothing_is_called_after_its_end(self) -> None:
         """Life times and bundles are the next decider's."""

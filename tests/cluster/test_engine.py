@@ -7,6 +7,7 @@ import json
 import os
 import random
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Sequence
@@ -287,14 +288,68 @@ class EngineTests(SynchronousTestCase):
         """With a certificate of one's own, where ``SSL_CERT_FILE`` names it; it holds after a loss, too."""
         url = self.encrypt()
         self.nats.start()
+        threads: list[threading.Thread] = []
+        read_certificates = ssl.create_default_context
+
+        def read() -> ssl.SSLContext:
+            threads.append(threading.current_thread())
+            return read_certificates()
+
+        self.patch(ssl, "create_default_context", read)
         engine = self.start(self.engine(url))
         self.loop.until(lambda: engine.is_connected)
+        self.assertNotIn(threading.main_thread(), threads, "the event loop waited while certificates were read")
         self.nats.servers[0].kill()
         self.loop.until(lambda: not engine.is_connected)
         self.nats.start()
         self.loop.until(lambda: engine.is_connected)
         answer = self.loop.ask(lambda done: engine.append(b"secret", 0, done))
         self.assertEqual(answer, Appended(Outcome.DONE, 1))
+
+    def paused(self, url: str, flood_bytes: int) -> NatsEngine:
+        """Returns an engine whose server reads nothing any more, and that has something to send."""
+        self.nats.start()
+        engine = self.start(self.engine(url))
+        self.loop.until(lambda: engine.is_connected)
+        self.nats.servers[0].pause()
+        self.addCleanup(self.nats.servers[0].resume)
+        piece = bytes(500_000)
+        for _ in range(flood_bytes // len(piece)):
+            engine.publish("test.live", piece)
+        return engine
+
+    def test_a_server_that_stops_reading_is_left(self) -> None:
+        """Also where it has not taken all that was sent: more than the buffers of two sockets hold."""
+        engine = self.paused(self.nats.url, 30_000_000)
+        self.loop.until(lambda: not engine.is_connected)
+
+    def test_a_server_that_stops_reading_is_left_under_tls(self) -> None:
+        """Without the farewell for which TLS waits half a minute."""
+        engine = self.paused(self.encrypt(), 0)
+        began_s = time.monotonic()
+        self.loop.until(lambda: not engine.is_connected)
+        self.assertLess(time.monotonic() - began_s, 15)
+
+    def stop_at_once(self, engine: NatsEngine) -> None:
+        """Ends an engine, and asserts that it takes the second that is promised, or little more."""
+        began_s = time.monotonic()
+        self.stop(engine)
+        self.assertLess(time.monotonic() - began_s, 5)
+
+    def test_a_stop_waits_for_no_server_that_stops_reading(self) -> None:
+        """The relay would never end."""
+        self.stop_at_once(self.paused(self.nats.url, 30_000_000))
+
+    def test_a_stop_waits_for_no_server_that_stops_reading_under_tls(self) -> None:
+        """Nor for its farewell."""
+        self.stop_at_once(self.paused(self.encrypt(), 0))
+
+    def test_a_stop_waits_for_no_server_that_is_gone(self) -> None:
+        """Also where more was to be sent than a connection takes."""
+        engine = self.paused(self.nats.url, 30_000_000)
+        self.nats.servers[0].kill()
+        self.loop.until(lambda: not engine.is_connected)
+        self.stop_at_once(engine)
 
     def test_certificate_that_nobody_trusts_is_said(self) -> None:
         """The relay tries again: the certificate may be another one by then."""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from clasp_relay.cluster.applying import Applying
 from clasp_relay.cluster.batches import Batch, HandedOver, Item, digest_of, encode_batch
-from clasp_relay.cluster.deciding import Deciding, Row, Sealed
+from clasp_relay.cluster.deciding import MAX_BATCH_BYTES, Deciding, Row, Sealed
 from clasp_relay.cluster.membership import RETRY_S, Membership, Role, position_row
 from clasp_relay.cluster.peers import Peers
 from clasp_relay.cluster.ports import Appended, Bounds, Outcome
@@ -153,17 +153,19 @@ class Appending:
     # What is decided
 
     def _append_later(self) -> None:
-        """Has what this turn leads to be one batch, where none is on its way."""
-        if not self._has_turn and self._sending is None and not self._is_held:
+        """Has what this turn leads to be one batch, where none is on its way or where it is full."""
+        if not self._has_turn and (self._is_full or (self._sending is None and not self._is_held)):
             self._has_turn = True
             self._membership.call_later(0, self._append_now)
 
     def append_behind(self, decide: Callable[[], None]) -> None:
         """Has what a call decides be one batch at once, where none is on its way: a turn's messages are gathered."""
         has_turn, self._has_turn = self._has_turn, True
-        decide()
-        self._has_turn = has_turn
-        self.append()
+        try:
+            decide()
+        finally:
+            self._has_turn = has_turn
+            self.append()
 
     def _append_now(self) -> None:
         self._has_turn = False
@@ -188,7 +190,11 @@ class Appending:
     def append(self) -> None:
         """Sends the next batch to the log; one at a time, so that nothing is ever behind something that is missing."""
         deciding = self.deciding
-        if deciding is None or self._sending is not None or not self._membership.engine.is_connected:
+        if deciding is None:
+            return
+        if self._is_full:
+            self._seal()
+        if self._sending is not None or not self._membership.engine.is_connected:
             return
         if not self._sealed:
             if self._is_held:
@@ -202,6 +208,11 @@ class Appending:
         deciding.log.waiting_bytes = self._sealed_bytes
         self._sending = self._next(deciding, sealed.items, sealed.rows)
         self._try_append()
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether so much was gathered that it is a batch, be the one before on its way or not."""
+        return self.deciding is not None and self.deciding.log.size_bytes > MAX_BATCH_BYTES
 
     @property
     def _is_held(self) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from clasp_relay.cluster import image as images
 from clasp_relay.cluster.batches import Batch, Claimed, HandedOver, NewerVersion, decode_batch, digest_of
@@ -18,6 +20,10 @@ __all__ = ["Applying", "Ring"]
 
 RING_BYTES = 16 * 1024 * 1024
 """How much of the last batches is kept, in case the log should lose them."""
+
+TURN_S = 0.003
+"""How long batches that were read from the log are applied in one turn, at least one. All of ``READ_AT_ONCE`` take a
+tenth of a second where they are full."""
 
 MAX_AHEAD = READ_AT_ONCE * 16
 """How many batches that came over the bus wait for one that is missing."""
@@ -132,13 +138,20 @@ class Applying:
         ledger = membership.ledger
         if membership.role is not Role.FOLLOWER or not self._can_apply:
             return
-        for seq, payload in enumerate(payloads or (), first):
+        end_s = membership.monotonic_s() + TURN_S
+        left = deque(payloads or ())
+        for seq in range(first, first + len(left)):
+            payload = left.popleft()
             # What has not left the decider yet is not its followers' to tell.
             if seq > membership.known_seq or membership.is_over:
                 break
             # Meanwhile it may have come over the bus.
             if seq == ledger.seq + 1:
                 self.apply_next(seq, payload)
+                if left and membership.monotonic_s() >= end_s:
+                    self.is_reading = True
+                    membership.call_later(0, partial(self._read, seq + 1, tuple(left)))
+                    return
         self._apply_live()
         if ledger.seq < membership.known_seq:
             if payloads:

@@ -68,6 +68,8 @@ _MESSAGE, _END, _READ = int(Asked.MESSAGE), int(Asked.END), int(Asked.READ)
 REFUSED = Disconnect(CloseCode.POLICY_VIOLATION, "the token was revoked: sign in again", ErrorCode.TOKEN_EXPIRED)
 """What a session reads whose token the decider does not know any more."""
 
+_GIVEN_UP = "its relay is gone"
+
 COMES_BACK_S = 30.0
 """How long what hangs on sessions stays that were lost with their relay: their clients connect to another one."""
 
@@ -128,8 +130,8 @@ class BatchLog:
             self.items.append(new_tuple(Group, ((change,), (data,))))
             self.rows.append((*self.judge(change), data))
             self.size_bytes += CHANGE_BYTES + len(data)
-            if len(self.items) == 1:
-                # Whoever was told once looks here until it is sealed.
+            if len(self.items) == 1 or self.size_bytes > MAX_BATCH_BYTES:
+                # Whoever was told once looks here until it is sealed, which a full one is whatever is on its way.
                 self.when_filled()
         else:
             found = (self._renewal(each) if each.kind is ChangeKind.RENEWAL else each for each in changes)
@@ -385,15 +387,36 @@ class Deciding:
         return link in self._links
 
     def end_link(self, name: str) -> None:
-        """Ends the sessions of a relay that has left or is not heard any more."""
+        """Ends the sessions of a relay that has left or is not heard any more; many take several turns."""
         link = self._links.pop(name, None)
-        if link is None:
+        if link is not None:
+            self._end_some(name, deque(link.remotes.values()))
+
+    def _end_some(self, name: str, remotes: deque[_Remote]) -> None:
+        """Ends as many of a relay's sessions as there is time for in this turn, then the relay."""
+        if self._is_over:
             return
-        for remote in list(link.remotes.values()):
-            self._lost.add(remote.session)
-            self._leave_will(remote)
-            self._forget(remote, "its relay is gone")
+        now_us = self.relay.clock.now_us
+        end_us = now_us() + TURN_US
+        while remotes:
+            self._end_lost(remotes.popleft())
+            if remotes and now_us() >= end_us:
+                self._call_later(0, lambda: self._end_some(name, remotes))
+                return
         self.log.add(LinkEnded(name))
+
+    def _end_lost(self, remote: _Remote) -> None:
+        session_id = remote.session.id
+        if session_id not in self._sessions:
+            return
+        self._lost.add(remote.session)
+        has_will = remote.will is not None
+        self._leave_will(remote)
+        self._forget(remote, _GIVEN_UP)
+        if has_will:
+            # In the batch of its will, so that the next decider leaves that not again.
+            self.log.add(Ended(session_id, int(CloseCode.TRY_AGAIN_LATER), _GIVEN_UP))
+        self._close_if_full()
 
     def pass_sessions(self, subject: str, old: bytes, new: bytes) -> None:
         """Has the sessions of a token go on with its successor, also at the next decider."""
@@ -406,12 +429,14 @@ class Deciding:
     def _take(self, link: str, entry: Entry) -> None:
         if entry.kind == _READ:
             self._read(entry.text)
+            self._close_if_full()
             return
         remote = self._sessions.get(entry.session_id)
         if remote is None:
             if entry.kind == Asked.BEGIN:
                 began = Began(entry.session_id, link, entry.text, entry.data, *origin_and_vouched(entry.more))
                 self._began(began, entry.number)
+                self._close_if_full()
             return
         if entry.number > remote.taken and remote.link == link:
             remote.taken = entry.number
@@ -497,6 +522,7 @@ class Deciding:
                 self._leave_will(remote)
             self._forget(remote, entry.text)
             self.log.add(Ended(session.id))
+            self._close_if_full()
             return
         remote.at_work = entry.number
         if kind == _MESSAGE:
@@ -511,6 +537,11 @@ class Deciding:
             self.relay.put_off(session)
             self.relay.go_on(session, self.relay.committer.clear(decode_addresses(entry.data)))
         self._settle(remote)
+        if self.log.size_bytes > MAX_BATCH_BYTES:  # as ``_close_if_full`` does, for every message
+            self.log.when_full()
+
+    def _close_if_full(self) -> None:
+        """Has the batch be closed, between two things that are decided, where it is large enough."""
         if self.log.size_bytes > MAX_BATCH_BYTES:
             self.log.when_full()
 

@@ -111,6 +111,17 @@ class DirectClient(Client):
             transport = writer.transport
             transport.set_protocol(_Reading(self, reader, transport.get_protocol()))
 
+    async def _attempt_reconnect(self) -> None:
+        """Ends the connection at once; nats-py waits until the server has taken all, which may have stopped reading."""
+        self.abort()
+        await super()._attempt_reconnect()
+
+    def abort(self) -> None:
+        """Ends the connection at once: what the server has not taken yet is lost."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+
     def take(self, data: bytes) -> int:
         """Calls those who listen with the messages with which something that was read begins.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import ssl
 import time
 from base64 import b64decode
 from collections import deque
@@ -49,6 +50,9 @@ FLUSH_S = 5
 ELSEWHERE_S = 8.0
 """After so long without an answer about the log it is looked whether another server reaches it."""
 
+STOPS_S = 1.0
+"""How long a stop waits until the server has taken what was sent before."""
+
 RETRY_S = 0.25
 FIRST_LINE_S = 1.0
 """How long the first attempts may fail before the log says so."""
@@ -81,6 +85,9 @@ class _Client(DirectClient):
         server = self._current_server
         if initial_connection and server is not None and server.uri.scheme == "tls" and not info.get("tls_required"):
             raise _TlsError
+        if initial_connection and info.get("tls_required"):
+            # To read all certificates that the system trusts takes 30 ms.
+            self.options["tls"] = await asyncio.to_thread(ssl.create_default_context)
         await super()._process_info(info, initial_connection)
 
     async def _process_connect_init(self) -> None:
@@ -175,6 +182,7 @@ class NatsEngine:
         self._when_connected, self._when_fatal = when_connected, when_fatal
         self._loop = HostedLoop(self._reactor, self._take)
         self._life = self._loop.create_task(self._live())
+        self._life.add_done_callback(lambda _: self._tell(self._ended))
 
     def stop(self, done: Callable[[], None]) -> None:
         """See ``Engine``."""
@@ -188,12 +196,13 @@ class NatsEngine:
         async def close() -> None:
             try:
                 if self._client is not None:
-                    await asyncio.wait_for(self._client.flush(), 1)
+                    await self._client.flush()
             except (NatsError, TimeoutError, OSError):
                 """What waits is lost; others read it from the log."""
             raise asyncio.CancelledError
 
         self._do(close)
+        self._loop.call_later(STOPS_S, self._end_at_once)
 
     def subscribe(self, subject: str, call: Callable[[bytes], None]) -> None:
         """See ``Engine``; to be called before ``start``."""
@@ -364,6 +373,14 @@ class NatsEngine:
             self._has_turn = True
             self._reactor.callLater(0, self._take)
 
+    def _end_at_once(self) -> None:
+        """Ends without what was to be sent before, which the server does not take."""
+        assert self._life is not None, "stopped before the start"
+        self._calls.clear()
+        # nats-py goes on where it is cancelled while it sends.
+        self._calls.append(_end)
+        self._life.cancel()
+
     async def _live(self) -> None:
         try:
             await self._main()
@@ -379,7 +396,6 @@ class NatsEngine:
             for task in others:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
-            self._tell(self._ended)
 
     async def _main(self) -> None:
         self._end_old_appends()
@@ -692,7 +708,13 @@ class NatsEngine:
         return found
 
 
-async def _close(client: Client) -> None:
+async def _end() -> None:
+    raise asyncio.CancelledError
+
+
+async def _close(client: DirectClient) -> None:
+    # Else it would be waited until the server has taken all.
+    client.abort()
     try:
         await client.close()
     except (NatsError, OSError):
