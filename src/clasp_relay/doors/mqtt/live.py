@@ -208,6 +208,10 @@ class LiveClient:
 
     def _is_silent(self) -> None:
         self._timer = None
+        if self._waiting.is_on:
+            # The connection is not read, so it may have said something.
+            self._renew_life()
+            return
         text = "nothing came within the keep-alive interval"
         self._link.end(Reason.KEEP_ALIVE_TIMEOUT, CloseCode.POLICY_VIOLATION, text)
 
