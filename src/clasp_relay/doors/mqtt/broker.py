@@ -175,8 +175,8 @@ class Broker:
         self._kept_total.add(session.kept_messages)
         kept = self._kept[session.key] = _Kept(self, session, core, min(keep_s, MAX_KEPT_S), will)
         if len(self._kept) > MAX_KEPT_SESSIONS:
-            ((most, _),) = Counter(each.origin for each in self._kept.values()).most_common(1)
-            self.drop(next(each for each in self._kept.values() if each.origin == most))
+            ((most, _),) = Counter(each.lane for each in self._kept.values()).most_common(1)
+            self.drop(next(each for each in self._kept.values() if each.lane == most))
         kept.begin()
 
     def drop(self, kept: _Kept) -> None:
@@ -225,8 +225,9 @@ class _Kept:
     ) -> None:
         self._broker = broker
         self.session = session
-        self.origin = before.origin
-        """What its client address counts as."""
+        self.lane = before.lane
+        """The lane of its client address, in open mode too."""
+        self._origin, self._group = before.origin, before.group
         self._identity = before.identity
         self._will = will
         self._core: Session | None = None
@@ -240,7 +241,7 @@ class _Kept:
         broker, relay, session = self._broker, self._broker.relay, self.session
         core = self._core = relay.connect(session, "", broker.publisher.codec)
         core.door = "mqtt-kept"
-        core.identity, core.origin = self._identity, self.origin
+        core.identity, core.origin, core.group = self._identity, self._origin, self._group
         core.account = relay.accounts.open(self._identity.subject, core.origin)
         core.name = session.client_id
         relay.admit(core)
