@@ -170,6 +170,37 @@ class SubscribeTests(SynchronousTestCase):
         self.assertEqual((len(relay.subscriptions), len(relay.snapshots.waiting), house.site.faults), (0, 0, []))
         self.assertEqual(thing.heard(), [])
 
+    def test_message_comes_once_while_sessions_of_before_are_forgotten(self) -> None:
+        """A client with many filters was taken over, and another time lost before it came back."""
+        for rules in ({}, {"/mqtt/": Rule(frozenset())}):
+            guard = Guard()
+            guard.rules.update(rules)
+            house = House(guard)
+            relay = house.site.relay
+            writer = house.join("w", password="bob")
+            thing = house.join("x", clean=False, password="ann")
+            filters = [f"a/{number}" for number in range(300)]
+            for qos in (0, 1):
+                with self.subTest(qos=qos, is_judged=bool(rules)):
+                    thing.say(p.subscribe(1, *((each, qos) for each in filters)))
+                    house.site.turn(1)
+                    before = thing
+                    thing = house.connect()
+                    thing.client.protocol.dataReceived(p.connect("x", clean=False, password="ann"))
+                    if qos:
+                        thing.client.pipe.lose()
+                        one_turn(house.site.reactor)
+                        before, thing = thing, house.connect()
+                        thing.client.protocol.dataReceived(p.connect("x", clean=False, password="ann"))
+                    self.assertGreater(len(relay.subscriptions), len(filters))
+                    packets = [p.publish(f"a/{number}", "1", qos=1, id=1) for number in (0, 150, 299)]
+                    writer.client.protocol.dataReceived(b"".join(packets))
+                    house.site.turn(1)
+                    got = [f"publish a/{number} 1 qos {qos}" for number in (0, 150, 299)]
+                    self.assertEqual(sorted(thing.heard()), sorted(["connack 1 0x0", *got]))
+                    self.assertEqual(len(relay.subscriptions), len(filters))
+                    self.assertTrue(before.client.is_closed)
+
     def test_client_that_comes_back_amid_an_unsubscribe_ends_the_rest_itself(self) -> None:
         """What was not ended yet it is subscribed to again: the old connection ends nothing of that any more."""
         house = House()

@@ -235,7 +235,7 @@ class LiveClient:
         core.account.add(Kept.MESSAGES, -self._will_bytes)
         if core.when_decided is not None:
             core.when_decided = _not_told
-        relay.disconnect(core, cause)
+        broker.end_core(core, cause)
         if keeps:
             broker.keep(session, core, self._expiry_s, will)
         else:
