@@ -201,6 +201,19 @@ class SubscribeTests(SynchronousTestCase):
                     self.assertEqual(len(relay.subscriptions), len(filters))
                     self.assertTrue(before.client.is_closed)
 
+    def test_client_that_comes_back_keeps_its_filters_where_its_memory_is_full(self) -> None:
+        """Its session of before counts until it is forgotten; what was granted is not refused for that."""
+        house = House(Guard())
+        filters = [(f"a/{number}", 0) for number in range(300)]
+        for name in ("x", "y", "z"):
+            house.join(name, clean=False, password="ann").say(p.subscribe(1, *filters))
+        accounts = house.site.relay.accounts
+        kept = sum(accounts.bytes)
+        accounts._max_bytes = kept // 3 + 1_000
+        self.assertEqual(house.connect().say(p.connect("x", clean=False, password="ann")), ["connack 1 0x0"])
+        house.site.turn(1)
+        self.assertEqual((len(house.site.relay.subscriptions), sum(accounts.bytes)), (900, kept))
+
     def test_client_that_comes_back_amid_an_unsubscribe_ends_the_rest_itself(self) -> None:
         """What was not ended yet it is subscribed to again: the old connection ends nothing of that any more."""
         house = House()
