@@ -44,6 +44,21 @@ class LiveTests(SynchronousTestCase):
         house.site.turn(2)
         self.assertEqual(thing.heard(), ["disconnect 0x8d"])
 
+    def test_client_that_hangs_up_behind_its_filters_has_said_what_it_sent(self) -> None:
+        """Its messages come, and its will does not: its DISCONNECT came before the end of its connection."""
+        house = House()
+        reader = house.join()
+        reader.say(p.subscribe(1, ("said/#", 0)))
+        thing = house.join("x", will=("said/will", b"lost", 0, False))
+        self.patch(subscribing, "FILTER_US", TURN_US)
+        filters = ((f"a/{number}", 0) for number in range(10))
+        packets = (p.subscribe(1, *filters), p.publish("said/1", "1"), p.publish("said/2", "2", qos=1, id=1))
+        thing.client.protocol.dataReceived(b"".join(packets) + p.DISCONNECT + p.publish("said/3", "too late"))
+        self.assertTrue(house.site.relay.work)
+        thing.lose()
+        self.assertEqual(reader.heard(), ["publish said/1 1 qos 0", "publish said/2 2 qos 0"])
+        self.assertEqual((len(house.site.relay.subscriptions), house.site.faults), (1, []))
+
     def test_packets_that_the_rate_does_not_count_are_bounded(self) -> None:
         """As control frames of WebSocket are."""
         house = House()
