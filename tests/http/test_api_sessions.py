@@ -104,6 +104,18 @@ class SessionTests(SynchronousTestCase):
             self.api.ask("reader", "192.0.2.1", many)
         self.assertIn("counts as 6 messages, at most 5 pass at once", caught.exception.message)
 
+    def test_request_that_costs_more_to_read_than_the_burst_passes(self) -> None:
+        """Once nothing else does: a retry must not be refused for ever."""
+        for token in ("owner", None):
+            with self.subTest(token=token):
+                for _ in range(2):
+                    self.api.pay(token, "192.0.2.1", 15)
+                    with self.assertRaises(RequestError) as caught:
+                        self.api.pay(token, "192.0.2.1", 15)
+                    self.assertEqual(caught.exception.message, "too many messages; try again in a second")
+                    self.assertEqual(self.ask(token, Set("/a/x", value(1))).keys(), {"revision"})
+                    self.world.advance(10)
+
     def test_number_of_sessions_and_of_remembered_limits_is_bounded(self) -> None:
         """A crowd of tokens is told to come back."""
         self.patch(api_sessions, "MAX_HTTP_SESSIONS", 1)

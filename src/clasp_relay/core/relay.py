@@ -313,7 +313,8 @@ class Relay:
         Returns:
             Whether it may be read; if not, it is dropped, and the session is told as of any that is too much.
         """
-        return not cost or session.limiter is None or self._within_limit(session, cost)
+        limiter = session.limiter
+        return not cost or limiter is None or self._within_limit(session, limiter.reading_cost(cost))
 
     def _handle(
         self, session: Session, message: Message, qos: int, mark: AbstractContextManager[object] | None = None

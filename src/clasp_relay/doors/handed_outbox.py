@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from clasp_relay.core.ports import Frame
+from clasp_relay.errors import CloseCode
 from clasp_relay.logs import events
-from clasp_relay.net.backlog import Batch, Close, Snapshot
+from clasp_relay.net.backlog import Batch, Close, Snapshot, give_up
 
 
 class HandedOutbox:
@@ -45,3 +47,26 @@ class HandedOutbox:
     def abort(self) -> None:
         """Ends the session after an internal error. Must not raise."""
         raise NotImplementedError
+
+
+class EndedOutbox(HandedOutbox):
+    """Drops everything: the outbox of an ended session whose own one goes on with another session.
+
+    The core forgets a session in pieces, and until then sends to its outbox what its subscriptions match.
+    """
+
+    def send(self, frame: Frame) -> None:
+        """See ``core.ports.Outbox``."""
+
+    def send_snapshot(self, _key: object, frames: Iterator[bytes]) -> None:
+        """See ``core.ports.Outbox``."""
+        give_up(frames)
+
+    def close(self, close_code: CloseCode, reason: str) -> None:
+        """See ``core.ports.Outbox``."""
+
+    def discard(self) -> None:
+        """See ``core.ports.Outbox``."""
+
+    def put(self, item: Frame | Batch | Snapshot | Close) -> None:
+        """See ``HandedOutbox``."""

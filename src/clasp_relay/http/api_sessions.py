@@ -309,7 +309,7 @@ class ApiSessions:
         client = self._of(token, address) if token else self._anonymous(address)
         try:
             client.check()
-            self._take(client, cost)
+            self._take(client, cost if client.limiter is None else client.limiter.reading_cost(cost))
         finally:
             if not token:
                 client.end("the request was read")

@@ -76,6 +76,19 @@ class RateLimitTests(SynchronousTestCase):
         (session,) = world.relay.sessions.all()
         self.assertTrue(world.relay.pay(session, 1_000))
 
+    def test_reading_alone_takes_no_full_bucket(self) -> None:
+        """Where the burst is small, what costs much to read passes once nothing else does, with its message."""
+        for burst, taken in ((120, 15), (4, 3), (2, 1), (1, 1)):
+            with self.subTest(burst=burst):
+                self.assertEqual(Limiter(1, burst, 0).reading_cost(15), taken)
+        world = World(RelayOptions(message_rate=(1, 4)))
+        world.join()
+        (session,) = world.relay.sessions.all()
+        world.clock.clock.advance(10)
+        self.assertEqual([world.relay.pay(session, 15), world.relay.pay(session, 15)], [True, False])
+        world.relay.accept(session, Set("/a", value(1)), 0)
+        self.assertIsNotNone(world.relay.params.get("/a"))
+
     def test_held_back_error_comes_before_the_next_answer(self) -> None:
         """So that a client that asks afterwards knows that something was dropped."""
         for message, qos, answer in (

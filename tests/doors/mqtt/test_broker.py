@@ -109,6 +109,18 @@ class KeptTests(SynchronousTestCase):
         house.join("w", password="ann", host="198.51.100.1").say(p.publish("x", "1" * 9_000, qos=1, id=1))
         self.assertGreater(kept["192.0.2.1"] - before, 2 * 9_000)
 
+    def test_client_addresses_share_kept_sessions_in_open_mode_too(self) -> None:
+        """Where nothing else counts for them; a kept session has its client's turn of the work, not one of its own."""
+        self.patch(broker, "MAX_KEPT_SESSIONS", 3)
+        house = House()
+        house.join("first", clean=False, host="198.51.100.1").lose()
+        for name in ("a", "b", "c"):
+            house.join(name, clean=False).lose()
+        lanes = [each.lane for each in house.site.relay.sessions.all()]
+        self.assertEqual(lanes, ["198.51.100.1", "192.0.2.1", "192.0.2.1"])
+        self.assertEqual(house.connect().say(p.connect("a", clean=False)), ["connack 0 0x0"])
+        self.assertEqual(house.connect("198.51.100.1").say(p.connect("first", clean=False)), ["connack 1 0x0"])
+
     def test_kept_messages_count_for_the_subject(self) -> None:
         """With those of its other sessions; the oldest go, and nothing is counted once the client is back."""
         house = House(Guard())

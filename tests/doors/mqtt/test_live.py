@@ -6,8 +6,11 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.core.work import TURN_US
+from clasp_relay.doors.mqtt import subscribing
 from clasp_relay.doors.packet_queue import PacketQueue
 from clasp_relay.wire.mqtt.packets import V5, Prop
+from tests.core.world import one_turn
 from tests.doors import mqtt_packets as p
 from tests.doors.mqtt.house import ClusterCase, House
 
@@ -25,6 +28,36 @@ class LiveTests(SynchronousTestCase):
         self.assertEqual(strict.heard(), ["disconnect 0x8d"])
         house.site.turn(1000)
         self.assertFalse(lax.client.is_closed)
+
+    def test_client_whose_filters_take_long_is_not_silent(self) -> None:
+        """Its connection is not read meanwhile."""
+        house = House()
+        thing = house.join(version=V5, keep_alive=1)
+        self.patch(subscribing, "FILTER_US", TURN_US)
+        filters = ((f"a/{number}", 0) for number in range(10))
+        thing.client.protocol.dataReceived(p.subscribe(1, *filters, version=V5) + p.PINGREQ)
+        self.assertTrue(house.site.relay.work)
+        house.site.reactor.advance(1.6)
+        while house.site.relay.work:
+            one_turn(house.site.reactor)
+        self.assertEqual(thing.heard(), ["suback 1 " + "00" * 10, "pingresp"])
+        house.site.turn(2)
+        self.assertEqual(thing.heard(), ["disconnect 0x8d"])
+
+    def test_client_that_hangs_up_behind_its_filters_has_said_what_it_sent(self) -> None:
+        """Its messages come, and its will does not: its DISCONNECT came before the end of its connection."""
+        house = House()
+        reader = house.join()
+        reader.say(p.subscribe(1, ("said/#", 0)))
+        thing = house.join("x", will=("said/will", b"lost", 0, False))
+        self.patch(subscribing, "FILTER_US", TURN_US)
+        filters = ((f"a/{number}", 0) for number in range(10))
+        packets = (p.subscribe(1, *filters), p.publish("said/1", "1"), p.publish("said/2", "2", qos=1, id=1))
+        thing.client.protocol.dataReceived(b"".join(packets) + p.DISCONNECT + p.publish("said/3", "too late"))
+        self.assertTrue(house.site.relay.work)
+        thing.lose()
+        self.assertEqual(reader.heard(), ["publish said/1 1 qos 0", "publish said/2 2 qos 0"])
+        self.assertEqual((len(house.site.relay.subscriptions), house.site.faults), (1, []))
 
     def test_packets_that_the_rate_does_not_count_are_bounded(self) -> None:
         """As control frames of WebSocket are."""

@@ -8,7 +8,7 @@ from clasp_relay.cluster.following import NOT_READY
 from clasp_relay.core.session.identity import Identity
 from clasp_relay.core.work import TURN_US
 from clasp_relay.doors.mqtt import subscribing
-from clasp_relay.errors import ErrorCode, RequestError
+from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import Set
 from clasp_relay.wire.mqtt.packets import V4, V5, Prop
@@ -170,6 +170,72 @@ class SubscribeTests(SynchronousTestCase):
         self.assertEqual((len(relay.subscriptions), len(relay.snapshots.waiting), house.site.faults), (0, 0, []))
         self.assertEqual(thing.heard(), [])
 
+    def test_message_comes_once_while_sessions_of_before_are_forgotten(self) -> None:
+        """A client with many filters was taken over, and another time lost before it came back."""
+        for rules in ({}, {"/mqtt/": Rule(frozenset())}):
+            guard = Guard()
+            guard.rules.update(rules)
+            house = House(guard)
+            relay = house.site.relay
+            writer = house.join("w", password="bob")
+            thing = house.join("x", clean=False, password="ann")
+            filters = [f"a/{number}" for number in range(300)]
+            for qos in (0, 1):
+                with self.subTest(qos=qos, is_judged=bool(rules)):
+                    thing.say(p.subscribe(1, *((each, qos) for each in filters)))
+                    house.site.turn(1)
+                    before = thing
+                    thing = house.connect()
+                    thing.client.protocol.dataReceived(p.connect("x", clean=False, password="ann"))
+                    if qos:
+                        thing.client.pipe.lose()
+                        one_turn(house.site.reactor)
+                        before, thing = thing, house.connect()
+                        thing.client.protocol.dataReceived(p.connect("x", clean=False, password="ann"))
+                    self.assertGreater(len(relay.subscriptions), len(filters))
+                    packets = [p.publish(f"a/{number}", "1", qos=1, id=1) for number in (0, 150, 299)]
+                    writer.client.protocol.dataReceived(b"".join(packets))
+                    house.site.turn(1)
+                    got = [f"publish a/{number} 1 qos {qos}" for number in (0, 150, 299)]
+                    self.assertEqual(sorted(thing.heard()), sorted(["connack 1 0x0", *got]))
+                    self.assertEqual(len(relay.subscriptions), len(filters))
+                    self.assertTrue(before.client.is_closed)
+
+    def test_client_that_comes_back_keeps_its_filters_where_its_memory_is_full(self) -> None:
+        """Its session of before counts until it is forgotten; what was granted is not refused for that."""
+        house = House(Guard())
+        filters = [(f"a/{number}", 0) for number in range(300)]
+        for name in ("x", "y", "z"):
+            house.join(name, clean=False, password="ann").say(p.subscribe(1, *filters))
+        accounts = house.site.relay.accounts
+        kept = sum(accounts.bytes)
+        accounts._max_bytes = kept // 3 + 1_000
+        self.assertEqual(house.connect().say(p.connect("x", clean=False, password="ann")), ["connack 1 0x0"])
+        house.site.turn(1)
+        self.assertEqual((len(house.site.relay.subscriptions), sum(accounts.bytes)), (900, kept))
+
+    def test_client_that_comes_back_amid_an_unsubscribe_ends_the_rest_itself(self) -> None:
+        """What was not ended yet it is subscribed to again: the old connection ends nothing of that any more."""
+        house = House()
+        writer, thing = house.join("w"), house.join("x", clean=False)
+        filters = [f"a/{number}" for number in range(10)]
+        thing.say(p.subscribe(1, *((each, 0) for each in filters)))
+        with_pieces = self.patch(subscribing, "END_US", TURN_US)
+        thing.client.protocol.dataReceived(p.unsubscribe(2, *filters))
+        self.assertTrue(house.site.relay.work)
+        back = house.connect()
+        back.client.protocol.dataReceived(p.connect("x", clean=False))
+        while house.site.relay.work:
+            one_turn(house.site.reactor)
+        self.assertEqual((thing.heard(), back.heard()), ([], ["connack 1 0x0"]))
+        writer.say(p.publish("a/9", "1"))
+        self.assertEqual(back.heard(), ["publish a/9 1 qos 0"])
+        with_pieces.restore()
+        self.assertEqual(back.say(p.unsubscribe(3, *filters)), ["unsuback 3"])
+        writer.say(p.publish("a/9", "2"))
+        self.assertEqual(back.heard(), [])
+        self.assertEqual(len(house.site.relay.subscriptions), 0)
+
     def test_fault_amid_many_filters_ends_the_client(self) -> None:
         """It is ours, and told."""
         house = House()
@@ -199,6 +265,25 @@ class SubscribeTests(SynchronousTestCase):
             writer.say(p.publish(f"a/7/{number}", "1", qos=1, id=1))
         self.assertEqual(compared, [])
         self.assertEqual(reader.heard(), ["publish a/7/x first qos 0", *(f"publish a/7/{n} 1 qos 1" for n in range(5))])
+
+    def test_session_that_ends_in_the_turn_of_a_message_is_no_fault(self) -> None:
+        """The message was told before, and is delivered after; another client has the same filter."""
+        guard = Guard()
+        guard.rules["/mqtt/"] = Rule(frozenset())
+        house = House(guard)
+        writer = house.join("w", password="bob")
+        reader, other = (house.join(name, password="ann", clean=False) for name in ("r", "o"))
+        for thing in (reader, other):
+            thing.say(p.subscribe(1, ("a/+", 1)))
+        writer.say(p.publish("a/1", "1", qos=1, id=1))
+        self.assertEqual((reader.heard(), other.heard()), (["publish a/1 1 qos 1"],) * 2)
+        (core,) = (each for each in house.site.relay.sessions.all() if each.name == "r")
+        writer.client.protocol.dataReceived(p.publish("a/2", "2", qos=1, id=2))
+        house.site.relay.end(core, Disconnect(CloseCode.NORMAL, "ended by an administrator"))
+        house.site.turn()
+        self.assertEqual(other.heard(), ["publish a/2 2 qos 1"])
+        self.assertTrue(reader.client.is_closed)
+        self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_kept_client_comes_back_without_a_search(self) -> None:
         """Its filters find nothing anew; those that it may not have now are gone."""

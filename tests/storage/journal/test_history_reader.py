@@ -313,6 +313,11 @@ class PageTests(SynchronousTestCase):
                 self.assertEqual((page.entries, page.examined_seq, page.is_end), ([], next_seq, True))
                 assert expected[0] is not None
                 self.assertEqual(expected[0].examined_seq, next_seq)
+        for to_us in (START_US - 10 * minute_us, START_US + 11 * minute_us):
+            with self.subTest("who goes on from an entry does not go back", to_us=to_us):
+                question = asked._replace(after_seq=4, to_us=to_us)
+                page = read_page(self.file._db, question, RULES, START_US, KnownKeys())
+                self.assertEqual((page.entries, page.examined_seq, page.is_end), ([], 4, True))
 
 
 class HistoryReaderTests(TestCase):

@@ -17,6 +17,7 @@ from clasp_relay.storage.journal.rust_journal import is_rust_journal
 from clasp_relay.storage.journal.upkeep import Facts, inspect
 from tests.storage.journal.test_journal_file import write_of
 from tests.storage.journal.test_opening import JournalCase
+from tests.storage.values import make_folder
 
 PAGE_BYTES = 4_096
 """The size of SQLite's pages."""
@@ -116,6 +117,21 @@ class PartsTests(JournalCase):
                 killed = self.make_killed(name, count, *more)
                 self.put(killed, killed)
                 self.assertEqual(self.checked(), count + sum(more))
+
+    def test_journal_behind_a_link_has_its_parts_beside_the_file(self) -> None:
+        """There they are synced and checked, as SQLite keeps them there."""
+        real = make_folder(self) / "kept.db"
+        self.path.symlink_to(real)
+        file = open_journal(self.path, syncs_each_commit=False)
+        file.write([Entry(seq, write_of(seq)) for seq in range(1, 4)])
+        file.sync()
+        wal = real.with_name("kept.db-wal")
+        pages = file.ask("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")[0][0]
+        sizes = file.sizes()
+        self.assertEqual(sizes.used_bytes + sizes.free_bytes, pages + wal.stat().st_size)
+        file.close()
+        wal.write_bytes(b"x" * 100)
+        self.assertIn(f"{wal}: this part of the journal is damaged (it is no WAL)", self.refused())
 
     def test_wal_of_another_journal_is_named(self) -> None:
         """SQLite would put its pages among those of the file, and find nothing wrong with that."""

@@ -63,6 +63,7 @@ def subscribe(relay: Relay, session: Session, message: Subscribe, _qos: int) -> 
     """Adds a subscription; the params that match now go out as a SNAPSHOT before any later change."""
     pattern = Pattern.parse(message.pattern)
     subscription = _allowed(relay, session, message, pattern)
+    relay.check_subscription(session, subscription)
     frames = relay.snapshots.of(session, subscription) if subscription.wants(Signal.PARAM) else None
     relay.subscribe(session, subscription)
     if frames is not None:
@@ -71,6 +72,8 @@ def subscribe(relay: Relay, session: Session, message: Subscribe, _qos: int) -> 
 
 def listen(relay: Relay, session: Session, message: Subscribe, pattern: Pattern) -> None:
     """Adds a subscription of a client that had it before, without a SNAPSHOT: nothing is looked for.
+
+    It is not refused for its memory: until the session of before is forgotten, both count.
 
     Raises:
         RequestError: it may not have it now.
@@ -91,9 +94,7 @@ def _allowed(relay: Relay, session: Session, message: Subscribe, pattern: Patter
     max_rate = message.max_rate or None
     # NaN, 0 and negative numbers mean no limit.
     epsilon = message.epsilon if message.epsilon is not None and message.epsilon > 0 else None
-    subscription = Subscription(session, message.id, pattern, message.types, max_rate, epsilon)
-    relay.check_subscription(session, subscription)
-    return subscription
+    return Subscription(session, message.id, pattern, message.types, max_rate, epsilon)
 
 
 def unsubscribe(relay: Relay, session: Session, message: Unsubscribe, _qos: int) -> None:

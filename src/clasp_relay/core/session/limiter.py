@@ -30,6 +30,13 @@ class Limiter:
         """Messages that may come at once."""
         return int(self._burst)
 
+    def reading_cost(self, cost: int) -> int:
+        """Returns what is taken for reading a message, before the message itself is paid.
+
+        At most what leaves a token of a full bucket: where the burst is small, what costs more could never pass.
+        """
+        return min(cost, max(1, self.burst - 1))
+
     def take(self, cost: int, now_us: int) -> bool:
         """Takes the cost of a message in tokens; returns False, and takes none, if there are too few."""
         tokens = min(self._burst, self._tokens + (now_us - self._filled_us) * self._per_us)

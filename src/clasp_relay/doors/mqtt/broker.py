@@ -14,6 +14,7 @@ from clasp_relay.core.session.account import Kept
 from clasp_relay.core.session.identity import Identity
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.doors.door import DoorCounts
+from clasp_relay.doors.handed_outbox import EndedOutbox
 from clasp_relay.doors.mqtt.claims import Arrivals, Claim, Claims, Key
 from clasp_relay.doors.mqtt.messages import SharedBatches
 from clasp_relay.doors.mqtt.publishing import MqttOptions, Publisher
@@ -31,6 +32,8 @@ oldest."""
 
 MAX_KEPT_S = 3_600
 """The longest that a session is kept without a connection, in seconds."""
+
+_ENDED = EndedOutbox()
 
 SignIn: TypeAlias = "Callable[[str, str, str], Deferred[Identity]]"
 """Returns the identity of a user name and a password, given the client's address, too; fails with a Disconnect."""
@@ -153,6 +156,17 @@ class Broker:
         if self._clients.get(key) is client:
             del self._clients[key]
 
+    def end_core(self, core: Session, cause: str) -> None:
+        """Ends a session of the core whose MQTT session goes on with another one, or waits for its client.
+
+        Args:
+            core: the session of the core.
+            cause: the cause, as text for people.
+        """
+        self.relay.disconnect(core, cause)
+        # Until the core has forgotten it, each message would come by both.
+        core.outbox = _ENDED
+
     def forget(self, session: MqttSession) -> None:
         """Forgets a session that has ended."""
         self.subscribing.forget(session)
@@ -175,8 +189,8 @@ class Broker:
         self._kept_total.add(session.kept_messages)
         kept = self._kept[session.key] = _Kept(self, session, core, min(keep_s, MAX_KEPT_S), will)
         if len(self._kept) > MAX_KEPT_SESSIONS:
-            ((most, _),) = Counter(each.origin for each in self._kept.values()).most_common(1)
-            self.drop(next(each for each in self._kept.values() if each.origin == most))
+            ((most, _),) = Counter(each.lane for each in self._kept.values()).most_common(1)
+            self.drop(next(each for each in self._kept.values() if each.lane == most))
         kept.begin()
 
     def drop(self, kept: _Kept) -> None:
@@ -225,8 +239,9 @@ class _Kept:
     ) -> None:
         self._broker = broker
         self.session = session
-        self.origin = before.origin
-        """What its client address counts as."""
+        self.lane = before.lane
+        """The lane of its client address, in open mode too."""
+        self._origin, self._group = before.origin, before.group
         self._identity = before.identity
         self._will = will
         self._core: Session | None = None
@@ -240,7 +255,7 @@ class _Kept:
         broker, relay, session = self._broker, self._broker.relay, self.session
         core = self._core = relay.connect(session, "", broker.publisher.codec)
         core.door = "mqtt-kept"
-        core.identity, core.origin = self._identity, self.origin
+        core.identity, core.origin, core.group = self._identity, self._origin, self._group
         core.account = relay.accounts.open(self._identity.subject, core.origin)
         core.name = session.client_id
         relay.admit(core)
@@ -259,7 +274,7 @@ class _Kept:
         self._take_will()
         core, self._core = self._core, None
         if core is not None:
-            self._broker.relay.disconnect(core, "the client is at another relay")
+            self._broker.end_core(core, "the client is at another relay")
 
     def end(self, *, publish_will: bool) -> None:
         """Ends it: the client is back, or its time is over."""
@@ -273,7 +288,7 @@ class _Kept:
                 self._publish_will()
         self._take_will()
         if self._core is not None:
-            self._broker.relay.disconnect(self._core, "the client is back, or its session has expired")
+            self._broker.end_core(self._core, "the client is back, or its session has expired")
 
     def _expired(self) -> None:
         self._timer = None

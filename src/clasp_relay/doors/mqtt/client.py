@@ -19,9 +19,11 @@ from clasp_relay.net.outbox import Outbox
 from clasp_relay.wire.mqtt.packets import (
     MAX_PACKET_BYTES,
     Connect,
+    DisconnectPacket,
     PacketReader,
     PacketTooLong,
     Prop,
+    PublishPacket,
     decode_packet,
 )
 
@@ -85,6 +87,8 @@ class MqttClient:
         Args:
             cause: the cause, as text for people.
         """
+        if self._live is not None and not self._link.is_closing:
+            self._guarded(partial(self._take_rest, self._live))
         self._link.is_closing = True
         self._waiting.stop()
         live, self._live = self._live, None
@@ -146,6 +150,17 @@ class MqttClient:
             if packet is None:
                 return
             self._take(packet)
+
+    def _take_rest(self, live: LiveClient) -> None:
+        """Takes what still waits of a client that is gone, as far as it needs no answer: PUBLISHes and a DISCONNECT."""
+        self._waiting.end()
+        while not self._link.is_closing:
+            packet = self._waiting.next()
+            if packet is None:
+                return
+            message = decode_packet(packet, self._link.version)
+            if isinstance(message, PublishPacket | DisconnectPacket):
+                live.take(message)
 
     def _guarded(self, call: Callable[[], None]) -> None:
         """Calls a function, and ends the connection if it raises: by an error of the client's or an internal one."""

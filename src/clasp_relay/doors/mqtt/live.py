@@ -208,6 +208,10 @@ class LiveClient:
 
     def _is_silent(self) -> None:
         self._timer = None
+        if self._waiting.is_on:
+            # The connection is not read, so it may have said something.
+            self._renew_life()
+            return
         text = "nothing came within the keep-alive interval"
         self._link.end(Reason.KEEP_ALIVE_TIMEOUT, CloseCode.POLICY_VIOLATION, text)
 
@@ -231,7 +235,7 @@ class LiveClient:
         core.account.add(Kept.MESSAGES, -self._will_bytes)
         if core.when_decided is not None:
             core.when_decided = _not_told
-        relay.disconnect(core, cause)
+        broker.end_core(core, cause)
         if keeps:
             broker.keep(session, core, self._expiry_s, will)
         else:

@@ -155,6 +155,9 @@ class Subscribing:
                 self._relay.unsubscribe(core, removed.id)
                 session.ids_by_node = None
             yield END_US
+            if not core.is_live:
+                # A client that is back with this session has subscribed to the rest again.
+                return
         session.look_at_options()
         link.write(encode_unsuback(link.version, packet.id, reasons))
 
@@ -205,7 +208,9 @@ class Subscribing:
         rule = relay.visibility.place(address).live
         if rule is None:
             return FULL
-        patterns = [core.subscriptions[number].pattern for number in self._ids_at(session, core, address)]
+        # A message of this turn may be delivered after the core's session has ended, and with it its subscriptions.
+        own = map(core.subscriptions.get, self._ids_at(session, core, address))
+        patterns = [each.pattern for each in own if each is not None]
         views = [relay.visibility.view(rule, core, address, pattern, Reads()) for pattern in patterns]
         return min((hidden for hidden in views if hidden is not None), key=len, default=None)
 

@@ -435,4 +435,5 @@ def _bounds(db: sqlite3.Connection, asked: Asked) -> tuple[int, int]:
     if asked.to_us < MAX_SEQ - SLACK_US:
         row = db.execute("SELECT min(seq) FROM times WHERE time_us > ?", (asked.to_us + SLACK_US,)).fetchone()
         before_seq = min(before_seq, row[0] or before_seq)
-    return after_seq, before_seq
+    # Who asks for a time before a place gets nothing, and goes on from that place.
+    return after_seq, max(before_seq, after_seq + 1)

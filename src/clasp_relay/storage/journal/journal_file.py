@@ -20,6 +20,7 @@ from clasp_relay.core.history.rules import Erasure, Judgement
 from clasp_relay.core.records import Change, ChangeKind, decode_change, encode_change, is_about
 from clasp_relay.errors import DecodeError
 from clasp_relay.storage.journal.history_table import KEPT_COLUMNS, Erasing, HistoryTable, Kept
+from clasp_relay.storage.journal.parts import beside
 from clasp_relay.storage.journal.statements import ROWS_AT_ONCE, inserts, rows_at_once
 
 TIME_STEP_US = 60_000_000
@@ -156,7 +157,7 @@ class JournalFile:
         self.path = path
         self._db = connection
         self._syncs_each_commit = syncs_each_commit
-        self._wal = path.with_name(path.name + "-wal")
+        self._wal = beside(path, "-wal")
         self._wal_descriptor = -1
         self._is_unsynced = False
         self.history = HistoryTable(connection, lambda: self.trimmed_seq, decode_body, encode_body)

@@ -90,8 +90,12 @@ def check_length(path: Path) -> None:
 
 
 def beside(path: Path, suffix: str) -> Path:
-    """Returns the path of a file that SQLite keeps beside a journal: ``-wal``, ``-shm`` or ``-journal``."""
-    return path.with_name(path.name + suffix)
+    """Returns the path of a file that SQLite keeps beside a journal: ``-wal``, ``-shm`` or ``-journal``.
+
+    If the journal's path is a symbolic link, they are beside the file that it leads to.
+    """
+    real = Path(os.path.realpath(path))
+    return real.with_name(real.name + suffix)
 
 
 def _check_companions(path: Path) -> None:
