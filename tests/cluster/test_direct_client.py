@@ -59,6 +59,31 @@ class DirectClientTests(SynchronousTestCase):
         self.connected(work)
         self.assertEqual(heard, [(b"a.1", b"one"), (b"a.2", b"two"), (b"a.3", b"three"), (b"a.4", b"")])
 
+    def test_flush_is_answered_behind_all_that_was_said_before(self) -> None:
+        """So who has subscribed and flushed hears what others publish from then on."""
+        written: list[bytes] = []
+
+        async def work(client: DirectClient) -> None:
+            transport = client._transport
+            assert transport is not None, "it is connected"
+            write, write_lines = transport.write, transport.writelines
+
+            def note(data: bytes) -> None:
+                written.append(data)
+                write(data)
+
+            def note_lines(lines: list[bytes]) -> None:
+                written.extend(lines)
+                write_lines(lines)
+
+            with mock.patch.object(transport, "write", note), mock.patch.object(transport, "writelines", note_lines):
+                await client.listen("a", lambda _subject, _data: None)
+                await client.publish("b", b"one")
+                await client.flush()
+
+        self.connected(work)
+        self.assertEqual([each.split(b" ")[0].strip() for each in written if each], [b"SUB", b"PUB", b"PING"])
+
     def test_messages_are_whole_wherever_they_are_cut(self) -> None:
         """And in order with all else that the server says, of which nothing is lost or heard twice."""
         told = (

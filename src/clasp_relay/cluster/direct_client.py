@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from nats.aio.client import Client
+from nats.aio.client import PING_PROTO, Client
 from nats.aio.subscription import Subscription
 from nats.errors import MaxPayloadError
 from nats.protocol.command import hpub_cmd, pub_cmd
@@ -160,6 +160,13 @@ class DirectClient(Client):
         except Exception as error:
             # Else nobody would read from the connection any more.
             await self._error_cb(error)
+
+    async def _send_ping(self, future: asyncio.Future[Any] | None = None) -> None:
+        # nats-py writes its PING before all that waits to be written, so the answer would say nothing of that: who has
+        # subscribed and flushed would not hear yet what others publish.
+        self._pongs.append(asyncio.Future() if future is None else future)
+        await self._send_command(PING_PROTO)
+        await self._flush_pending()
 
     def put(self, subject: str, payload: bytes, reply: str = "", header: bytes = b"") -> Awaitable[None] | None:
         """Gathers a message for ``write``; to be called while there is a connection.
