@@ -134,7 +134,7 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
         shared=None if cluster is None else cluster.accounts,
         objects=None if cluster is None else cluster.objects,
     )
-    relay.origin_of = auth.origin_of
+    relay.hooks.origin_of = auth.origin_of
     doors = (*make_doors(settings, reactor, relay, factory, log, auth.sign_in, claims), places)
     if cluster is not None:
         cluster.attach(relay, partial(_decider, settings, history, tokens, policy))
@@ -247,7 +247,7 @@ def _relay(
         history,
         reader or memory,
     )
-    relay.group_of = address_group
+    relay.hooks.group_of = address_group
     if relay.keeping is not None:
         if memory is not None:
             memory.attach(relay.keeping)

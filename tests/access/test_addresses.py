@@ -5,6 +5,7 @@ from typing import cast
 from twisted.logger import ILogObserver, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.access import addresses
 from clasp_relay.access.addresses import (
     ClientAddresses,
     address_group,
@@ -105,6 +106,14 @@ class NetworkTests(SynchronousTestCase):
         self.assertNotEqual(hash_of("192.0.2.1"), hash_of("192.0.2.2"))
         self.assertNotEqual(hash_of("192.0.2.1"), hasher_of_addresses(b"other")("192.0.2.1"))
         self.assertEqual(len(hash_of("local")), 16)
+
+    def test_long_text_is_no_address_and_takes_no_place_in_the_cache(self) -> None:
+        """What a client writes into a header may be 16 kB long."""
+        addresses._parse_short.cache_clear()
+        self.assertTrue(is_in_networks("127.0.0.1%" + "z" * 50, PROXIES))
+        self.assertFalse(is_in_networks("127.0.0.1%" + "z" * 60, PROXIES))
+        self.assertEqual(client_address("127.0.0.1", ["192.0.2.1%" + "z" * 60], PROXIES), "127.0.0.1")
+        self.assertEqual(addresses._parse_short.cache_info().currsize, 2)
 
     def test_address_is_in_a_network_or_not(self) -> None:
         """What is no address is in none."""

@@ -72,7 +72,7 @@ class AuthWorld(World):
         self.session_ids = KnownSessionIds(
             self.relay.sessions, clock.now_us, lambda session_id: permissions.memory.outdated(given_id(session_id))
         )
-        self.relay.when_began = self.session_ids.began
+        self.relay.hooks.when_began = self.session_ids.began
         if rules is not None:
             rules.session_ids = self.session_ids
         for name in ("owner", "reader", "other"):
@@ -800,13 +800,13 @@ class AnonymousTests(SynchronousTestCase):
 
     def test_failures_are_counted_for_all_of_one_client_address(self) -> None:
         """A new session is no new chance to guess; another address has its own."""
-        self.world.relay.origin_of = lambda peer: peer
+        self.world.relay.hooks.origin_of = lambda peer: peer
         wrong, right = Set("/door", value({"code": "1"})), Set("/door", value({"code": "1234"}))
         for _ in range(2):
             self.assertEqual(codes(self.world.join().ask(wrong)), [ErrorCode.POLICY])
         self.assertEqual(codes(self.world.join().ask(right)), [ErrorCode.LIMIT])
         self.assertEqual(codes(self.world.join("owner").ask(right)), [])
-        self.world.relay.origin_of = lambda _peer: "elsewhere"
+        self.world.relay.hooks.origin_of = lambda _peer: "elsewhere"
         self.assertEqual(codes(self.world.join().ask(right)), [])
 
     def test_what_they_scheduled_ends_with_their_session(self) -> None:

@@ -27,7 +27,7 @@ class WillsTests(SynchronousTestCase):
         """Has paths cleared."""
         relay = self.world.relay
         made = Wills(paths, relay.params, relay.committer, relay.work, relay.sessions, relay.clock)
-        relay.when_gone = made.gone
+        relay.hooks.when_gone = made.gone
         return made
 
     def heard(self) -> list[tuple[str, object]]:
@@ -81,7 +81,7 @@ class WillsTests(SynchronousTestCase):
         owner = self.world.join("owner")
         owner.send(Set("/here/1", value(1)))
         self.heard()
-        self.world.relay.when_gone = lambda _: None
+        self.world.relay.hooks.when_gone = lambda _: None
         owner.leave()
         pieces = made._clear("owner")
         next(pieces)

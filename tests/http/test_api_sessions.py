@@ -123,7 +123,7 @@ class SessionTests(SynchronousTestCase):
         with self.assertRaises(RequestError) as caught:
             self.api.ask("reader", "192.0.2.1", Get("/a/x"))
         self.assertEqual(caught.exception.code, ErrorCode.OVERLOADED)
-        self.world.relay.origin_of = lambda peer: peer
+        self.world.relay.hooks.origin_of = lambda peer: peer
         for number in range(3):
             self.successResultOf(self.api.ask(None, f"192.0.2.{number}", Get("/a/x")))
         self.assertEqual(len(self.api._limiters), 1)

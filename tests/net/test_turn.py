@@ -131,6 +131,21 @@ class TurnWriterTests(SynchronousTestCase):
                     self.assertLessEqual(waited_s, 1.2 * delay_s)
                     self.assertEqual(len(bench.got(0)) - had, number + 1)
 
+    def test_writer_waits_while_read_messages_are_unhandled(self) -> None:
+        """What one connection's slice of a turn leaves goes out with what was handled, in one write to each."""
+        bench = Bench(10)
+        audience = Audience(CODEC, tuple(bench.outboxes))
+        self.patch(turn_module, "thread_time", lambda: 0.0)
+        bench.writer.unhandled = unhandled = [object()]
+        for data in (b"first", b"second"):
+            bench.writer.fan_out(audience, keep(data))
+            bench.turn()
+            self.assertEqual(bench.pipes[0].writes, 0)
+        unhandled.clear()
+        bench.turn()
+        self.assertEqual([pipe.writes for pipe in bench.pipes], [1] * 10)
+        self.assertEqual(bench.got(0), [b"first", b"second"])
+
     def test_writer_waits_for_answers_to_many_sessions_alike(self) -> None:
         """What goes to one session each counts as what goes to many."""
         bench = Bench(10)

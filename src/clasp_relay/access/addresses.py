@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TypeAlias
@@ -22,6 +23,12 @@ __all__ = [
 Network: TypeAlias = IPv4Network | IPv6Network
 _Address: TypeAlias = IPv4Address | IPv6Address
 
+_MAX_TEXT_LENGTH = 64
+"""Characters of the longest text that is parsed: an IPv6 address has up to 45, and may have a zone behind them."""
+
+_CACHED_ADDRESSES = 1024
+"""Parsed addresses that are kept. Each connection asks six times for its own, at 4 µs, a sixth of what it costs."""
+
 _IPV6_SITE_BITS = 64
 """The smallest IPv6 network that a subscriber gets, with more addresses than anybody can count (RFC 6177)."""
 
@@ -36,6 +43,12 @@ def parse_networks(text: str) -> tuple[Network, ...]:
 
 
 def _parse(text: str) -> _Address | None:
+    # A proxy passes on what a client wrote; only what may be an address is worth a place in the cache.
+    return _parse_short(text) if len(text) <= _MAX_TEXT_LENGTH else None
+
+
+@lru_cache(maxsize=_CACHED_ADDRESSES)
+def _parse_short(text: str) -> _Address | None:
     try:
         address = ip_address(text.partition("%")[0])
     except ValueError:

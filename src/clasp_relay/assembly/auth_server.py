@@ -146,7 +146,7 @@ class Acting:
         paths = () if policy is None else policy.document.clear_on_disconnect
         self.memory = relay.permissions.memory
         self.wills = Wills(paths, relay.params, relay.committer, relay.work, relay.sessions, relay.clock)
-        relay.when_gone = self.wills.gone
+        relay.hooks.when_gone = self.wills.gone
         self.guests: GuestParams | None = None
         """Ends what former guests wrote for themselves, if the policy says so; else None."""
         if policy is not None:
@@ -230,7 +230,7 @@ class AuthServer(Service):
         self._session_ids = KnownSessionIds(relay.sessions, relay.clock.now_us, self._id_outdated)
         if policy is not None:
             policy.session_ids = self._session_ids
-            relay.when_began = self._session_ids.began
+            relay.hooks.when_began = self._session_ids.began
         self._acting: Acting | None = None
         """Ends what users and guests have left behind; None while another relay decides."""
         self._clear = clear
@@ -284,7 +284,7 @@ class AuthServer(Service):
         self._acting = Acting(relay, self._policy, self._tokens)
         if relay is not self._relay:  # a core for sessions of all relays
             memory = relay.permissions.memory
-            relay.when_began = lambda session: memory.outdated(given_id(session.id))
+            relay.hooks.when_began = lambda session: memory.outdated(given_id(session.id))
         if self.running:
             self._acting.wills.start()
         if self.push is not None:

@@ -219,8 +219,8 @@ class RelayService(MultiService):
         if self.port is None:
             return
         self._is_stopped = True
-        self.relay.when_gone = _clears_nothing  # clients come back after a restart
-        self.relay.when_ended = _clears_nothing
+        self.relay.hooks.when_gone = _clears_nothing  # clients come back after a restart
+        self.relay.hooks.when_ended = _clears_nothing
         events.RELAY_STOPPING.log(sessions=self.factory.sessions)
         self.factory.stop_accepting()
         yield self._stop_listening()

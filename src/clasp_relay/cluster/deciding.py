@@ -327,7 +327,7 @@ class Deciding:
     def _watch_ends(self) -> None:
         """Has what hangs on sessions wait that were lost with their relay."""
         relay, lost = self.relay, self._lost
-        ended, gone = relay.when_ended, relay.when_gone
+        ended, gone = relay.hooks.when_ended, relay.hooks.when_gone
         is_lost = False
 
         def when_ended(session: Session) -> None:
@@ -349,7 +349,7 @@ class Deciding:
             if subject and not relay.sessions.has_subject(subject):
                 gone(subject)
 
-        relay.when_ended, relay.when_gone = when_ended, when_gone
+        relay.hooks.when_ended, relay.hooks.when_gone = when_ended, when_gone
 
     def stop(self) -> None:
         """Ends it: nothing that it does counts any more."""

@@ -237,7 +237,7 @@ class Following:
         relay.refuses = NOT_READY
         relay.committer.is_following = True
         relay.committer.when_read = self._note_read
-        began, ended = relay.when_began, relay.when_ended
+        began, ended = relay.hooks.when_began, relay.hooks.when_ended
 
         def when_began(session: Session) -> None:
             began(session)
@@ -247,7 +247,7 @@ class Following:
             ended(session)
             self._ended(session)
 
-        relay.when_began, relay.when_ended = when_began, when_ended
+        relay.hooks.when_began, relay.hooks.when_ended = when_began, when_ended
 
     @property
     def refuses(self) -> Disconnect | None:

@@ -29,6 +29,7 @@ from clasp_relay.core.ports import Clock, Codec, FanOut, Frame, ImmediateLog, Ki
 from clasp_relay.core.rights.port import OpenPermissions, Permissions
 from clasp_relay.core.rights.visibility import Visibility
 from clasp_relay.core.session.account import Accounts, Kept
+from clasp_relay.core.session.hooks import SessionHooks
 from clasp_relay.core.session.identity import Identity
 from clasp_relay.core.session.limiter import Limiter
 from clasp_relay.core.session.schedule import Schedule, bundle_of
@@ -162,20 +163,8 @@ class Relay:
         self._new_id = new_id
         self.refuses: Disconnect | None = None
         """Why no HELLO is accepted now; None while sessions are admitted."""
-        self.origin_of: Callable[[str], str] = _no_origin
-        """Maps a client address to the origin whose share counts; several addresses may be one client's. Set before the
-        first session connects; without it no address is counted."""
-        self.group_of: Callable[[str], str] = _as_it_is
-        """Maps a client address to its lane where ``origin_of`` counts none. Set before the first session connects;
-        without it each address has its own lane."""
-        self.when_gone: Callable[[str], None] = _untold
-        """Called with a subject whose last session has ended; never in open mode. Set before the first session
-        connects."""
-        self.when_began: Callable[[Session], None] = _unseen
-        """Called with a session that has become live, before its WELCOME. Set before the first session connects."""
-        self.when_ended: Callable[[Session], None] = _unseen
-        """Called with a session that has ended, after all that the core does about it. Set before the first session
-        connects."""
+        self.hooks = SessionHooks()
+        """What other layers add to a session's beginning and end."""
         self._report_fault = report_fault
         self._report_unheard: Callable[[str, str], None] = _unreported
 
@@ -225,8 +214,8 @@ class Relay:
             peer: the client's address.
             codec: its protocol.
         """
-        origin = self.origin_of(peer)
-        group = "" if origin else self.group_of(peer)
+        origin = self.hooks.origin_of(peer)
+        group = "" if origin else self.hooks.group_of(peer)
         return Session(self._new_id(), outbox, peer, codec, self.clock.now_us(), origin, group)
 
     def disconnect(self, session: Session, cause: str = "the connection ended") -> None:
@@ -255,10 +244,10 @@ class Relay:
             yield SUBSCRIPTION_US
         self.throttles.forget(session)
         yield from self.committer.end_session(session)
-        self.when_ended(session)
+        self.hooks.when_ended(session)
         subject = session.identity.subject
         if subject and not self.sessions.has_subject(subject):
-            self.when_gone(subject)
+            self.hooks.when_gone(subject)
 
     def receive(self, session: Session, data: bytes) -> None:
         """Decodes and handles one message of a session. Never raises.
@@ -446,6 +435,12 @@ class Relay:
         self.counts.sent[MessageCode.SNAPSHOT] += 1
         session.outbox.send_snapshot(key, frames)
 
+    def send_empty_snapshot(self, session: Session) -> None:
+        """Sends a SNAPSHOT without params, in one piece with what is sent in the same turn."""
+        self.counts.sent[MessageCode.SNAPSHOT] += 1
+        for wire in session.codec.snapshot(()):
+            session.outbox.send(Frame(wire))
+
     def _new_limiter(self, who: Identity) -> Limiter | None:
         rate = who.message_rate or self.options.message_rate
         if rate is None:
@@ -480,7 +475,7 @@ class Relay:
         session.hello_us = self.clock.now_us()
         self.counts.began += 1
         self.sessions.add(session)
-        self.when_began(session)
+        self.hooks.when_began(session)
 
     def _end_as_too_slow(self, session: Session) -> None:
         session.outbox.discard()
@@ -640,22 +635,6 @@ def _marked(pieces: Pieces, mark: AbstractContextManager[object]) -> Pieces:
 def _forget_held(session: Session, waiting: deque[Held]) -> None:
     """Frees the memory of messages that will not be handled."""
     session.account.add(Kept.MESSAGES, -sum(each.size_bytes for each in waiting))
-
-
-def _no_origin(_peer: str) -> str:
-    return ""
-
-
-def _as_it_is(peer: str) -> str:
-    return peer
-
-
-def _unseen(_session: Session) -> None:
-    """Does nothing."""
-
-
-def _untold(_subject: str) -> None:
-    """Does nothing."""
 
 
 def _unreported(_session_id: str, _why: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
 SPARE_CONNECTIONS = 4
@@ -32,6 +33,7 @@ class NetLimits:
     exempts_loopback: bool = True
 
 
+@lru_cache(maxsize=1024)
 def is_loopback(address: str) -> bool:
     """Tells whether an address is of this machine; one that is no IP address (a Unix socket) is."""
     try:

@@ -99,6 +99,9 @@ class Reading:
         self._is_delayed = False
         """Whether the timer is only for those that are busy."""
 
+    def __len__(self) -> int:
+        return len(self._new) + len(self._waiting)
+
     def slice_end_s(self) -> float:
         """Returns until when, by ``now_s``, a connection may handle what came behind its first message."""
         if not self._end_s or self._turn_end_s != getattr(self._reactor, "turn_end_s", None):
@@ -147,7 +150,7 @@ class Reading:
         end_s = self._end_s
         # They take turns, so that neither newcomers nor those with much to say wait for ever.
         is_turn_of_new, is_owed = not self._is_owed, bool(self._waiting)
-        for _ in range(len(self._new) + len(self._waiting)):
+        for _ in range(len(self)):
             first, second = (self._new, self._waiting) if is_turn_of_new else (self._waiting, self._new)
             queue = first or second
             if not queue or self.now_s() >= end_s:
@@ -166,7 +169,7 @@ class Reading:
                 # The fault of one connection keeps none of the others waiting.
                 events.CONNECTION_FAULT.failure(action="went on with what it had read")
         self._current, self._end_s, self._is_owed = None, 0.0, is_owed
-        if self._new or self._waiting:
+        if len(self):
             self._schedule()
         elif self._busy and self._timer is None:
             self._is_delayed = True

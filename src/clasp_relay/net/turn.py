@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from collections.abc import Set as AbstractSet
 from time import thread_time
 from typing import TypeAlias, cast
@@ -23,8 +23,8 @@ SNAPSHOT_BYTES = 256 * 1024
 """How much of snapshots is encoded in one turn, for all sessions together, as far as ``PUMP_S`` goes."""
 
 MAX_DELAY_S = 0.03
-"""Longest delay of a flush while there is more to read than a turn has time for, in CPU time of this thread. By the
-clock, a busy machine would flush after a third of a thousand senders, and so write to everybody three times."""
+"""Longest delay of a flush while there is more to read or handle than a turn has time for, in CPU time of this thread.
+By the clock, a busy machine would flush after a third of a thousand senders, and so write to everybody three times."""
 
 DELAY_PER_SESSION_S = 0.00003
 """How long it waits for each session that it is written to: about four times as long as to write to one takes. So
@@ -163,6 +163,8 @@ class TurnWriter:
         self._latest: dict[AnyOutbox, Run] = {}
         self.counters = Counters()
         """What slow sessions missed."""
+        self.unhandled: Sized = ()
+        """What was read and waits to be handled in a later turn; set by the factory."""
 
     def fan_out(self, audience: Audience, frame: Frame, exclude: AnyOutbox | None = None) -> None:
         """See ``core.ports.FanOut.fan_out``."""
@@ -265,12 +267,12 @@ class TurnWriter:
         self._reactor.callLater(0, self._flush_in_time)
 
     def _flush_in_time(self) -> None:
-        """Flushes once all that was ready to be read has been, so that everybody gets it in one piece, or before long.
+        """Flushes once all that was ready to be read has been handled, or before long: everybody gets it in one piece.
 
         Where a thousand sessions say something at once, a write for each turn's share of it costs four times as much.
         Where a few do, while others keep the relay busy with something else, there is next to nothing to be gained.
         """
-        if getattr(self._reactor, "is_behind", False):
+        if self.unhandled or getattr(self._reactor, "is_behind", False):
             now_s = thread_time()
             if self._behind_since_s is None:
                 self._behind_since_s = now_s

@@ -478,6 +478,7 @@ class ClaspFactory(WebSocketServerFactory):
         self.observer: NetObserver = observer or UnwatchedNet()
         self.reading = Reading(reactor)
         """Who is read from in a turn."""
+        writer.unhandled = self.reading
         self.liveness = Liveness(reactor, self.limits.session_timeout_s)
         self.connections: set[CountedConnection] = set()
         """All TCP connections, upgraded or not, those of other doors included."""

@@ -117,7 +117,7 @@ class _Places:
                 self._note(param)
         self._watcher.open()
         if self._ends:
-            self._relay.when_ended = self._ended
+            self._relay.hooks.when_ended = self._ended
 
     def end_left(self) -> None:
         """Ends, after a while, places whose sessions were lost with an earlier decider; clients may come back."""

@@ -214,9 +214,7 @@ class WaitingHelloTests(WaitingSnapshotCase):
     def test_nothing_to_see_is_one_empty_snapshot(self) -> None:
         """Clients wait for it; where something is to be seen there is no empty one."""
         self.guard.hello_snapshot = False
-        _, frames = self.greet()
-        (data,) = frames
-        self.assertEqual(self.alice.session.codec.decode(data)[0], Snapshot())
+        self.assertEqual(self.greeted_at_once(), Snapshot())
         self.guard.hello_snapshot = True
         for start in ("/a", "/b"):
             self.guard.rules[start] = Rule(HIDDEN)
@@ -224,6 +222,13 @@ class WaitingHelloTests(WaitingSnapshotCase):
         _, frames = self.greet()
         (data,) = frames
         self.assertEqual(self.alice.session.codec.decode(data)[0], Snapshot())
+
+    def greeted_at_once(self) -> Message:
+        """Returns what another session of Alice hears behind WELCOME, in the same turn."""
+        client = self.world.connect()
+        client.send(Hello(1, 0, "x", "alice"))
+        _, told = client.hear()
+        return told
 
     def test_turn_is_shorter_where_rules_have_to_be_found(self) -> None:
         """Finding one costs more than judging by one that is known."""

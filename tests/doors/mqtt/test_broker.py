@@ -95,7 +95,7 @@ class KeptTests(SynchronousTestCase):
         self.patch(broker, "MAX_KEPT_SESSIONS", 3)
         house = House(Guard())
         relay = house.site.relay
-        relay.origin_of = lambda peer: peer
+        relay.hooks.origin_of = lambda peer: peer
         house.join("first", clean=False, password="ann", host="198.51.100.1").lose()
         for name in ("a", "b", "c"):
             thing = house.join(name, clean=False, password="bob")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from clasp_relay.core.fanout.waiting import Capture, Entry, WaitingTable
 from clasp_relay.core.ports import NOT_YET, Clock
@@ -33,8 +33,8 @@ FIND_COST, JUDGE_COST = 32, 96
 SOME_BYTES = 48 * 1024
 """Bytes of values that are handled together: a begun piece is kept in memory until it was sent."""
 
-_Some: TypeAlias = "tuple[Sequence[Entry], int]"
-"""Some params, and what it cost to find them."""
+_Some: TypeAlias = "tuple[list[Entry], int, int]"
+"""Some params, what it cost to find them, and the bytes of their values."""
 
 
 class Snapshots:
@@ -54,17 +54,22 @@ class Snapshots:
         self.waiting = WaitingTable(params, clock)
         """All SNAPSHOTs and RESULTs that are not sent yet."""
 
-    def after_hello(self, session: Session) -> Iterator[bytes]:
-        """Yields all that a new session may see, if the permissions say so; else one empty SNAPSHOT.
+    def after_hello(self, session: Session) -> Iterator[bytes] | None:
+        """Yields all that a new session may see, if the permissions say so.
+
+        Returns:
+            None if there is nothing to judge: then it is told by one empty SNAPSHOT.
 
         Raises:
             RequestError: LIMIT when too much is kept for the session's user or client address.
         """
         permissions = self._permissions
-        tells_all = permissions.is_open or permissions.hello_snapshot
-        capture = self.waiting.capture_all() if tells_all else Capture([], 0)
+        if not len(self._params) or not (permissions.is_open or permissions.hello_snapshot):
+            return None
+        capture = self.waiting.capture_all()
         self.waiting.check(session, capture)
-        frames = self._judged(session, _some(capture), None, is_owed=True, pauses=not permissions.is_open)
+        some = _some(capture)
+        frames = self._judged(session, capture, some, None, is_owed=True, pauses=not permissions.is_open)
         return self.waiting.add(session, capture, frames)
 
     def of(self, session: Session, subscription: Subscription) -> Iterator[bytes] | None:
@@ -88,7 +93,8 @@ class Snapshots:
             capture, pauses = Capture(params, self._params.changes), not self._permissions.is_open
             some = _some(capture)
         self.waiting.check(session, capture, pattern.text)
-        return self.waiting.add(session, capture, self._judged(session, some, pattern, is_owed=False, pauses=pauses))
+        frames = self._judged(session, capture, some, pattern, is_owed=False, pauses=pauses)
+        return self.waiting.add(session, capture, frames)
 
     def answer(self, session: Session, param: Param) -> Iterator[bytes]:
         """Yields the SNAPSHOT that answers a GET.
@@ -107,11 +113,13 @@ class Snapshots:
 
     def _captured(self, session: Session, capture: Capture) -> Iterator[bytes]:
         waiting: list[Param] = []
-        for some, _ in _some(capture):
+        waiting_bytes = 0
+        for some, _, size_bytes in _some(capture):
             waiting += [entry for entry in some if not isinstance(entry, str)]
-            if _is_full(waiting):
+            waiting_bytes += size_bytes
+            if waiting_bytes >= SOME_BYTES:
                 yield from self._encode(session, waiting)
-                waiting = []
+                waiting, waiting_bytes = [], 0
         if waiting:
             yield from self._encode(session, waiting)
 
@@ -119,37 +127,50 @@ class Snapshots:
         return session.codec.snapshot(map(_entry, params))
 
     def _judged(
-        self, session: Session, params: Iterable[_Some], pattern: Pattern | None, *, is_owed: bool, pauses: bool
+        self,
+        session: Session,
+        capture: Capture,
+        params: Iterable[_Some],
+        pattern: Pattern | None,
+        *,
+        is_owed: bool,
+        pauses: bool,
     ) -> Iterator[bytes]:
         """Yields SNAPSHOTs of params that are judged on the way, and ``NOT_YET`` where it should pause.
 
         Args:
             session: the recipient.
+            capture: where the params come from.
             params: the params to judge.
             pattern: the subscription's; None for the HELLO snapshot.
             is_owed: whether an empty SNAPSHOT is sent if the session sees none of the params.
             pauses: whether the search takes long and has to pause; encoding is paced in any case.
         """
         waiting: list[Param] = []
-        for piece in self._in_pieces(session, params, pattern):
+        waiting_bytes = 0
+        for piece, piece_bytes in self._in_pieces(session, capture, params, pattern):
             if piece is None:
                 if pauses:
                     yield NOT_YET
                 continue
             waiting += piece
+            waiting_bytes += piece_bytes
             full = len(waiting) - len(waiting) % MAX_SNAPSHOT_PARAMS
-            if not full and _is_full(waiting):
+            if not full and waiting_bytes >= SOME_BYTES:
                 full = len(waiting)
             if full:
                 yield from self._encode(session, waiting[:full])
                 waiting, is_owed = waiting[full:], False
+                waiting_bytes = _bytes_of(waiting)
         if waiting or is_owed:
             yield from self._encode(session, waiting)
 
     def _in_pieces(
-        self, session: Session, params: Iterable[_Some], pattern: Pattern | None
-    ) -> Iterator[list[Param] | None]:
+        self, session: Session, capture: Capture, params: Iterable[_Some], pattern: Pattern | None
+    ) -> Iterator[tuple[list[Param] | None, int]]:
         """Yields, some at a time, params as a session sees them, and None where it should pause.
+
+        With them goes about how many bytes their values have.
 
         They are judged when they are taken, so that a hundred thousand of them delay nobody.
         """
@@ -157,35 +178,37 @@ class Snapshots:
         piece: list[Param] = []
         size_bytes, cost, found = 0, 0, visibility.cost(FIND_COST, JUDGE_COST)
         at_once = FEW
-        for some, looked_at_cost in params:
+        for some, looked_at_cost, some_bytes in params:
             cost += looked_at_cost
+            size_bytes += some_bytes
             start, is_over = 0, False
             # The search has a cost even where nothing matches.
             while not is_over:
                 few = some[start : start + at_once]
                 start += at_once
                 is_over = start >= len(some)
-                shown = visibility.show(self._current(session, few, pattern), session, pattern)
-                piece += shown
-                size_bytes += _bytes_of(shown)
+                piece += visibility.show(self._current(session, capture, few, pattern), session, pattern)
                 before, found = found, visibility.cost(FIND_COST, JUDGE_COST)
                 cost += found - before
                 at_once = FEW if found != before else JUDGED_AT_ONCE
                 if cost >= PIECE_COST or size_bytes >= SOME_BYTES:
-                    yield piece
-                    yield None
+                    yield piece, size_bytes
+                    yield None, 0
                     # Time has passed since the last piece.
                     piece, size_bytes, cost, found = [], 0, 0, visibility.cost(FIND_COST, JUDGE_COST)
-        yield piece
+        yield piece, size_bytes
 
-    def _current(self, session: Session, some: Sequence[Entry], pattern: Pattern | None) -> list[Param]:
+    def _current(self, session: Session, capture: Capture, some: list[Entry], pattern: Pattern | None) -> list[Param]:
         """Returns those of some captured params that are still current.
 
         A subscriber was told of a later change when it happened, as far as it may see it. A session that has sent only
         HELLO was not told: it gets the current value.
         """
         get = self._params.get
-        current = [each for each in some if not isinstance(each, str) and get(each.address) is each]
+        if self._params.changes == capture.changes:
+            current = cast("list[Param]", some)
+        else:
+            current = [each for each in some if not isinstance(each, str) and get(each.address) is each]
         if pattern is not None:
             return current
         if len(current) != len(some):
@@ -202,11 +225,7 @@ class Snapshots:
 
 
 def _bytes_of(params: Sequence[Entry]) -> int:
-    return sum([len(each.value) for each in params if not isinstance(each, str)])
-
-
-def _is_full(params: Sequence[Entry]) -> bool:
-    return _bytes_of(params) >= SOME_BYTES
+    return sum([len(each[1]) for each in params if type(each) is not str])
 
 
 def _some(capture: Capture) -> Iterator[_Some]:
@@ -214,28 +233,32 @@ def _some(capture: Capture) -> Iterator[_Some]:
     start = 0
     while start < len(capture.entries):
         some = capture.entries[start : start + JUDGED_AT_ONCE]
-        while len(some) > 1 and _is_full(some):
+        size_bytes = _bytes_of(some)
+        while len(some) > 1 and size_bytes >= SOME_BYTES:
             some = some[: len(some) // 2]
+            size_bytes = _bytes_of(some)
         start += len(some)
-        yield some, JUDGED_AT_ONCE
+        yield some, JUDGED_AT_ONCE, size_bytes
 
 
 def _matching(capture: Capture, pattern: Pattern) -> Iterator[_Some]:
     """Yields, some at a time, the params that a pattern matches, and what it cost to find them among all."""
     matches, each = pattern.matches, search_cost(pattern)
     found: list[Entry] = []
-    cost = 0
+    cost = size_bytes = 0
     for number in range(len(capture.entries)):
         entry = capture.entries[number]
         address = entry if isinstance(entry, str) else entry.address
         cost += each * (1 + address.count("/") // 4)
         if matches(address):
             found.append(entry)
-            cost += 1 + (0 if isinstance(entry, str) else len(entry.value) * SEARCHED_AT_ONCE // SOME_BYTES)
+            value_bytes = 0 if isinstance(entry, str) else len(entry.value)
+            size_bytes += value_bytes
+            cost += 1 + value_bytes * SEARCHED_AT_ONCE // SOME_BYTES
         if cost >= SEARCHED_AT_ONCE:
-            yield found, cost
-            found, cost = [], 0
-    yield found, cost
+            yield found, cost, size_bytes
+            found, cost, size_bytes = [], 0, 0
+    yield found, cost, size_bytes
 
 
 def _is_told(session: Session, address: str) -> bool:

@@ -27,7 +27,10 @@ def hello(relay: Relay, session: Session, message: Hello, _qos: int) -> None:
     relay.admit(session)
     welcome = Welcome(PROTOCOL_VERSION, FEATURES, relay.clock.now_us(), session.id, relay.options.name)
     relay.answer(session, MessageCode.WELCOME, welcome)
-    relay.send_snapshot(session, "hello", frames)
+    if frames is None:
+        relay.send_empty_snapshot(session)
+    else:
+        relay.send_snapshot(session, "hello", frames)
     relay.observer.began(session)
 
 

@@ -148,8 +148,8 @@ class Session:
         peer: the client's address, for the log.
         codec: its protocol.
         connected_us: the Unix time in µs.
-        origin: the origin of its client address (``Relay.origin_of``).
-        group: its lane where there is no origin, as in open mode (``Relay.group_of``).
+        origin: the origin of its client address (``SessionHooks.origin_of``).
+        group: its lane where there is no origin, as in open mode (``SessionHooks.group_of``).
     """
 
     __slots__ = (
