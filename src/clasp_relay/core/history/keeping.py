@@ -107,7 +107,7 @@ class Keeping:
         if spot.is_conditional and self._is_waived(spot, change, now_us):
             return None
         word = spot.word
-        erases = spot.erases and (not word or value is None or word in value)
+        erases = spot.erases and (not word or value is None or value.find(word) >= 0)
         self._judged = (change, self._params.changes, None if erases else (spot.key, ()))
         return change
 

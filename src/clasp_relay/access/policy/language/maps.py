@@ -240,7 +240,7 @@ def add_field(value: Value, key: bytes, field: Value) -> Value:
         field: the encoded value.
     """
     name = _U16.pack(len(key)) + key
-    if name in value:
+    if value.find(name) >= 0:
         return with_fields(value, {key: field})
     (count,) = _U16.unpack_from(value, 1)
     return b"".join((_HEAD.pack(ValueType.MAP, count + 1), value[3:], name, field))
