@@ -382,8 +382,6 @@ class Node:
         if membership.is_cold:
             # Nobody decides, so this relay may at once.
             self._peers.expect_decider()
-        else:
-            self._peers.hear_decider()
         self._look_at_engine(self._monotonic_s())
         name, seq = self._ledger.decider_name, self._ledger.seq
         events.CLUSTER_JOINED.log(relay=membership.options.relay, seq=seq, decider=name)

@@ -129,6 +129,11 @@ class Peers:
         own = self._membership.following.link
         return [peer.beat for link, peer in self._peers.items() if peer.heard_s > end_s and link != own]
 
+    def giver(self) -> Beat | None:
+        """Returns who gives an image to a relay that joins: the decider, else the first one that follows, if any."""
+        found = [beat for beat in self.living() if beat.is_joined and beat.seq]
+        return min(found, key=lambda beat: (not beat.is_decider, -beat.epoch, beat.link), default=None)
+
     @property
     def others_serve(self) -> bool:
         """Whether another relay that is no standby is there and has caught up."""
