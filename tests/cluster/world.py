@@ -72,6 +72,8 @@ class MemoryEngine:
         """Whether it answers nothing, as a connection that leads nowhere."""
         self.loses_answers = False
         """Whether appends happen, and nobody learns of it."""
+        self.max_bytes = 1 << 20
+        """How long a batch may be."""
         self.held: deque[Callable[[], None]] | None = None
         """What waits for a process that stands still; None while it does not."""
         self._calls: dict[str, list[Callable[[bytes], None]]] = {}
@@ -134,6 +136,8 @@ class MemoryEngine:
         log = self.bus.log
         if not self.is_connected or self.is_paused:
             answer = Appended(Outcome.FAILED)
+        elif len(payload) > self.max_bytes:
+            answer = Appended(Outcome.TOO_LONG)
         elif len(log) != expected:
             answer = Appended(Outcome.FENCED)
         else:
