@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import time
 from argparse import ArgumentTypeError
+from contextlib import closing
 from io import StringIO
 from pathlib import Path
 
@@ -152,6 +154,17 @@ class CommandTests(CommandTestCase):
         self.ask("trim", "--before", "1d")
         self.assertEqual(self.kept(), [])
         self.assertEqual(len(self.ask("export").splitlines()), 10)
+
+    def test_trim_leaves_a_damaged_journal_as_it_is(self) -> None:
+        """One with a page of an index that is nonsense: a part of what is to be erased may have gone already."""
+        whole = bytearray(self.path.read_bytes())
+        with closing(sqlite3.connect(self.path)) as other:
+            ((page,),) = other.execute("SELECT rootpage FROM sqlite_master WHERE name = 'history'").fetchall()
+            ((size,),) = other.execute("PRAGMA page_size").fetchall()
+        whole[(page - 1) * size + 8 : page * size] = b"\xff" * (size - 8)
+        self.path.write_bytes(whole)
+        self.assertIn("damaged", self.refusal("trim", "--before", "8"))
+        self.assertEqual(self.path.read_bytes(), bytes(whole))
 
     def test_trim_keeps_off_a_relay_that_runs(self) -> None:
         """Reading goes on."""

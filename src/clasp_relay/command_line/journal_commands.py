@@ -215,8 +215,9 @@ def _write_new(found: Iterator[dict[str, object]], path: Path) -> int:
 
 def _trim(asked: argparse.Namespace, settings: Settings, _out: TextIO) -> None:
     path = settings.journal_file
-    with _opened(open_to_read(path)):
-        pass  # what is no journal is not to be made one
+    with _opened(open_to_read(path)) as file:
+        # What is no journal is not made one, and a damaged one stays as it is.
+        file.check_structure()
     lock = FileLock("--data-dir" if settings.journal_path is None else "--journal", path)
     try:
         if lock.warning is not None:

@@ -164,6 +164,17 @@ class OpenJournalTests(JournalCase):
         self.path.write_bytes(bytes(whole))
         self.assertIn("the journal is damaged", self.refused())
 
+    def test_journal_without_its_single_rows_is_damaged(self) -> None:
+        """Each start makes them; with a WAL the row of ``trimmed`` is asked for before anything else."""
+        for table in ("trimmed", "history_rules"):
+            with self.subTest(table=table):
+                self.path.unlink(missing_ok=True)
+                self.make()
+                with closing(sqlite3.connect(self.path, isolation_level=None)) as other:
+                    other.execute(f"DELETE FROM {table}")  # noqa: S608 - one of two names
+                    with self.assertRaisesRegex(StartError, rf"damaged \(its table {table} has not one row\)"):
+                        open_to_read(self.path)
+
     def test_path_that_is_no_file_is_named(self) -> None:
         """A folder, and a missing one above."""
         self.path.mkdir()

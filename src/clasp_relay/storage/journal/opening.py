@@ -122,9 +122,13 @@ def _open_read_only(path: Path) -> JournalFile | None:
     connection = connect_to_read(path)
     try:
         _check_kind(connection, path)
-        if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
             connection.close()
             return None
+        for table in ("trimmed", "history_rules")[:version]:  # the second one is there since version 2
+            if connection.execute(f"SELECT count(*) FROM {table}").fetchone() != (1,):  # noqa: S608 - one of two names
+                raise cannot_use(path, ValueError(f"its table {table} has not one row"))
         _check_wal_fits(connection, path)
         return JournalFile(path, connection, syncs_each_commit=True)
     except sqlite3.Error as error:
