@@ -9,6 +9,7 @@ import re
 import socket
 import struct
 from collections.abc import Callable
+from pathlib import Path
 
 from clasp_relay.errors import ErrorCode
 from clasp_relay.wire.codec import encode
@@ -18,12 +19,14 @@ from clasp_relay.wire.messages import (
     Ack,
     Announce,
     Error,
+    Get,
     Hello,
     Message,
     Publish,
     Query,
     Set,
     SignalDefinition,
+    Snapshot,
     Subscribe,
     Unsubscribe,
 )
@@ -140,6 +143,49 @@ class AccountedMemoryTests(RelayTestCase):
         self.assertLess(self.relay.rss_bytes - self.before_bytes, kept["snapshots"] + ROOM_BYTES)
         self.attacker.reset()
         wait_until(lambda: sum(self.accounted().values()) == announced, "all but the signals is freed")
+
+
+class RestartTests(RelayTestCase):
+    """A start takes at most 1.5 times the memory of the relay that ran before, so that it needs no larger machine."""
+
+    def fill(self) -> int:
+        """Has a relay keep 60 MB in large values and 5,000 small ones; returns the memory that it runs with."""
+        relay = self.start()
+        writer = RawClient.live(relay.port)
+        self.addCleanup(writer.close)
+        large = encode_value("x" * 60_000)
+        writes = [Set(f"/large/{number}", large) for number in range(1_000)]
+        writes += [Set(f"/small/{number}", encode_value(number)) for number in range(5_000)]
+        for start in range(0, len(writes), 100):
+            writer.send(*writes[start : start + 100])
+            self.assertEqual(writer.settle(), [])
+        self.relay = relay
+        return relay.rss_bytes
+
+    def assert_starts_within(self, running_bytes: int) -> None:
+        """Asserts how much a start on these files takes at most, and that all is there again."""
+        relay = self.start()
+        (peak,) = re.findall(r"^VmHWM:\s+(\d+) kB$", Path(f"/proc/{relay.pid}/status").read_text("ascii"), re.MULTILINE)
+        self.assertLess(int(peak) * 1024, 1.5 * running_bytes)
+        self.assertGreater(int(peak) * 1024, 60_000_000)
+        reader = RawClient.live(relay.port)
+        self.addCleanup(reader.close)
+        reader.settle()  # all of the state, which HELLO is answered with
+        reader.send(Get("/large/999"), Get("/small/4999"))
+        sizes = [len(reader.receive(Snapshot).params[0].value) for _ in range(2)]
+        self.assertEqual(sizes, [60_003, len(encode_value(4_999))])
+
+    def test_start_on_a_state_file(self) -> None:
+        """After a stop in order."""
+        running_bytes = self.fill()
+        self.assertEqual(self.relay.stop(), 0)
+        self.assert_starts_within(running_bytes)
+
+    def test_start_on_a_journal(self) -> None:
+        """After a kill, before the state was saved."""
+        running_bytes = self.fill()
+        self.relay.kill()
+        self.assert_starts_within(running_bytes)
 
 
 class CycleTests(AccountsTestCase):
