@@ -11,7 +11,7 @@ from clasp_relay.core.bundles import CHECK_COST, DONE_AT_ONCE, MATCH_COST, Watch
 from clasp_relay.core.records import Change, ChangeKind, Param
 from clasp_relay.core.relay import MAX_BAD_FRAMES, MAX_HELD, RelayOptions
 from clasp_relay.core.rights.port import Grant, State
-from clasp_relay.core.session.account import Kept
+from clasp_relay.core.session.account import MemoryKind
 from clasp_relay.core.session.identity import Identity
 from clasp_relay.core.state.params import ParamLimits, Params
 from clasp_relay.core.state.shares import ShareLimits
@@ -145,7 +145,7 @@ class PiecesTests(LongBundleCase):
                 writer.send(Bundle(members()), 1)
                 relay.accept(writer.session, Bundle((Publish("/e", value=value("x" * 50_000)), Publish("/e"))), 0)
                 writer.send(Ping())
-                self.assertGreater(relay.accounts.bytes[Kept.MESSAGES], 50_000)
+                self.assertGreater(relay.accounts.bytes[MemoryKind.MESSAGES], 50_000)
                 for _ in range(3):
                     writer.send(Set("/large", value("x" * 50_000)), 1)
                 (error,) = writer.hear()
@@ -155,7 +155,7 @@ class PiecesTests(LongBundleCase):
                 if leaves:
                     writer.leave()
                 self.world.settle()
-                self.assertEqual((relay.accounts.bytes[Kept.MESSAGES], writer.session.account.bytes), (0, 0))
+                self.assertEqual((relay.accounts.bytes[MemoryKind.MESSAGES], writer.session.account.bytes), (0, 0))
                 self.assertEqual(len(writer.hear()), 0 if leaves else 4)
 
     def test_session_that_is_ended_by_what_waited_keeps_nothing(self) -> None:

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.cluster.following import NOT_READY
 from clasp_relay.core.rights.port import Permissions
-from clasp_relay.core.session.account import Kept
+from clasp_relay.core.session.account import MemoryKind
 from clasp_relay.doors import osc
 from clasp_relay.doors.door import DoorCounts
 from clasp_relay.doors.osc import (
@@ -217,18 +217,18 @@ class OscWritesTests(SynchronousTestCase):
         soon = (UNIX_EPOCH_S + hall.site.clock.now_us() // 1_000_000 + 60) << 32
         long = bundle(soon, message("/a", "x" * 40_000))
         hall.send(long, long, long)
-        kept = relay.accounts.bytes[Kept.BUNDLES]
+        kept = relay.accounts.bytes[MemoryKind.BUNDLES]
         self.assertTrue(80_000 < kept < 100_000, kept)
         self.assertEqual([why[:27] for _, why in hall.refusals], ["too much is kept for you: m"])
         self.patch(osc, "MAX_PENDING_BYTES", 100_000)
         hall.send(long, peer=DESK)
         self.assertEqual(hall.refusals[-1][1], "as many bundles are waiting as the relay can keep")
         hall.site.turn(61)
-        self.assertEqual((relay.accounts.bytes[Kept.BUNDLES], hall.clients._pending_bytes), (0, 0))
+        self.assertEqual((relay.accounts.bytes[MemoryKind.BUNDLES], hall.clients._pending_bytes), (0, 0))
         hall.send(bundle(soon + (60 << 32), message("/b", 1)))
         self.assertGreater(hall.clients._pending_bytes, 0)
         hall.port.stopProtocol()
-        self.assertEqual((relay.accounts.bytes[Kept.BUNDLES], hall.clients._pending_bytes), (0, 0))
+        self.assertEqual((relay.accounts.bytes[MemoryKind.BUNDLES], hall.clients._pending_bytes), (0, 0))
 
     def test_one_address_has_one_message_rate(self) -> None:
         """Whatever the number of ports that it sends from."""

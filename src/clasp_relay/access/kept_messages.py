@@ -13,7 +13,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from clasp_relay.access.policy.language.maps import find_field, is_map, text_of
-from clasp_relay.core.history.reading import Asked, Kept, Page
+from clasp_relay.core.history.reading import Asked, HistoryEntry, Page
 from clasp_relay.core.history.replays import Replays
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern
@@ -117,7 +117,7 @@ def compared(message: object, kept: list[KeptMessage]) -> dict[str, bool | None]
     }
 
 
-def _of(entry: Kept, msg_id: str, *, is_edit: bool) -> KeptMessage | None:
+def _of(entry: HistoryEntry, msg_id: str, *, is_edit: bool) -> KeptMessage | None:
     """Returns an entry as it is shown, if it is the message, or once that is found an edit of it."""
     change = entry.change
     message = None if change is None else change.message

@@ -31,7 +31,7 @@ from clasp_relay.cluster.ledger import Ledger
 from clasp_relay.cluster.packets import Asked, Entry, Packet, encode_addresses, encode_origin
 from clasp_relay.core.records import Change
 from clasp_relay.core.relay import Handler, Relay
-from clasp_relay.core.session.account import Kept
+from clasp_relay.core.session.account import MemoryKind
 from clasp_relay.core.session.sessions import HELD_BYTES, NoOutbox, Session, held_bytes
 from clasp_relay.core.work import Pieces
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, RequestError
@@ -96,7 +96,7 @@ _READS: tuple[type[m.Message], ...] = (m.Get, m.Subscribe, m.Query, m.Replay, m.
 _ADDRESSED = (m.Set, m.Publish)
 
 _MESSAGE = int(Asked.MESSAGE)
-_MESSAGES = Kept.MESSAGES
+_MESSAGES = MemoryKind.MESSAGES
 
 
 _GIVEN_UP = (Asked.MESSAGE, Asked.CLEAR)

@@ -28,7 +28,7 @@ from clasp_relay.core.observer import Counts, Observer, Unwatched
 from clasp_relay.core.ports import Clock, Codec, FanOut, Frame, ImmediateLog, Kind, Log, Outbox
 from clasp_relay.core.rights.port import OpenPermissions, Permissions
 from clasp_relay.core.rights.visibility import Visibility
-from clasp_relay.core.session.account import Accounts, Kept
+from clasp_relay.core.session.account import Accounts, MemoryKind
 from clasp_relay.core.session.hooks import SessionHooks
 from clasp_relay.core.session.identity import Identity
 from clasp_relay.core.session.limiter import Limiter
@@ -342,7 +342,7 @@ class Relay:
             return
         size_bytes = held_bytes(message)
         try:
-            session.account.take(Kept.MESSAGES, size_bytes)
+            session.account.take(MemoryKind.MESSAGES, size_bytes)
         except RequestError as refusal:
             self._gate(session, refusal)
             return
@@ -377,7 +377,7 @@ class Relay:
     def _take_up(self, session: Session, held: Held) -> None:
         """Handles a message that waited."""
         message, mark, size_bytes = held
-        session.account.add(Kept.MESSAGES, -size_bytes)
+        session.account.add(MemoryKind.MESSAGES, -size_bytes)
         if isinstance(message, bytes):
             self.receive(session, message)
         else:
@@ -540,14 +540,14 @@ class Relay:
         """
         replaced = session.subscriptions.get(subscription.id)
         more_bytes = subscription.kept_bytes - (0 if replaced is None else replaced.kept_bytes)
-        session.account.check(Kept.SUBSCRIPTIONS, more_bytes, subscription.pattern.text)
+        session.account.check(MemoryKind.SUBSCRIPTIONS, more_bytes, subscription.pattern.text)
 
     def subscribe(self, session: Session, subscription: Subscription) -> None:
         """Adds a subscription to a session; replaces one with the same id."""
         self.throttles.begin(session, subscription)
         self.unsubscribe(session, subscription.id)
         session.subscriptions[subscription.id] = subscription
-        session.account.add(Kept.SUBSCRIPTIONS, subscription.kept_bytes)
+        session.account.add(MemoryKind.SUBSCRIPTIONS, subscription.kept_bytes)
         self.subscriptions.add(subscription)
 
     def unsubscribe(self, session: Session, subscription_id: int) -> None:
@@ -559,7 +559,7 @@ class Relay:
 
     def _remove(self, session: Session, subscription: Subscription) -> None:
         self.subscriptions.remove(subscription)
-        session.account.add(Kept.SUBSCRIPTIONS, -subscription.kept_bytes)
+        session.account.add(MemoryKind.SUBSCRIPTIONS, -subscription.kept_bytes)
 
     def pay_error(self, session: Session) -> None:
         """Sends the ERROR that was held back, so that it comes before the next answer."""
@@ -634,7 +634,7 @@ def _marked(pieces: Pieces, mark: AbstractContextManager[object]) -> Pieces:
 
 def _forget_held(session: Session, waiting: deque[Held]) -> None:
     """Frees the memory of messages that will not be handled."""
-    session.account.add(Kept.MESSAGES, -sum(each.size_bytes for each in waiting))
+    session.account.add(MemoryKind.MESSAGES, -sum(each.size_bytes for each in waiting))
 
 
 def _unreported(_session_id: str, _why: str) -> None:

@@ -20,7 +20,7 @@ from twisted.internet.protocol import DatagramProtocol
 
 from clasp_relay.core.ports import Frame
 from clasp_relay.core.relay import Relay
-from clasp_relay.core.session.account import Kept
+from clasp_relay.core.session.account import MemoryKind
 from clasp_relay.core.session.limiter import Limiter
 from clasp_relay.core.session.schedule import MAX_PENDING_BYTES, bundle_bytes
 from clasp_relay.core.session.sessions import Session
@@ -325,7 +325,7 @@ class OscClients:
         size_bytes = sum(map(bundle_bytes, bundles))
         if self._pending_bytes + size_bytes > MAX_PENDING_BYTES:
             raise DecodeError("as many bundles are waiting as the relay can keep")
-        source.session.account.check(Kept.BUNDLES, size_bytes)
+        source.session.account.check(MemoryKind.BUNDLES, size_bytes)
 
     def _wait(self, source: OscSource, bundle: Bundle, delay_s: float) -> None:
         def run() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from clasp_relay.core.ports import Frame, Kind
-from clasp_relay.core.session.account import Kept
+from clasp_relay.core.session.account import MemoryKind
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.doors.handed_outbox import HandedOutbox
 from clasp_relay.doors.packet_queue import PacketQueue
@@ -204,11 +204,11 @@ class OscSource:
     def wait(self, call: IDelayedCall, size_bytes: int) -> None:
         """Keeps a bundle until its time."""
         self.pending[call] = size_bytes
-        self.session.account.add(Kept.BUNDLES, size_bytes)
+        self.session.account.add(MemoryKind.BUNDLES, size_bytes)
 
     def wait_no_more(self, call: IDelayedCall) -> None:
         """The time of a bundle has come."""
-        self.session.account.add(Kept.BUNDLES, -self.pending.pop(call))
+        self.session.account.add(MemoryKind.BUNDLES, -self.pending.pop(call))
 
     def end(self) -> None:
         """Lets go of all that waits."""

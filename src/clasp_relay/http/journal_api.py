@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from clasp_relay.core.history.reading import MAX_SEQ, NEWEST, POSITION, Asked, Kept, Page
+from clasp_relay.core.history.reading import MAX_SEQ, NEWEST, POSITION, Asked, HistoryEntry, Page
 from clasp_relay.core.history.replays import DEFAULT_LIMIT, MAX_LIMIT, MAX_READ_BYTES, Replays
 from clasp_relay.core.relay import Relay
 from clasp_relay.errors import DecodeError, ErrorCode, RequestError
@@ -127,9 +127,9 @@ class _Reading:
         self._replays = replays
         self._asked = asked
         self._limit = limit
-        self._found: list[Kept] = []
+        self._found: list[HistoryEntry] = []
         self._bytes = self._read_bytes = 0
-        self.done: Deferred[list[Kept]] = Deferred()
+        self.done: Deferred[list[HistoryEntry]] = Deferred()
         _settled(replays).addCallbacks(self._begin, self.done.errback)
 
     def _begin(self, seq: int) -> None:
@@ -175,7 +175,7 @@ def _unreadable() -> RequestError:
     return RequestError(ErrorCode.OVERLOADED, "the relay cannot read its history now; try again later")
 
 
-def _shown(entry: Kept) -> dict[str, Any]:
+def _shown(entry: HistoryEntry) -> dict[str, Any]:
     assert entry.change is not None, "an entry without its change"
     return entry_to_json(entry.seq, entry.change)
 

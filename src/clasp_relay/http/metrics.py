@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from clasp_relay.core.session.account import Kept
+from clasp_relay.core.session.account import MemoryKind
 from clasp_relay.errors import ErrorCode
 from clasp_relay.event_loop import BOUNDS_S, LoopLag
 from clasp_relay.storage.journal.journal_log import BOUNDS_S as COMMIT_BOUNDS_S
@@ -233,7 +233,7 @@ def _decisions(relay: Relay) -> Iterator[Metric]:
 
 def _accounted(relay: Relay) -> Iterator[Metric]:
     family = GaugeMetricFamily("clasp_accounted_bytes", "Memory that is kept for sessions, by kind.", labels=("kind",))
-    for kind in Kept:
+    for kind in MemoryKind:
         family.add_metric((kind.name.lower(),), relay.accounts.bytes[kind])
     family.add_metric(("signals",), relay.signals.bytes)
     family.add_metric(("decisions",), relay.permissions.memory.bytes)

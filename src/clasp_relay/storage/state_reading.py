@@ -79,7 +79,7 @@ def read_state(file: BinaryIO, now_us: int = _MAX_U64) -> Restored:
         return _Reader(True, now_us).read(file)
 
 
-class Tally:
+class LeftOut:
     """Counts things of one kind and remembers the first."""
 
     def __init__(self) -> None:
@@ -112,8 +112,8 @@ class _Reader:
         """Writers and subjects, each once: the state has few of them, and many params."""
         self._ended: list[tuple[str, Ended]] = []
         self._image = StateImage(params=[], ended=self._ended, expires_us={})
-        self._left_out = Tally()
-        self._postdated = Tally()
+        self._left_out = LeftOut()
+        self._postdated = LeftOut()
 
     def read(self, file: BinaryIO) -> Restored:
         document = JsonObject(file, listed=("params", "tombstones", "scheduled"))

@@ -6,7 +6,7 @@ import struct
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.fanout import throttles as throttle
-from clasp_relay.core.session.account import Kept
+from clasp_relay.core.session.account import MemoryKind
 from clasp_relay.core.work import TURN_US
 from clasp_relay.wire.constants import ALL_TYPES, Phase, Signal
 from clasp_relay.wire.messages import NULL, Publish, Set, Subscribe, Unsubscribe
@@ -399,7 +399,7 @@ class InPiecesTests(ThrottleCase):
         self.assertEqual(len(found), self.MANY)
         self.assertEqual([told for where, told in found if where == last], [3], "nothing older follows")
         self.reader.send(Unsubscribe(1))
-        self.assertEqual(self.world.relay.accounts.bytes[Kept.THROTTLES], 0)
+        self.assertEqual(self.world.relay.accounts.bytes[MemoryKind.THROTTLES], 0)
 
     def test_much_that_is_held_is_dropped_in_several_turns(self) -> None:
         """None of it is sent any more, though its time comes meanwhile."""
@@ -416,7 +416,7 @@ class InPiecesTests(ThrottleCase):
                 self.assertEqual(self.one_turn(1), [])
                 self.assertEqual(self.settle(), [])
                 self.world.one_turn()
-                self.assertEqual((self.pending(), self.world.relay.accounts.bytes[Kept.THROTTLES]), (0, 0))
+                self.assertEqual((self.pending(), self.world.relay.accounts.bytes[MemoryKind.THROTTLES]), (0, 0))
 
 
 class ManyReadersTests(SynchronousTestCase):

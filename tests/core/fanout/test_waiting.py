@@ -13,7 +13,7 @@ from clasp_relay.core.handlers import reads
 from clasp_relay.core.ports import Frame
 from clasp_relay.core.records import Param
 from clasp_relay.core.relay import RelayOptions
-from clasp_relay.core.session.account import Kept
+from clasp_relay.core.session.account import MemoryKind
 from clasp_relay.core.state import tree
 from clasp_relay.errors import CloseCode, ErrorCode
 from clasp_relay.wire.constants import Signal
@@ -92,7 +92,7 @@ class WaitingCase(SynchronousTestCase):
     @property
     def kept_bytes(self) -> int:
         """How much is kept for all that waits."""
-        return self.world.relay.accounts.bytes[Kept.SNAPSHOTS]
+        return self.world.relay.accounts.bytes[MemoryKind.SNAPSHOTS]
 
     def params_alive(self, address: str) -> int:
         """Returns how many generations of a param are in memory; other tests must not have the address."""

@@ -8,7 +8,7 @@ from clasp_relay.core.fanout import throttles
 from clasp_relay.core.fanout.gestures import GESTURE_BYTES
 from clasp_relay.core.fanout.throttles import HELD_BYTES, THROTTLE_BYTES
 from clasp_relay.core.relay import RelayOptions
-from clasp_relay.core.session.account import SHARED_FACTOR, Accounts, Kept
+from clasp_relay.core.session.account import SHARED_FACTOR, Accounts, MemoryKind
 from clasp_relay.core.session.schedule import BUNDLE_BYTES, MEMBER_BYTES
 from clasp_relay.core.session.sessions import NODE_BYTES, SUBSCRIPTION_BYTES
 from clasp_relay.core.work import TURN_US
@@ -24,18 +24,20 @@ class AccountTests(SynchronousTestCase):
     def test_nothing_may_be_counted_for_somebody_of_whom_nothing_is_kept(self) -> None:
         """As when a client leaves that has nothing waiting."""
         accounts = Accounts(100)
-        accounts.open("ann", "192.0.2.1").add(Kept.MESSAGES, 0)
+        accounts.open("ann", "192.0.2.1").add(MemoryKind.MESSAGES, 0)
         self.assertEqual((accounts._by_subject, accounts._by_origin), ({}, {}))
 
     def test_what_is_kept_is_counted_by_kind(self) -> None:
         """And no longer when it goes."""
         accounts = Accounts()
         account = accounts.open("ann", "192.0.2.1")
-        account.take(Kept.BUNDLES, 5)
-        account.add(Kept.SNAPSHOTS, 7)
-        self.assertEqual((account.bytes, accounts.bytes[Kept.BUNDLES], accounts.bytes[Kept.SNAPSHOTS]), (12, 5, 7))
-        account.add(Kept.BUNDLES, -5)
-        account.add(Kept.SNAPSHOTS, -7)
+        account.take(MemoryKind.BUNDLES, 5)
+        account.add(MemoryKind.SNAPSHOTS, 7)
+        self.assertEqual(
+            (account.bytes, accounts.bytes[MemoryKind.BUNDLES], accounts.bytes[MemoryKind.SNAPSHOTS]), (12, 5, 7)
+        )
+        account.add(MemoryKind.BUNDLES, -5)
+        account.add(MemoryKind.SNAPSHOTS, -7)
         self.assertEqual((account.bytes, set(accounts.bytes)), (0, {0}))
         self.assertEqual((accounts._by_subject, accounts._by_origin), ({}, {}))
 
@@ -51,22 +53,22 @@ class AccountTests(SynchronousTestCase):
                 accounts = Accounts(limit)
                 *others, account = [accounts.open(subject, origin) for subject, origin in opened]
                 for other in others[:SHARED_FACTOR]:
-                    other.take(Kept.SUBSCRIPTIONS, limit)
+                    other.take(MemoryKind.SUBSCRIPTIONS, limit)
                 if not others:
-                    account.take(Kept.SUBSCRIPTIONS, limit)
+                    account.take(MemoryKind.SUBSCRIPTIONS, limit)
                 self.assertFalse(account.is_over)
-                error = self.assertRaises(RequestError, account.take, Kept.SUBSCRIPTIONS, 1, "/a/*")
+                error = self.assertRaises(RequestError, account.take, MemoryKind.SUBSCRIPTIONS, 1, "/a/*")
                 self.assertEqual((error.code, error.address), (ErrorCode.LIMIT, "/a/*"))
                 self.assertTrue(error.message.startswith(f"too much is kept for you: more than {whose}"), error.message)
                 self.assertIn("with these subscriptions; end a subscription first", error.message)
-                account.add(Kept.THROTTLES, 1)
+                account.add(MemoryKind.THROTTLES, 1)
                 self.assertTrue(account.is_over)
 
     def test_nothing_is_limited_without_a_limit(self) -> None:
         """What is kept is counted all the same."""
         accounts = Accounts()
         account = accounts.open("ann", "192.0.2.1")
-        account.take(Kept.SUBSCRIPTIONS, 1 << 40)
+        account.take(MemoryKind.SUBSCRIPTIONS, 1 << 40)
         self.assertFalse(account.is_over)
 
 
@@ -79,7 +81,7 @@ class SessionMemoryTests(SynchronousTestCase):
         self.writer = self.world.join()
         self.reader = self.world.join()
 
-    def kept(self, kind: Kept) -> int:
+    def kept(self, kind: MemoryKind) -> int:
         """Returns how much is kept of a kind."""
         return self.world.relay.accounts.bytes[kind]
 
@@ -96,44 +98,44 @@ class SessionMemoryTests(SynchronousTestCase):
         pattern = "/" + "/".join("s" * 10) + "/*"
         size_bytes = SUBSCRIPTION_BYTES + 4 * len(pattern) + 11 * NODE_BYTES
         self.assertEqual(self.reader.ask(Subscribe(1, pattern)), [])
-        self.assertEqual(self.kept(Kept.SUBSCRIPTIONS), size_bytes)
+        self.assertEqual(self.kept(MemoryKind.SUBSCRIPTIONS), size_bytes)
         self.assert_refused(list(self.reader.ask(Subscribe(2, pattern))), "end a subscription first")
         self.assertEqual(self.reader.ask(Subscribe(1, pattern)), [])
         self.reader.send(Unsubscribe(1))
-        self.assertEqual(self.kept(Kept.SUBSCRIPTIONS), 0)
+        self.assertEqual(self.kept(MemoryKind.SUBSCRIPTIONS), 0)
         self.assertEqual(self.reader.ask(Subscribe(2, pattern)), [])
         self.reader.leave()
-        self.assertEqual(self.kept(Kept.SUBSCRIPTIONS), 0)
+        self.assertEqual(self.kept(MemoryKind.SUBSCRIPTIONS), 0)
 
     def test_bundles_are_refused_beyond_the_limit(self) -> None:
         """What has run makes room, and what its session left behind counts on."""
         bundle = Bundle((Set("/a", value("x" * 7_000)),), START_US + 1_000_000)
         self.assertEqual(self.writer.ask(bundle, 1), [Ack()])
         size_bytes = BUNDLE_BYTES + MEMBER_BYTES + 2 + 7_003
-        self.assertEqual(self.kept(Kept.BUNDLES), size_bytes)
+        self.assertEqual(self.kept(MemoryKind.BUNDLES), size_bytes)
         self.assert_refused(list(self.writer.ask(bundle, 1)), "wait until scheduled bundles are due")
         self.writer.leave()
-        self.assertEqual(self.kept(Kept.BUNDLES), size_bytes)
+        self.assertEqual(self.kept(MemoryKind.BUNDLES), size_bytes)
         self.world.clock.clock.advance(1)
-        self.assertEqual(self.kept(Kept.BUNDLES), 0)
+        self.assertEqual(self.kept(MemoryKind.BUNDLES), 0)
 
     def test_held_values_are_sent_early_beyond_the_limit(self) -> None:
         """The one of the address that was heard of longest ago first; none is lost."""
         self.reader.send(Subscribe(1, "/**", ALL_TYPES, 1))
-        before = self.world.relay.accounts.bytes[Kept.SUBSCRIPTIONS]
+        before = self.world.relay.accounts.bytes[MemoryKind.SUBSCRIPTIONS]
         for number in range(3):
             for text in ("first", "x" * 2_000):
                 self.writer.send(Set(f"/{number}", value(text)))
         held = 2 * (THROTTLE_BYTES + 2 + HELD_BYTES + 2 + 2_003)
-        self.assertEqual(self.kept(Kept.THROTTLES), held)
+        self.assertEqual(self.kept(MemoryKind.THROTTLES), held)
         self.assertLess(held + before, 10_000)
         texts = heard(self.reader.hear())
         self.assertEqual([where for where, _ in texts], ["/0", "/1", "/2", "/0"])
         self.world.clock.clock.advance(1)
         self.assertEqual([where for where, _ in heard(self.reader.hear())], ["/1", "/2"])
-        self.assertEqual(self.kept(Kept.THROTTLES), 2 * (THROTTLE_BYTES + 2))
+        self.assertEqual(self.kept(MemoryKind.THROTTLES), 2 * (THROTTLE_BYTES + 2))
         self.reader.leave()
-        self.assertEqual(self.kept(Kept.THROTTLES), 0)
+        self.assertEqual(self.kept(MemoryKind.THROTTLES), 0)
 
     def test_few_addresses_start_anew_in_one_turn(self) -> None:
         """The others do in the turns after it, and with the session's end nothing is left to be done."""
@@ -154,7 +156,7 @@ class SessionMemoryTests(SynchronousTestCase):
                 self.world.settle()
                 self.assertFalse(self.world.relay.throttles._crowded)
                 if leaves:
-                    self.assertEqual(self.kept(Kept.THROTTLES), 0)
+                    self.assertEqual(self.kept(MemoryKind.THROTTLES), 0)
                 else:
                     self.assertEqual([where for where, _ in heard(self.reader.hear())], ["/1", "/2", "/large"])
 
@@ -164,7 +166,7 @@ class SessionMemoryTests(SynchronousTestCase):
         for text in ("first", "x" * 12_000):
             self.writer.send(Set("/a", value(text)))
         self.assertEqual(len(self.reader.hear()), 2)
-        self.assertEqual(self.kept(Kept.THROTTLES), 0)
+        self.assertEqual(self.kept(MemoryKind.THROTTLES), 0)
 
     def test_held_moves_are_sent_early_beyond_the_limit(self) -> None:
         """The gesture that moved longest ago is forgotten with that."""
@@ -174,9 +176,9 @@ class SessionMemoryTests(SynchronousTestCase):
                 move = Publish(f"/{number}", Signal.GESTURE, Phase.MOVE, value("x" * size), id=1)
                 self.writer.send(move)
         self.assertEqual([where for where, _ in heard(self.reader.hear())], ["/0", "/1", "/2", "/0"])
-        self.assertEqual(self.kept(Kept.GESTURES), 2 * (GESTURE_BYTES + 2 + HELD_BYTES + 2 + 3_003))
+        self.assertEqual(self.kept(MemoryKind.GESTURES), 2 * (GESTURE_BYTES + 2 + HELD_BYTES + 2 + 3_003))
         self.writer.leave()
-        self.assertEqual(self.kept(Kept.GESTURES), 0)
+        self.assertEqual(self.kept(MemoryKind.GESTURES), 0)
 
     def test_gesture_that_is_over_is_not_counted(self) -> None:
         """Its last move is sent before its end."""
@@ -184,4 +186,4 @@ class SessionMemoryTests(SynchronousTestCase):
         for phase in (Phase.MOVE, Phase.MOVE, Phase.END):
             self.writer.send(Publish("/a", Signal.GESTURE, phase, value(1), id=1))
         self.assertEqual(len(self.reader.hear()), 3)
-        self.assertEqual(self.kept(Kept.GESTURES), 0)
+        self.assertEqual(self.kept(MemoryKind.GESTURES), 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.rights.port import Verdict
-from clasp_relay.core.session.account import Kept
+from clasp_relay.core.session.account import MemoryKind
 from clasp_relay.doors.mqtt import broker
 from clasp_relay.doors.mqtt.broker import MAX_KEPT_S
 from clasp_relay.wire.messages import Publish, Subscribe
@@ -128,21 +128,21 @@ class KeptTests(SynchronousTestCase):
         writer, reader = house.join("w", password="bob"), house.join("r", clean=False, password="ann")
         reader.say(p.subscribe(1, ("a", 1)))
         writer.say(p.publish("a", "in flight", qos=1, id=1))
-        before = accounts.bytes[Kept.MESSAGES]
+        before = accounts.bytes[MemoryKind.MESSAGES]
         reader.lose()
         writer.say(*(p.publish("a", str(number) * 1_000, qos=1, id=1) for number in range(5)))
         self.assertEqual(before, 0)
-        self.assertGreater(accounts.bytes[Kept.MESSAGES], 5_000)
+        self.assertGreater(accounts.bytes[MemoryKind.MESSAGES], 5_000)
         accounts._max_bytes = 4_000
         writer.say(p.publish("a", "5" * 1_000, qos=1, id=1))
-        self.assertLessEqual(accounts.bytes[Kept.MESSAGES], 4_000)
+        self.assertLessEqual(accounts.bytes[MemoryKind.MESSAGES], 4_000)
         accounts._max_bytes = 0
         back = house.connect()
         told = back.say(p.connect("r", clean=False, password="ann"))
         self.assertEqual(told[1], "publish a in flight qos 1 dup")
         self.assertEqual(told[-1], f"publish a {'5' * 1_000} qos 1")
         self.assertLess(len(told), 6)
-        self.assertEqual(accounts.bytes[Kept.MESSAGES], 0)
+        self.assertEqual(accounts.bytes[MemoryKind.MESSAGES], 0)
 
     def test_rights_are_asked_again_before_what_waited_is_sent(self) -> None:
         """A token that has ended takes its session with it; what is hidden now stays so."""

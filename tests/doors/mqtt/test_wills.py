@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.core.session.account import Kept
+from clasp_relay.core.session.account import MemoryKind
 from clasp_relay.wire.messages import Subscribe
 from clasp_relay.wire.mqtt.packets import V4, V5, Prop
 from tests.core.guard import Guard
@@ -41,18 +41,18 @@ class WillTests(SynchronousTestCase):
         will = ("will/x", b"x" * 5_000, 0, False)
         properties: dict[str, Any] = {"password": "ann", "will": will}
         polite = house.join("x", **properties)
-        self.assertGreater(accounts.bytes[Kept.MESSAGES], 10_000)
+        self.assertGreater(accounts.bytes[MemoryKind.MESSAGES], 10_000)
         polite.say(p.DISCONNECT)
         polite.lose()
-        self.assertEqual(accounts.bytes[Kept.MESSAGES], 0)
+        self.assertEqual(accounts.bytes[MemoryKind.MESSAGES], 0)
         later = properties | {"properties": {Prop.SESSION_EXPIRY: 100}, "will_properties": {Prop.WILL_DELAY: 10}}
         for back in (True, False):
             house.join("y", V5, **later).lose()
-            self.assertGreater(accounts.bytes[Kept.MESSAGES], 10_000)
+            self.assertGreater(accounts.bytes[MemoryKind.MESSAGES], 10_000)
             if back:
                 house.join("y", V5, password="ann", clean=True).lose()
             house.site.turn(0 if back else 11)
-            self.assertEqual(accounts.bytes[Kept.MESSAGES], 0)
+            self.assertEqual(accounts.bytes[MemoryKind.MESSAGES], 0)
         accounts._max_bytes = 9_000
         reader = house.join("r", password="bob")
         reader.say(p.subscribe(1, ("will/#", 0)))

@@ -13,7 +13,7 @@ from clasp_relay.core.records import Change, ChangeKind, Param, no_param
 from clasp_relay.storage.journal.journal_file import READ_AT_ONCE, DamagedRowError, Entry
 from clasp_relay.storage.journal.opening import open_journal
 from clasp_relay.storage.journal.recovery import recover
-from clasp_relay.storage.journal.upkeep import ERASED_AT_ONCE, Kept, entries, forget, inspect
+from clasp_relay.storage.journal.upkeep import ERASED_AT_ONCE, KeptKey, entries, forget, inspect
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import NULL, Publish
 from clasp_relay.wire.values import encode_value
@@ -49,7 +49,7 @@ class InspectTests(UpkeepCase):
         self.assertEqual((facts.first_us, facts.last_us), (TIME_US + SECOND_US, TIME_US))
         self.assertEqual(facts.kinds, {"write": 9, "renewal": 1})
         expected = tuple(
-            Kept(key, 2, TIME_US + first * SECOND_US, TIME_US + last * SECOND_US)
+            KeptKey(key, 2, TIME_US + first * SECOND_US, TIME_US + last * SECOND_US)
             for key, first, last in (("0:/a", 2, 6), ("1:/b", 4, 8))
         )
         self.assertEqual(facts.history, expected)

@@ -12,7 +12,7 @@ from typing import TypeAlias
 from clasp_relay.core.fanout.throttles import HELD_BYTES, message_bytes
 from clasp_relay.core.ports import Clock, Timer
 from clasp_relay.core.records import text_bytes
-from clasp_relay.core.session.account import Kept
+from clasp_relay.core.session.account import MemoryKind
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.wire.constants import Phase
 from clasp_relay.wire.messages import Publish
@@ -109,7 +109,7 @@ class Gestures:
         gesture = gestures.get(key)
         if gesture is None:
             gestures[key] = _Gesture(now_us)
-            session.account.add(Kept.GESTURES, _key_bytes(key))
+            session.account.add(MemoryKind.GESTURES, _key_bytes(key))
             self._deliver(session, message)
             if len(gestures) > MAX_OPEN or session.account.is_over:
                 self._forget_oldest(session, gestures)
@@ -148,14 +148,14 @@ class Gestures:
     def _remove(self, session: Session, key: _Key) -> None:
         gestures = self._sessions[session]
         _cancel(session, gestures.pop(key))
-        session.account.add(Kept.GESTURES, -_key_bytes(key))
+        session.account.add(MemoryKind.GESTURES, -_key_bytes(key))
         if not gestures:
             del self._sessions[session]
 
 
 def _hold(session: Session, gesture: _Gesture, message: Publish) -> None:
     size_bytes = HELD_BYTES + message_bytes(message)
-    session.account.add(Kept.GESTURES, size_bytes - gesture.held_bytes)
+    session.account.add(MemoryKind.GESTURES, size_bytes - gesture.held_bytes)
     gesture.held, gesture.held_bytes = message, size_bytes
 
 
@@ -164,7 +164,7 @@ def _cancel(session: Session, gesture: _Gesture) -> None:
     if timer is not None:
         timer.cancel()
     if gesture.held_bytes:
-        session.account.add(Kept.GESTURES, -gesture.held_bytes)
+        session.account.add(MemoryKind.GESTURES, -gesture.held_bytes)
     gesture.held, gesture.held_bytes = None, 0
 
 

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from clasp_relay.core.ports import Clock, Frame, Timer
 from clasp_relay.core.records import text_bytes
-from clasp_relay.core.session.account import Kept
+from clasp_relay.core.session.account import MemoryKind
 from clasp_relay.core.session.sessions import Session, Subscription
 from clasp_relay.core.work import Pieces, Work
 from clasp_relay.wire.constants import Signal, ValueType
@@ -200,7 +200,7 @@ class Throttles:
         throttle = throttles.get(key)
         if throttle is None:
             throttle = throttles[key] = _Throttle()
-            session.account.add(Kept.THROTTLES, _key_bytes(key))
+            session.account.add(MemoryKind.THROTTLES, _key_bytes(key))
             if len(throttles) > MAX_ADDRESSES:
                 self._evict(session, throttles)
         throttles.move_to_end(key)
@@ -220,7 +220,7 @@ class Throttles:
         while throttles:
             for _ in range(min(len(throttles), FORGOTTEN_AT_ONCE)):
                 key, throttle = throttles.popitem(last=False)
-                session.account.add(Kept.THROTTLES, -_key_bytes(key))
+                session.account.add(MemoryKind.THROTTLES, -_key_bytes(key))
                 if throttle.timer is None:
                     continue
                 if key in self._sessions.get(session, ()):
@@ -283,18 +283,18 @@ def _cancel(session: Session, throttle: _Throttle) -> None:
 
 def _hold(session: Session, throttle: _Throttle, message: Set | Publish) -> None:
     size_bytes = HELD_BYTES + message_bytes(message)
-    session.account.add(Kept.THROTTLES, size_bytes - throttle.held_bytes)
+    session.account.add(MemoryKind.THROTTLES, size_bytes - throttle.held_bytes)
     throttle.held, throttle.held_bytes = message, size_bytes
 
 
 def _let_go(session: Session, throttle: _Throttle) -> None:
-    session.account.add(Kept.THROTTLES, -throttle.held_bytes)
+    session.account.add(MemoryKind.THROTTLES, -throttle.held_bytes)
     throttle.held, throttle.held_bytes = None, 0
 
 
 def _pop(session: Session, throttles: _Table, key: tuple[Signal, str]) -> _Throttle:
     """Forgets an address; what is held of it stays counted until it is sent or dropped."""
-    session.account.add(Kept.THROTTLES, -_key_bytes(key))
+    session.account.add(MemoryKind.THROTTLES, -_key_bytes(key))
     return throttles.pop(key)
 
 

@@ -14,7 +14,7 @@ from weakref import ref
 
 from clasp_relay.core.ports import Clock
 from clasp_relay.core.records import Param
-from clasp_relay.core.session.account import Kept
+from clasp_relay.core.session.account import MemoryKind
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.core.state.params import Params
 
@@ -130,7 +130,7 @@ class Waiting:
 
     def count(self, size_bytes: int) -> None:
         """Counts the bytes that it keeps now."""
-        self.session.account.add(Kept.SNAPSHOTS, size_bytes - self._bytes)
+        self.session.account.add(MemoryKind.SNAPSHOTS, size_bytes - self._bytes)
         self._bytes = size_bytes
 
 
@@ -169,7 +169,7 @@ class WaitingTable:
         Raises:
             RequestError: LIMIT.
         """
-        session.account.check(Kept.SNAPSHOTS, _bytes_of(capture), about)
+        session.account.check(MemoryKind.SNAPSHOTS, _bytes_of(capture), about)
 
     def add(self, session: Session, capture: Capture | None, frames: Iterator[bytes]) -> Waiting:
         """Counts frames that begin to wait."""

@@ -7,7 +7,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 
 from clasp_relay.core.history.keeping import Keeping
-from clasp_relay.core.history.reading import PAGE_BYTES, PAGE_ROWS, Asked, Kept, Page
+from clasp_relay.core.history.reading import PAGE_BYTES, PAGE_ROWS, Asked, HistoryEntry, Page
 from clasp_relay.core.history.rules import Erasure, is_too_old, rule_of
 from clasp_relay.core.records import Change, param_bytes
 from clasp_relay.wire.messages import Publish
@@ -74,7 +74,7 @@ class MemoryHistory:
 
     def read(self, asked: Asked, done: Callable[[Page | None], None]) -> None:
         """See ``HistoryReader``."""
-        entries: list[Kept] = []
+        entries: list[HistoryEntry] = []
         size = 0
         end_seq = asked.after_seq if asked.is_backwards else asked.before_seq - 1
         limits = () if self._keeping is None else self._keeping.rules.limits
@@ -87,7 +87,7 @@ class MemoryHistory:
             address = change.param.address
             is_asked = asked.pattern.matches(address) and asked.wants(change)
             if is_asked and not is_too_old(limits, key, time_us, self._now_us()):
-                kept = Kept(seq, address, _bytes_of(change), None if asked.is_backwards else change)
+                kept = HistoryEntry(seq, address, _bytes_of(change), None if asked.is_backwards else change)
                 entries.append(kept)
                 size += kept.bytes
                 if len(entries) >= min(asked.page_rows, PAGE_ROWS) or size >= PAGE_BYTES:

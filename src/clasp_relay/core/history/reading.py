@@ -66,7 +66,7 @@ class Asked(NamedTuple):
         return self.from_us <= param.timestamp_us <= self.to_us and bool(self.types >> signal_of(change) & 1)
 
 
-class Kept(NamedTuple):
+class HistoryEntry(NamedTuple):
     """One entry."""
 
     seq: int
@@ -80,7 +80,7 @@ class Kept(NamedTuple):
 class Page(NamedTuple):
     """Some of what was asked for."""
 
-    entries: list[Kept]
+    entries: list[HistoryEntry]
     examined_seq: int
     """Up to here was looked; the next page begins there."""
     examined_bytes: int

@@ -19,8 +19,8 @@ from clasp_relay.core.history.reading import (
     PAGE_BYTES,
     POSITION,
     Asked,
+    HistoryEntry,
     HistoryReader,
-    Kept,
     Page,
 )
 from clasp_relay.core.lanes import Lanes
@@ -29,7 +29,7 @@ from clasp_relay.core.records import no_param, text_bytes
 from clasp_relay.core.rights.memory import Reads
 from clasp_relay.core.rights.port import FULL, HiddenKeys, Permissions, VisibilityRule
 from clasp_relay.core.rights.visibility import Visibility
-from clasp_relay.core.session.account import Kept as KeptFor
+from clasp_relay.core.session.account import MemoryKind
 from clasp_relay.core.session.sessions import LongAnswer, Session
 from clasp_relay.core.state.params import Params
 from clasp_relay.core.work import Pieces, Work
@@ -156,8 +156,8 @@ class Replays:
         if count > MAX_WAITING:
             text = f"a session may have {MAX_WAITING} REPLAYs waiting behind the one at work"
             raise RequestError(ErrorCode.LIMIT, text, pattern.text)
-        session.account.check(KeptFor.SNAPSHOTS, PAGE_BYTES, pattern.text)
-        session.account.add(KeptFor.SNAPSHOTS, PAGE_BYTES)
+        session.account.check(MemoryKind.SNAPSHOTS, PAGE_BYTES, pattern.text)
+        session.account.add(MemoryKind.SNAPSHOTS, PAGE_BYTES)
         self._of_session[session] = count + 1
         self.asked += 1
         _Answer(self, session, pattern, message).ask()
@@ -166,12 +166,12 @@ class Replays:
         """Forgets the REPLAYs of a session that has ended; those at work notice by themselves."""
         count = self._of_session.pop(session, 0)
         if count:
-            session.account.add(KeptFor.SNAPSHOTS, -PAGE_BYTES * count)
+            session.account.add(MemoryKind.SNAPSHOTS, -PAGE_BYTES * count)
 
     def done(self, session: Session) -> None:
         """Is told that one is answered."""
         count = self._of_session.pop(session)
-        session.account.add(KeptFor.SNAPSHOTS, -PAGE_BYTES)
+        session.account.add(MemoryKind.SNAPSHOTS, -PAGE_BYTES)
         if count > 1:
             self._of_session[session] = count - 1
 
@@ -309,7 +309,7 @@ class _Answer:
 
         self._replays.work.add(self, piece())
 
-    def _look_through(self, page: Page, is_it: Callable[[Kept], bool], then: Callable[[bool], None]) -> None:
+    def _look_through(self, page: Page, is_it: Callable[[HistoryEntry], bool], then: Callable[[bool], None]) -> None:
         """Looks at what the session sees of a page, in pieces: where every entry is decided anew, one takes 0.1 ms.
 
         Args:
@@ -347,7 +347,7 @@ class _Answer:
         """Counts backwards what the session sees, up to one more than it asked for."""
         self._read_bytes += page.examined_bytes
 
-        def is_one_more(entry: Kept) -> bool:
+        def is_one_more(entry: HistoryEntry) -> bool:
             if self._count == self._limit:
                 return True
             self._count += 1
@@ -419,7 +419,7 @@ class _Answer:
     def _look_for_next(self, page: Page) -> None:
         self._read_bytes += page.examined_bytes
 
-        def note(entry: Kept) -> bool:
+        def note(entry: HistoryEntry) -> bool:
             self._goes_on_before(entry.seq)
             return True
 
@@ -437,7 +437,7 @@ class _Answer:
         """Notes that the next page begins before an entry, or that the page before ends there: neither is included."""
         self._next_seq = seq if self._is_newest else seq - 1
 
-    def _wire(self, entry: Kept) -> bytes | None:
+    def _wire(self, entry: HistoryEntry) -> bytes | None:
         """Encodes an entry as the session sees it today; None where it does not."""
         change, session = entry.change, self._session
         assert change is not None, "an entry without its change"
@@ -459,7 +459,7 @@ class _Answer:
             value = redact(param.value, hidden) if hidden else param.value
             return session.codec.set(param.address, value, param.revision, change.lock, change.unlock, change.ttl)
 
-    def _note(self, entry: Kept) -> None:
+    def _note(self, entry: HistoryEntry) -> None:
         """Notes what the end mark tells of an entry that is sent."""
         self._count += 1
         self._replays.sent += 1
@@ -485,7 +485,7 @@ class _Answer:
     def _look_for_oldest(self, page: Page) -> None:
         self._read_bytes += page.examined_bytes
 
-        def note(entry: Kept) -> bool:
+        def note(entry: HistoryEntry) -> bool:
             assert entry.change is not None, "an entry without its change"
             self._oldest_us = entry.change.param.timestamp_us
             return True

@@ -16,7 +16,7 @@ SHARED_FACTOR = 4
 """The limit of one subject, and of one client address, in limits of one session."""
 
 
-class Kept(IntEnum):
+class MemoryKind(IntEnum):
     """The kinds of memory that are counted; the names in lower case are labels of the metric."""
 
     SUBSCRIPTIONS = 0
@@ -39,10 +39,10 @@ class Kept(IntEnum):
 
 
 _CURE = {
-    Kept.SUBSCRIPTIONS: "end a subscription first, or use fewer and shorter patterns",
-    Kept.SNAPSHOTS: "read what waits before you ask for more",
-    Kept.BUNDLES: "wait until scheduled bundles are due",
-    Kept.MESSAGES: "wait for the answers to what you sent before",
+    MemoryKind.SUBSCRIPTIONS: "end a subscription first, or use fewer and shorter patterns",
+    MemoryKind.SNAPSHOTS: "read what waits before you ask for more",
+    MemoryKind.BUNDLES: "wait until scheduled bundles are due",
+    MemoryKind.MESSAGES: "wait for the answers to what you sent before",
 }
 
 
@@ -69,7 +69,7 @@ class Account:
         """Whether the session, its subject or its client address is over its limit."""
         return self._accounts.excess(self, self._subject, self._origin, 0) is not None
 
-    def check(self, kind: Kept, size_bytes: int, about: str | None = None) -> None:
+    def check(self, kind: MemoryKind, size_bytes: int, about: str | None = None) -> None:
         """Refuses more memory if it would exceed a limit.
 
         Args:
@@ -85,13 +85,13 @@ class Account:
             text = f"too much is kept for you: more than {excess} with these {kind.name.lower()}; {_CURE[kind]}"
             raise RequestError(ErrorCode.LIMIT, text, about)
 
-    def take(self, kind: Kept, size_bytes: int, about: str | None = None) -> None:
+    def take(self, kind: MemoryKind, size_bytes: int, about: str | None = None) -> None:
         """Adds a size, or refuses it; see ``check``."""
         self.check(kind, size_bytes, about)
         self.bytes += size_bytes
         self._accounts.add(kind, self._subject, self._origin, size_bytes)
 
-    def add(self, kind: Kept, size_bytes: int) -> None:
+    def add(self, kind: MemoryKind, size_bytes: int) -> None:
         """Adds a size; a negative size subtracts."""
         self.bytes += size_bytes
         self._accounts.add(kind, self._subject, self._origin, size_bytes)
@@ -108,7 +108,7 @@ class Accounts:
         self._max_bytes = max_bytes
         self._by_subject: dict[str, int] = {}
         self._by_origin: dict[str, int] = {}
-        self.bytes = [0] * len(Kept)
+        self.bytes = [0] * len(MemoryKind)
         """The bytes that are counted, by kind."""
 
     def open(self, subject: str, origin: str) -> Account:
@@ -131,7 +131,7 @@ class Accounts:
                 return f"{shared} bytes for {whose} ({SHARED_FACTOR} times max-session-memory)"
         return None
 
-    def add(self, kind: Kept, subject: str, origin: str, size_bytes: int) -> None:
+    def add(self, kind: MemoryKind, subject: str, origin: str, size_bytes: int) -> None:
         """Adds a size; a negative size subtracts."""
         self.bytes[kind] += size_bytes
         for kept, owner in ((self._by_subject, subject), (self._by_origin, origin)):

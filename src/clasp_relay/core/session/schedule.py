@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from clasp_relay.core.ports import Clock, Timer
 from clasp_relay.core.records import Change, ChangeKind, no_param, text_bytes
-from clasp_relay.core.session.account import Kept
+from clasp_relay.core.session.account import MemoryKind
 from clasp_relay.core.session.sessions import AbsentSession, Session
 from clasp_relay.core.work import Pieces, Work
 from clasp_relay.errors import ErrorCode, RequestError
@@ -96,7 +96,7 @@ class Schedule:
             raise RequestError(ErrorCode.LIMIT, f"{MAX_PENDING} bundles of this session are waiting already")
         if self.pending_bytes + bundle_bytes(bundle) > MAX_PENDING_BYTES:
             raise RequestError(ErrorCode.OVERLOADED, "as many bundles are waiting as the relay can keep")
-        session.account.check(Kept.BUNDLES, bundle_bytes(bundle))
+        session.account.check(MemoryKind.BUNDLES, bundle_bytes(bundle))
         about = no_param("", session.id, session.identity.subject, now_us)
         token = session.identity.token
         about = about._replace(value=encode_value(token) if token else NULL, origin=session.origin)
@@ -122,7 +122,7 @@ class Schedule:
                 del self._by_subject[subject]
             owner.pending_bundles -= 1
             self.pending_bytes -= size
-            owner.account.add(Kept.BUNDLES, -size)
+            owner.account.add(MemoryKind.BUNDLES, -size)
             return
         assert session is not None, "a bundle of nobody"
         bundle, due_us = bundle_of(change)
@@ -132,7 +132,7 @@ class Schedule:
         self._by_subject.setdefault(session.identity.subject, {})[number] = session
         session.pending_bundles += 1
         self.pending_bytes += size
-        session.account.add(Kept.BUNDLES, size)
+        session.account.add(MemoryKind.BUNDLES, size)
         if due_us > self._clock.now_us() or not isinstance(session, AbsentSession):
             # ``Relay.resume`` runs the bundles that were due while the relay was off.
             heapq.heappush(self._due, (due_us, number))

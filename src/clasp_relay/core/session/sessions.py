@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from clasp_relay.core.ports import Codec, Frame, Outbox
 from clasp_relay.core.records import text_bytes
-from clasp_relay.core.session.account import UNCOUNTED, Account, Kept
+from clasp_relay.core.session.account import UNCOUNTED, Account, MemoryKind
 from clasp_relay.core.session.identity import Identity
 from clasp_relay.core.session.limiter import Limiter
 from clasp_relay.errors import CloseCode, ErrorCode, RequestError
@@ -263,7 +263,7 @@ class Session:
         """Drops all messages from now on, since the session has ended."""
         self.state = SessionState.CLOSED
         for held in self.held or ():
-            self.account.add(Kept.MESSAGES, -held.size_bytes)
+            self.account.add(MemoryKind.MESSAGES, -held.size_bytes)
         self.hold(_NO_MORE)
 
 

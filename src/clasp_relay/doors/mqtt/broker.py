@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
 from clasp_relay.core.relay import Relay
-from clasp_relay.core.session.account import Kept
+from clasp_relay.core.session.account import MemoryKind
 from clasp_relay.core.session.identity import Identity
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.doors.door import DoorCounts
@@ -262,7 +262,7 @@ class _Kept:
         broker.subscribing.attach(session, core)
         session.charge(core.account)
         if self._will is not None:
-            core.account.add(Kept.MESSAGES, self._will.kept_bytes)
+            core.account.add(MemoryKind.MESSAGES, self._will.kept_bytes)
             broker.wills.leave(core, self._will)
         broker.subscribing.subscribe_again(core, session)
 
@@ -305,5 +305,5 @@ class _Kept:
         """Returns the will, which is kept no longer."""
         will, self._will = self._will, None
         if will is not None and self._core is not None:
-            self._core.account.add(Kept.MESSAGES, -will.kept_bytes)
+            self._core.account.add(MemoryKind.MESSAGES, -will.kept_bytes)
         return will

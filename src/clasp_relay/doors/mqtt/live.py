@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall
 
-from clasp_relay.core.session.account import Kept
+from clasp_relay.core.session.account import MemoryKind
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.core.work import Pieces
 from clasp_relay.doors.mqtt.broker import MAX_KEPT_S, Broker
@@ -96,7 +96,7 @@ class LiveClient:
         try:
             will = broker.wills.read(connect, session)
             if will is not None:
-                core.account.take(Kept.MESSAGES, will.kept_bytes)
+                core.account.take(MemoryKind.MESSAGES, will.kept_bytes)
                 self._will, self._will_bytes = will, will.kept_bytes
         except RequestError as error:
             link.refuse(error.message)
@@ -232,7 +232,7 @@ class LiveClient:
         if will is not None and core.is_live and not (keeps and will.delay_s):
             broker.wills.lose(core, will)
             will = None
-        core.account.add(Kept.MESSAGES, -self._will_bytes)
+        core.account.add(MemoryKind.MESSAGES, -self._will_bytes)
         if core.when_decided is not None:
             core.when_decided = _not_told
         broker.end_core(core, cause)

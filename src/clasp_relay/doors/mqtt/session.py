@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from clasp_relay.core.ports import NOT_YET, Frame, Kind
 from clasp_relay.core.rights.port import FULL, HiddenKeys
-from clasp_relay.core.session.account import Account, Kept
+from clasp_relay.core.session.account import Account, MemoryKind
 from clasp_relay.doors.handed_outbox import HandedOutbox
 from clasp_relay.doors.mqtt.messages import Acked, Delivery, SharedBatches
 from clasp_relay.errors import CloseCode
@@ -205,7 +205,7 @@ class MqttSession(HandedOutbox):
         """Counts its messages in an account, as long as it has no connection."""
         self._account = account
         in_flight = sum(_size(each.packet) for each in self._in_flight.values() if each is not None)
-        account.add(Kept.MESSAGES, self.queued_bytes + in_flight)
+        account.add(MemoryKind.MESSAGES, self.queued_bytes + in_flight)
         self._keep_within()
 
     def uncharge(self) -> None:
@@ -213,7 +213,7 @@ class MqttSession(HandedOutbox):
         account, self._account = self._account, None
         if account is not None:
             in_flight = sum(_size(each.packet) for each in self._in_flight.values() if each is not None)
-            account.add(Kept.MESSAGES, -self.queued_bytes - in_flight)
+            account.add(MemoryKind.MESSAGES, -self.queued_bytes - in_flight)
 
     def new_subscription_id(self) -> int:
         """Returns an id for a subscription in the core."""
@@ -348,7 +348,7 @@ class MqttSession(HandedOutbox):
         if self.kept_total is not None:
             self.kept_total.add(1)
         if self._account is not None:
-            self._account.add(Kept.MESSAGES, _size(packet))
+            self._account.add(MemoryKind.MESSAGES, _size(packet))
         self.send_queued((address, hidden))
         self._keep_within()
 
@@ -369,7 +369,7 @@ class MqttSession(HandedOutbox):
         if self.kept_total is not None:
             self.kept_total.add(-1)
         if self._account is not None:
-            self._account.add(Kept.MESSAGES, -size)
+            self._account.add(MemoryKind.MESSAGES, -size)
 
     def send_queued(self, judged: tuple[str, HiddenKeys] | None = None) -> None:
         """Sends waiting messages, as far as the client's Receive Maximum allows.

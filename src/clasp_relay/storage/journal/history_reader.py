@@ -24,7 +24,7 @@ from clasp_relay.core.history.reading import (
     PAGE_BYTES,
     PAGE_ROWS,
     Asked,
-    Kept,
+    HistoryEntry,
     Page,
     is_emptied,
 )
@@ -270,7 +270,7 @@ def _learn(db: sqlite3.Connection, pattern: Pattern, rules: HistoryRules, known:
 
 
 def _page(rows: Iterable[tuple[int, _Row | None]], asked: Asked, rules: HistoryRules, now_us: int) -> Page:
-    entries: list[Kept] = []
+    entries: list[HistoryEntry] = []
     size = 0
     max_rows, max_bytes = (COUNTED_ROWS, COUNTED_BYTES) if asked.is_backwards else (PAGE_ROWS, PAGE_BYTES)
     max_rows = min(asked.page_rows, max_rows)
@@ -297,22 +297,22 @@ def _page(rows: Iterable[tuple[int, _Row | None]], asked: Asked, rules: HistoryR
     return Page(entries, end_seq, size, True)
 
 
-def _kept(asked: Asked, seq: int, row: _Row) -> Kept | None:
+def _kept(asked: Asked, seq: int, row: _Row) -> HistoryEntry | None:
     """Returns an entry, if it is asked for and something is left of it."""
     change = decode_body(seq, row.body)
     if is_emptied(change) or not asked.wants(change):
         return None
-    return Kept(seq, row.address, row.bytes, None if asked.is_backwards else change)
+    return HistoryEntry(seq, row.address, row.bytes, None if asked.is_backwards else change)
 
 
-def _counted(asked: Asked, seq: int, row: _Row) -> Kept | None:
+def _counted(asked: Asked, seq: int, row: _Row) -> HistoryEntry | None:
     """Returns an entry of which nothing has to be known but where it is (``_counts``); None as ``_kept`` does."""
     _, time_us, address, size_bytes, body = row
     if not isinstance(body, bytes) or len(body) < HEAD_BYTES:
         raise DamagedRowError(f"row {seq} is damaged (it has no body)")
     if not asked.from_us <= time_us <= asked.to_us or is_emptied_event(body):
         return None
-    return _new(Kept, (seq, address, size_bytes, None))
+    return _new(HistoryEntry, (seq, address, size_bytes, None))
 
 
 def _counts(asked: Asked) -> bool:

@@ -47,7 +47,7 @@ MAX_BEGUN_KEYS = 20_000
 """Of how many keys it is known that they are in ``history_keys``; then it is found out anew."""
 
 KEPT_COLUMNS = 3
-"""How many columns of an entry are given (``Kept``)."""
+"""How many columns of an entry are given (``KeptColumns``)."""
 
 _INSERT = inserts("INSERT OR ROLLBACK INTO history (key, seq, subject) VALUES", KEPT_COLUMNS)
 
@@ -83,7 +83,7 @@ _SUBJECTS = (
 
 KeyOf = Callable[[Change], "str | None"]
 
-Kept: TypeAlias = "list[str | int]"
+KeptColumns: TypeAlias = "list[str | int]"
 """Of each entry under which key it is kept, its seq, and its subject, one after the other."""
 
 
@@ -241,7 +241,7 @@ class HistoryTable:
         self._db.execute("INSERT INTO history_keys (seq, key) SELECT min(seq), key FROM history GROUP BY key")
         self._limit([row[0] for row in self._db.execute("SELECT key FROM history_keys")])
 
-    def keep(self, kept: Kept, erasing: Sequence[Erasing]) -> None:
+    def keep(self, kept: KeptColumns, erasing: Sequence[Erasing]) -> None:
         """Notes changes that were just inserted, in order, and removes what goes with them."""
         begin = 0
         for place, seq, erasures in erasing:
@@ -254,7 +254,7 @@ class HistoryTable:
         self._insert(kept[begin:] if begin else kept)
         self._limit(set(kept[::KEPT_COLUMNS]))  # type: ignore[arg-type]  # each third is a text
 
-    def _insert(self, values: Kept) -> None:
+    def _insert(self, values: KeptColumns) -> None:
         """Adds entries, many in one statement."""
         begin = 0
         for size in rows_at_once(len(values) // KEPT_COLUMNS):

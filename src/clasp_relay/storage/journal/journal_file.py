@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeAlias
 from clasp_relay.core.history.rules import Erasure, Judgement
 from clasp_relay.core.records import Change, ChangeKind, decode_change, encode_change, is_about
 from clasp_relay.errors import DecodeError
-from clasp_relay.storage.journal.history_table import KEPT_COLUMNS, Erasing, HistoryTable, Kept
+from clasp_relay.storage.journal.history_table import KEPT_COLUMNS, Erasing, HistoryTable, KeptColumns
 from clasp_relay.storage.journal.parts import beside
 from clasp_relay.storage.journal.statements import ROWS_AT_ONCE, inserts, rows_at_once
 
@@ -73,7 +73,7 @@ class Batch:
     def __init__(self) -> None:
         self.values: list[int | str | bytearray] = []
         """The columns of all rows, one after the other."""
-        self.kept: Kept = []
+        self.kept: KeptColumns = []
         """What history keeps, in order."""
         self.erasing: list[Erasing] = []
         """What is erased of history, in order."""

@@ -29,7 +29,7 @@ from clasp_relay.storage.journal.opening import (
     open_journal,
 )
 from clasp_relay.storage.journal.parts import check_length
-from clasp_relay.storage.state_reading import Tally, check_fits, value_of_json
+from clasp_relay.storage.state_reading import LeftOut, check_fits, value_of_json
 from clasp_relay.wire.address import check_address
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import NULL, Publish
@@ -96,7 +96,7 @@ def read_params(path: Path, now_us: int, restore: Callable[[Change], None]) -> s
         StartError: it cannot be read.
     """
     check_length(path)
-    left_out, sets = Tally(), _LastSets()
+    left_out, sets = LeftOut(), _LastSets()
     with _opened(path) as connection:
         for change in _changes(connection, now_us, left_out):
             sets.add(change)
@@ -147,7 +147,7 @@ class _Filler:
         self._has_state = has_state
         self._sets = _LastSets()
         self._last_us = self._last_seq = 0
-        self.left_out = Tally()
+        self.left_out = LeftOut()
         self.entries = self.kept = self.params = 0
 
     def fill(self, connection: sqlite3.Connection, now_us: int) -> None:
@@ -208,7 +208,7 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
         connection.close()
 
 
-def _changes(connection: sqlite3.Connection, now_us: int, left_out: Tally) -> Iterator[Change]:
+def _changes(connection: sqlite3.Connection, now_us: int, left_out: LeftOut) -> Iterator[Change]:
     """Yields the entries as changes, the oldest first; those that this relay would refuse are counted."""
     for seq, timestamp, *rest in connection.execute(_QUERY):
         try:

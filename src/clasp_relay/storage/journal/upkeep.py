@@ -17,7 +17,7 @@ ERASED_AT_ONCE = 2_000
 """How many entries of history one transaction erases."""
 
 
-class Kept(NamedTuple):
+class KeptKey(NamedTuple):
     """What history keeps under one key."""
 
     key: str
@@ -42,7 +42,7 @@ class Facts(NamedTuple):
     last_us: int
     kinds: dict[str, int]
     """How many rows there are of each kind."""
-    history: tuple[Kept, ...]
+    history: tuple[KeptKey, ...]
     """What history keeps, the key with most entries first."""
     sizes: Sizes
 
@@ -75,7 +75,7 @@ def inspect(file: JournalFile) -> Facts:
         first_us=times.get(first_seq, 0),
         last_us=times.get(last_seq, 0),
         kinds={kind.name.lower(): kinds[kind] for kind in ChangeKind if kinds[kind]},
-        history=tuple(Kept(*row) for row in history),
+        history=tuple(KeptKey(*row) for row in history),
         sizes=file.sizes(),
     )
 
