@@ -30,114 +30,18 @@ from clasp_relay.wire.messages import (
     Unsubscribe,
 )
 from clasp_relay.wire.values import encode_value
+from tests.integration.attacker import ATTACK_S, PAUSE_S, Attacker, Ports, event, put
+from tests.integration.door_attackers import DOOR_KINDS
 from tests.integration.raw import BINARY, PING, ws_frame
-from tests.integration.swarm import SwarmClient, join
 
 AT_ONCE = 6
 """Attackers at work at the same time: on two cores they keep the relay busy and leave the others something."""
-
-ATTACK_S = 4.0
-"""How long one goes on."""
-
-PAUSE_S = 0.02
-"""Between two pieces of an attack, or the attacking process would do nothing but write."""
 
 NICENESS = 5
 """How much less of a processor the attackers' process gets than the relay's, where both want one."""
 
 ALLOWED = (ConnectionError, TimeoutError, asyncio.IncompleteReadError)
 """How the relay may end what an attacker does."""
-
-
-class Attacker:
-    """One attacker: an address of its own, a guest, and as many sessions as it likes.
-
-    Args:
-        port: the relay's.
-        auth_port: the auth API's.
-        random_: what is drawn.
-        number: which one.
-    """
-
-    def __init__(self, port: int, auth_port: int, random_: random.Random, number: int) -> None:
-        self.port = port
-        self.auth_port = auth_port
-        self.random = random_
-        self.name = f"mallory-{number}-{random_.randrange(1 << 40):x}"
-        self.source = f"127.66.{random_.randrange(256)}.{random_.randrange(1, 255)}"
-        self.end_s = time.monotonic() + ATTACK_S
-        self.folder = f"/chat/user/{self.name}"
-        self._token = ""
-        self._clients: list[SwarmClient] = []
-
-    def goes_on(self) -> bool:
-        """Whether there is time left."""
-        return time.monotonic() < self.end_s
-
-    async def http(self, method: str, path: str, body: bytes = b"", more: str = "") -> bytes:
-        """Makes one HTTP request on a connection of its own; returns the answer."""
-        reader, writer = await self.tcp(self.auth_port)
-        head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{more}"
-        if body:
-            head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-        writer.write(head.encode() + b"\r\n" + body)
-        try:
-            return await asyncio.wait_for(reader.read(), 20)
-        finally:
-            writer.close()
-
-    async def tcp(self, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Opens a TCP connection."""
-        return await asyncio.open_connection("127.0.0.1", port, local_addr=(self.source, 0))
-
-    async def token(self) -> str:
-        """Returns its guest token."""
-        if not self._token:
-            answer = await self.http("POST", "/auth/guest", json.dumps({"user_id": self.name}).encode())
-            _, _, body = answer.partition(b"\r\n\r\n")
-            self._token = json.loads(body or b"{}").get("token", "")
-            if not self._token:
-                raise ConnectionRefusedError("no token")
-        return self._token
-
-    async def session(self, *messages: Message) -> SwarmClient:
-        """Opens a session that reads all and looks at nothing."""
-        token = await self.token()
-        client = await join(self.port, lambda _payload: None, *messages, source=self.source, token=token)
-        self._clients.append(client)
-        return client
-
-    async def room(self, client: SwarmClient) -> str:
-        """Makes a room of its own and enters it; returns its address."""
-        room = f"/chat/room/{self.name}"
-        client.send(put(f"{room}/meta", {"name": "m", "isPublic": True}), put(f"{room}/presence/{self.name}", {"n": 1}))
-        await asyncio.sleep(PAUSE_S)
-        return room
-
-    def close(self) -> None:
-        """Ends its connections, half of them with RST."""
-        for client in self._clients:
-            if self.random.random() < 0.5:
-                client.transport.abort()
-            else:
-                client.transport.close()
-
-    async def go_on(self, client: SwarmClient, *messages: Message, qos: int = 0) -> None:
-        """Sends the same again and again; no faster than the socket takes it."""
-        while self.goes_on() and not client.ended.done():
-            if client.transport.get_write_buffer_size() < 1 << 20:
-                client.send(*messages, qos=qos)
-            await asyncio.sleep(PAUSE_S)
-
-
-def put(address: str, value: object) -> Set:
-    """Returns a SET."""
-    return Set(address, encode_value(value))
-
-
-def event(address: str, value: object) -> Publish:
-    """Returns an event."""
-    return Publish(address, value=encode_value(value))
 
 
 async def costly_patterns(one: Attacker) -> None:
@@ -201,7 +105,7 @@ async def catch_ups(one: Attacker) -> None:
     owner = await one.session()
     room = await one.room(owner)
     owner.send(Bundle(tuple(put(f"{room}/reactions/m{n}/x/{one.name}", True) for n in range(250))))
-    reader = Attacker(one.port, one.auth_port, one.random, 0)
+    reader = Attacker(one.ports, one.random, 0)
     spectator = await reader.session(*(Subscribe(n, f"{room}/reactions/**", 0xFF) for n in range(250)))
     shut = False
     while one.goes_on() and not spectator.ended.done():
@@ -291,7 +195,7 @@ async def silent_connections(one: Attacker) -> None:
     """TCP connections that say nothing, or a header that drips."""
     opened = []
     for number in range(150):
-        _, writer = await one.tcp(one.port if number % 2 else one.auth_port)
+        _, writer = await one.tcp(one.ports.relay if number % 2 else one.ports.auth)
         opened.append(writer)
     while one.goes_on():
         for writer in opened[::3]:
@@ -315,7 +219,7 @@ async def http_flood(one: Attacker) -> None:
         await one.http("POST", "/auth/login", json.dumps({"username": name, "password": "x" * 900}).encode())
         await one.http("POST", "/auth/register", json.dumps({"username": one.name, "password": "short"}).encode())
         await one.http("GET", "/", more="Range: bytes=" + ",".join(f"{n}-{n}" for n in range(900)) + "\r\n")
-        reader, writer = await one.tcp(one.auth_port)
+        reader, writer = await one.tcp(one.ports.auth)
         writer.write(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 500)
         try:
             await asyncio.wait_for(reader.read(100_000), 5)
@@ -347,7 +251,7 @@ async def event_streams(one: Attacker) -> None:
     opened = []
     while one.goes_on():
         for pattern in (f"{room}/**", "/chat/room/*/meta"):
-            _, writer = await one.tcp(one.auth_port)
+            _, writer = await one.tcp(one.ports.auth)
             head = f"GET /api/stream?pattern={pattern} HTTP/1.1\r\nHost: x\r\nLast-Event-ID: 1\r\n"
             writer.write(f"{head}Authorization: Bearer {token}\r\n\r\n".encode())
             opened.append(writer)
@@ -371,7 +275,7 @@ async def half_files(one: Attacker) -> None:
     token = await one.token()
     opened = []
     for _ in range(10):
-        _, writer = await one.tcp(one.auth_port)
+        _, writer = await one.tcp(one.ports.auth)
         writer.write(f"POST /files HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n".encode())
         writer.write(b"Content-Length: 2000000\r\n\r\n" + b"x" * 200_000)
         opened.append(writer)
@@ -433,15 +337,15 @@ KINDS: tuple[Callable[[Attacker], Awaitable[None]], ...] = (
 )
 
 
-async def _attack_again_and_again(port: int, auth_port: int, random_: random.Random, end_s: float) -> None:
+async def _attack_again_and_again(ports: Ports, random_: random.Random, end_s: float) -> None:
     number = 0
     # Every kind in turn, so that a minute has them all; in an order that is drawn.
     kinds: list[Callable[[Attacker], Awaitable[None]]] = []
     while time.monotonic() < end_s:
         if not kinds:
-            kinds = random_.sample(KINDS, len(KINDS))
+            kinds = random_.sample((*KINDS, *DOOR_KINDS), len(KINDS) + len(DOOR_KINDS))
         number += 1
-        one = Attacker(port, auth_port, random_, number)
+        one = Attacker(ports, random_, number)
         try:
             await kinds.pop()(one)
         except ALLOWED:
@@ -450,22 +354,21 @@ async def _attack_again_and_again(port: int, auth_port: int, random_: random.Ran
             one.close()
 
 
-async def _attack(port: int, auth_port: int, seed: int, seconds: float) -> None:
+async def _attack(ports: Ports, seed: int, seconds: float) -> None:
     end_s = time.monotonic() + seconds
     lanes = (random.Random(seed + lane) for lane in range(AT_ONCE))
-    await asyncio.gather(*(_attack_again_and_again(port, auth_port, lane, end_s) for lane in lanes))
+    await asyncio.gather(*(_attack_again_and_again(ports, lane, end_s) for lane in lanes))
 
 
-def attack(port: int, auth_port: int, seed: int, seconds: float) -> None:
+def attack(ports: Ports, seed: int, seconds: float) -> None:
     """Attacks for a while; to be run in a process of its own.
 
     Attackers have machines of their own: here they get what the relay and the honest leave of this one.
 
     Args:
-        port: the relay's.
-        auth_port: the auth API's.
+        ports: the relay's.
         seed: what is drawn follows from it, and from how the relay answers.
         seconds: how long.
     """
     os.nice(NICENESS)
-    asyncio.run(_attack(port, auth_port, seed, seconds))
+    asyncio.run(_attack(ports, seed, seconds))

@@ -20,6 +20,7 @@ import time
 from bisect import bisect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,9 +28,11 @@ from clasp_relay.wire.codec import decode
 from clasp_relay.wire.messages import Ack, Error, Message, Publish, Subscribe
 from clasp_relay.wire.values import decode_value
 from tests.integration.accounts import WATCHED, AccountsRelay, Api, event, put
+from tests.integration.attacker import Ports
 from tests.integration.attackers import attack
 from tests.integration.process import wait_until
 from tests.integration.swarm import StampedTransport, SwarmClient, in_flight, join_stamped, need_files
+from tests.ports import free_port
 
 ROOMS = 4
 MEMBERS = 6
@@ -266,11 +269,12 @@ def _longest_of(reports: Iterable[Turn]) -> list[Turn]:
     return list(by_kind.values())[:TOLD]
 
 
-async def soak(relay: AccountsRelay, seconds: float, seed: int) -> Result:
+async def soak(relay: AccountsRelay, doors: Ports, seconds: float, seed: int) -> Result:
     """Has the honest talk and the attackers attack.
 
     Args:
-        relay: a relay of :data:`OPTIONS`.
+        relay: a relay with the :func:`options` for these doors.
+        doors: their ports.
         seconds: how long it is attacked.
         seed: what the attackers draw follows from it.
     """
@@ -282,10 +286,12 @@ async def soak(relay: AccountsRelay, seconds: float, seed: int) -> Result:
     longest: list[Turn] = []
     turns(relay)
     relay.say("sample")
+    ports = doors._replace(relay=relay.port, auth=relay.auth_port)
     talks = asyncio.gather(*(member.live() for member in members))
     for half in range(2):
         attackers = multiprocessing.get_context("spawn").Process(
-            target=attack, args=(relay.port, relay.auth_port, seed + half * 1000, seconds / 2)
+            target=attack,
+            args=(ports, seed + half * 1000, seconds / 2),
         )
         attackers.start()
         while attackers.is_alive() and not crowd.is_over:
@@ -308,8 +314,28 @@ async def soak(relay: AccountsRelay, seconds: float, seed: int) -> Result:
     return result
 
 
-OPTIONS = ("--app-config", "chat", "--log-level", "warn", "--max-state-bytes", str(64 * 1024 * 1024))
-"""What the relay is run with: defaults, and a state that the attackers can fill."""
+def free_doors() -> Ports:
+    """Returns ports that are free, for all doors."""
+    return Ports(0, 0, free_port(), free_port(), free_port(), free_port())
+
+
+def options(doors: Ports, folder: Path) -> list[str]:
+    """Returns what the relay is run with: defaults, a state that the attackers can fill, and all doors.
+
+    OSC has no tokens: its clients are let in below an address of theirs, so that what they send is more than refused.
+
+    Args:
+        doors: the ports of the doors.
+        folder: where the policy is written.
+    """
+    policy = json.loads((files("clasp_relay.access") / "policies" / "chat.json").read_text("utf-8"))
+    policy["anonymous"] = {"scopes": ["read:/osc/**", "write:/osc/**"]}
+    config = folder / "soak.json"
+    config.write_text(json.dumps(policy), "utf-8")
+    words = ["--app-config", str(config), "--log-level", "warn", "--max-state-bytes", str(64 * 1024 * 1024)]
+    for door in ("mqtt", "osc", "osc_tcp", "tcp"):
+        words += [f"--{door.replace('_', '-')}-port", str(getattr(doors, door))]
+    return [*words, "--mqtt-namespace", "/"]
 
 
 def main() -> int:
@@ -317,13 +343,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
-    options = parser.parse_args()
+    asked = parser.parse_args()
+    doors = free_doors()
     need_files(4096)
-    print(f"seed {options.seed}", flush=True)
+    print(f"seed {asked.seed}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        relay = AccountsRelay(Path(folder), *OPTIONS, command=WATCHED)
+        relay = AccountsRelay(Path(folder), *options(doors, Path(folder)), command=WATCHED)
         try:
-            result = asyncio.run(soak(relay, options.minutes * 60, options.seed))
+            result = asyncio.run(soak(relay, doors, asked.minutes * 60, asked.seed))
         finally:
             status = relay.stop()
     print(result)

@@ -6,7 +6,7 @@ import asyncio
 import os
 
 from tests.integration.accounts import WATCHED, AccountsTestCase
-from tests.integration.soak import OPTIONS, soak
+from tests.integration.soak import free_doors, options, soak
 from tests.integration.swarm import need_files
 
 SECONDS = 60 if os.environ.get("CI") == "true" else 20
@@ -21,7 +21,8 @@ class SoakTests(AccountsTestCase):
     def test_honest_people_notice_nothing(self) -> None:
         """Nothing of theirs is refused or lost, nobody stops the relay, and the memory is back at the end."""
         need_files(4096)
-        relay = self.start_accounts(*OPTIONS, command=WATCHED)
-        result = asyncio.run(soak(relay, SECONDS, SEED))
+        doors = free_doors()
+        relay = self.start_accounts(*options(doors, self.folder), command=WATCHED)
+        result = asyncio.run(soak(relay, doors, SECONDS, SEED))
         self.assertEqual(result.faults(MAX_TURN_MS), [], str(result))
         self.assertEqual(relay.stop(), 0)
