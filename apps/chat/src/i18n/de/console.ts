@@ -296,7 +296,7 @@ export const consoleTexts: typeof english = {
       'Aus seinem eigenen Verlauf: Bewiesen ist, wer die Nachricht geschrieben hat, und niemand kann den Text ändern.',
     keptOff: 'Das Relay bewahrt keine Nachrichten dieses Raums auf.',
     keptMissing: 'Eine solche Nachricht ist nicht aufbewahrt: Sie ist zu alt, wurde gelöscht oder nie gesendet.',
-    differs: 'Weicht von der aufbewahrten Nachricht ab',
+    differs: 'Weicht vom Verlauf ab',
     encrypted: '(verschlüsselt, für das Relay nicht lesbar)',
     attachment: '(ein Bild oder eine Datei)',
     author: 'Verfasst von',
