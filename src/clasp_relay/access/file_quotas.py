@@ -182,7 +182,7 @@ class FileQuotas:
         if size_bytes > limits.file:
             raise TooLarge(f"The file is too large: this relay takes files of up to {_amount(limits.file)}.")
         if share and charged > share:
-            raise TooLarge(f"The file is too large: yours may take {_amount(share)} together.")
+            raise TooLarge(f"The file is too large: your files may take {_amount(share)} together.")
         most = UPLOADS_IN_A_CROWD if self.arriving > UPLOADS_AT_ONCE // 2 else UPLOADS_AT_ONCE
         is_full = any(self._arriving[lane] >= min(own, most) for lane, own in _lanes(owner).items())
         if self.arriving >= UPLOADS_AT_ONCE or is_full:

@@ -63,7 +63,7 @@ PACKET_BYTES = 256 * 1024
 
 NOT_DONE = "The relay has no connection to its cluster at the moment. Try again in a few seconds."
 UNKNOWN = "The cluster did not answer in time; what was asked may be done all the same. Try again in a few seconds."
-TOO_MUCH = "Too much waits for the cluster. Try again in a few seconds."
+TOO_MUCH = "Too many requests wait for the cluster. Try again in a few seconds."
 
 
 class Call(NamedTuple):

@@ -187,11 +187,11 @@ class Subscriptions:
     def _check_room(self, record: TokenRecord) -> None:
         if record.guest:
             if record.made_for and self._by_address[record.made_for] >= MAX_PER_GUEST_ADDRESS:
-                raise Busy("The relay tells as many browsers of guests at your address as it can.", 86_400)
+                raise Busy("Too many guests at your address get push messages. Try again another day.", 86_400)
             if len(self._guests) >= MAX_SUBSCRIPTIONS * GUESTS_SHARE:
-                raise Busy("The relay tells as many browsers of guests as it can. Try again another day.", 86_400)
+                raise Busy("Too many guests get push messages from this relay. Try again another day.", 86_400)
         if len(self._by_endpoint) >= MAX_SUBSCRIPTIONS:
-            raise Busy("The relay tells as many browsers as it can. Try again another day.", 86_400)
+            raise Busy("Too many browsers get push messages from this relay. Try again another day.", 86_400)
 
     def remove(self, subject: str, endpoint: str | None) -> Deferred[None]:
         """Removes a browser of a subject, or all where none is named; cancelling ends the waiting, not the work."""

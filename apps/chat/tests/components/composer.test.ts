@@ -120,7 +120,7 @@ describe('the composer', () => {
     await box().trigger('keydown', { key: 'Enter' })
     await settle()
     expect(called('send')).toEqual([])
-    expect(overlay.current).toMatchObject({ kind: 'confirm', title: '/dance is no command' })
+    expect(overlay.current).toMatchObject({ kind: 'confirm', title: '/dance is not a command' })
     if (overlay.current?.kind === 'confirm') await overlay.current.run()
     expect(called('send')).toEqual([['r1', { text: '/dance with me' }]])
     overlay.closeAll()

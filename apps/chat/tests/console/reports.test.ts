@@ -84,7 +84,7 @@ describe('a report', () => {
       { author: 'ada', at_s: 3, text: '', has_attachment: false },
     ]
     const [, kept] = sides(await show({ messages }))
-    for (const words of ['encrypted, unreadable for the relay', 'a picture or a file', '(no text)', 'Edited by'])
+    for (const words of ['encrypted, unreadable for the relay', 'an image or a file', '(no text)', 'Edited by'])
       expect(kept).toContain(words)
   })
 

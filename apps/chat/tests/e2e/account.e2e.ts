@@ -132,7 +132,7 @@ describe('an account', () => {
     await picker.setInputFiles({ name: 'x.json', mimeType: 'application/json', buffer: Buffer.from('{"messages": 7}') })
     await other.dialog('Settings').getByRole('alert').waitFor()
     await picker.setInputFiles(file)
-    await other.page.getByText(/Imported \d messages and [1-9] keys/).waitFor()
+    await other.page.getByText(/Imported messages: \d, keys: [1-9]/).waitFor()
     await other.page.keyboard.press('Escape')
     await other.openRoom('Archive')
     await other.sees('To be kept')

@@ -437,7 +437,7 @@ describe('the console', () => {
     const room = page.getByRole('listitem').filter({ hasText: 'Stage crew' })
     await room.getByRole('button', { name: 'Details' }).click()
     const dialog = admin.dialog('Stage crew')
-    await dialog.getByText(/1 kept messages/).waitFor()
+    await dialog.getByText(/Kept messages: 1 /).waitFor()
     await dialog.getByLabel('User ID').fill(bobId)
     expect(await flaws(page)).toEqual([])
     await dialog.getByRole('button', { name: 'Ban', exact: true }).last().click()

@@ -92,7 +92,7 @@ describe('files', () => {
       .toBeGreaterThan(MIB / 2)
     await relay.kill()
     expect(await relay.files()).toHaveLength(before + 1) // half of it
-    await ada.page.getByText('cut.bin waits for the connection').waitFor()
+    await ada.page.getByText('cut.bin is waiting for a connection').waitFor()
     await wire.send('Network.emulateNetworkConditions', { ...slow, uploadThroughput: -1 })
     await relay.run()
     expect(await relay.files()).toHaveLength(before)

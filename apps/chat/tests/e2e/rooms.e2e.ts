@@ -60,7 +60,7 @@ describe('rooms and people', () => {
       await eve.page.getByText(/Wrong name or password|Too many attempts/).waitFor()
       await eve.page.waitForTimeout(300)
     }
-    await eve.page.getByText(/Too many attempts. Try again in \d+ seconds/).waitFor()
+    await eve.page.getByText(/Too many attempts. Try again in \d+\ss/).waitFor()
     await eve.button(/Wait \d+\ss/).waitFor()
     await eve.leave()
   })

@@ -54,7 +54,19 @@ describe('the languages', () => {
     const same = [...english].filter(
       ([key, text]) => german.get(key) === text && /[a-z]{2}/i.test(text.replace(/\{\w+\}/g, '')),
     )
-    const shared = ['CLASP Chat', 'optional', 'System', 'Online', 'Offline', 'Name', 'Link', 'Status', 'Moderator']
+    const shared = [
+      'CLASP Chat',
+      'optional',
+      'System',
+      'Online',
+      'Offline',
+      'Name',
+      'Link',
+      'Status',
+      'Version',
+      'Moderator',
+      'Administrator',
+    ]
     expect(same.filter(([, text]) => !shared.includes(text) && !/^\{count\} online/.test(text))).toEqual([])
   })
 

@@ -6,7 +6,7 @@ export const calls: typeof english = {
     start: 'Anruf beginnen',
     join: 'Am Anruf teilnehmen',
     leave: 'Anruf verlassen',
-    joining: 'Der Anruf wird betreten\u00a0…',
+    joining: 'Verbindung zum Anruf wird hergestellt\u00a0…',
     running: 'Anruf in {room}',
     ringing: '{name} ruft an.',
     refused: 'Du kannst an diesem Anruf nicht mehr teilnehmen.',

@@ -7,12 +7,12 @@ export const entry: typeof english = {
     name: 'Dein Name',
     nameHint: 'Bis zu 32 Zeichen, für andere sichtbar.',
     enter: 'Chat starten',
-    invited: 'Du wurdest in einen Raum eingeladen. Wähle einen Namen, um ihn zu betreten.',
+    invited: 'Du wurdest in einen Raum eingeladen. Wähle einen Namen, um beizutreten.',
     account: 'Ich habe ein Konto',
     orRegister: 'Konto erstellen',
     points: {
       rooms: 'Räume und Gruppen',
-      roomsText: 'Öffentliche Räume sind für alle gelistet, private teilst du per Link.',
+      roomsText: 'Öffentliche Räume stehen für alle in der Liste, private teilst du per Link.',
       secret: 'Ende-zu-Ende-Verschlüsselung',
       secretText: 'Direktnachrichten und private Räume sind von Anfang an verschlüsselt, öffentliche auf Wunsch.',
       offline: 'Auch offline',
@@ -34,9 +34,10 @@ export const entry: typeof english = {
     submitRegister: 'Konto erstellen',
     keepsIdentity: 'Du behältst deine Räume, Freunde und Nachrichten.',
     endsGuest:
-      'Du bist als Gast hier. Nach dem Anmelden gibt es diesen Gast in diesem Browser nicht mehr. Wenn du alles behalten willst, leg stattdessen ein Konto an.',
-    bring: 'Räume des Gasts mitnehmen',
-    bringText: 'Du trittst ihnen mit deinem Konto bei. Direktnachrichten und Freunde des Gasts bleiben zurück.',
+      'Du bist als Gast hier. Nach dem Anmelden gibt es diesen Gast in diesem Browser nicht mehr. Wenn du alles behalten möchtest, erstelle stattdessen ein Konto.',
+    bring: 'Räume des Gasts übernehmen',
+    bringText:
+      'Du trittst ihnen mit deinem Konto bei. Direktnachrichten und Freunde des Gasts werden nicht übernommen.',
     leaveText: 'Die Räume und Nachrichten des Gasts werden in diesem Browser gelöscht.',
     guest: 'Als Gast fortfahren',
     mismatch: 'Die Passwörter stimmen nicht überein.',

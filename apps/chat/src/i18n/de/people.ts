@@ -1,9 +1,10 @@
-/** Gespräche mit Fremden, und blockierte Leute. */
+/** Gespräche mit Fremden, und blockierte Personen. */
 export const people = {
   requests: {
     title: 'Nachrichtenanfragen',
     text: 'Nachricht an {name}',
-    textHint: 'Ihr könnt schreiben, sobald {name} annimmt. Diese erste Nachricht ist nicht Ende-zu-Ende-verschlüsselt.',
+    textHint:
+      'Ihr könnt euch schreiben, sobald {name} die Anfrage annimmt. Diese erste Nachricht ist nicht Ende-zu-Ende-verschlüsselt.',
     send: 'Nachrichtenanfrage senden',
     sent: 'Anfrage gesendet',
     acceptNamed: 'Nachricht von {name} annehmen',
@@ -12,11 +13,12 @@ export const people = {
     title: 'Blockierte Personen',
     block: 'Blockieren',
     blockNamed: 'Blockieren: {name}',
-    unblock: 'Nicht mehr blockieren',
-    unblockNamed: 'Nicht mehr blockieren: {name}',
+    unblock: 'Blockierung aufheben',
+    unblockNamed: 'Blockierung aufheben: {name}',
     blocked:
-      'Du hast {name} blockiert: Du siehst nichts von dieser Person und bekommst keine Nachrichten und Anfragen.',
+      'Du hast {name} blockiert: Du siehst nichts von dieser Person und bekommst von ihr keine Nachrichten oder Anfragen.',
     confirmTitle: '{name} blockieren?',
-    confirmText: 'Du siehst nichts mehr von dieser Person. Eine Freundschaft endet. Niemand erfährt davon.',
+    confirmText:
+      'Du siehst nichts mehr von dieser Person. Seid ihr befreundet, endet die Freundschaft. Die Person wird nicht benachrichtigt.',
   },
 }

@@ -8,7 +8,7 @@ export const calls = {
     joining: 'Joining the call…',
     running: 'Call in {room}',
     ringing: '{name} is calling.',
-    refused: 'You can no longer be in this call.',
+    refused: 'You can no longer take part in this call.',
     personInCall: '{name} is in a call.',
     peopleInCall: '{name} and {count} other are in a call. | {name} and {count} others are in a call.',
     direct: 'This server has no TURN server. Behind strict firewalls, some people may not hear each other.',

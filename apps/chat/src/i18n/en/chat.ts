@@ -56,9 +56,9 @@ export const chat = {
     leave: 'Leave room',
     waitingKey: 'Waiting for a member to send the encryption key. Your messages are sent as soon as it arrives.',
     keyOwn:
-      'Another device of yours wants the key of this room. Confirm it in the settings, or compare the safety numbers and accept it here.',
+      'Another device of yours asks for the encryption key of this room. Confirm the device in the settings, or compare the safety numbers and accept its key here.',
     keyUnproven:
-      'The key of this room comes from a device of {name} that is not confirmed. Compare the safety numbers before you accept it.',
+      'The encryption key of this room comes from a device of {name} that is not confirmed. Compare the safety numbers before you accept it.',
     keyChanged: 'The encryption key of {name} has changed. Compare the safety numbers before you accept it.',
     keyCompare: 'Compare',
     keyAccept: 'Accept',
@@ -135,7 +135,7 @@ export const chat = {
     preparing: 'Preparing image…',
     drop: 'Drop the image to attach it',
     tooLong: '{count} character too many | {count} characters too many',
-    unknownTitle: '{command} is no command',
+    unknownTitle: '{command} is not a command',
     unknownText: 'It is sent as an ordinary message.',
     commands: 'Commands',
     people: 'Members',

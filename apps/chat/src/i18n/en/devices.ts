@@ -11,9 +11,10 @@ export const devices = {
     scannedOther: 'You have scanned the code of another device. Take the keys only if that device is your own.',
     showBack: 'The keys were sent. Type this code on the new device:',
     typeBack: 'Code on the other device',
-    typeBackHint: 'The other device shows it after you have typed the code from here. It proves whose keys these are.',
+    typeBackHint:
+      'The other device shows it after you have typed the code from here. It proves that the keys come from there.',
     take: 'Take the keys',
-    lost: 'All other devices and the phrase are lost',
+    lost: 'All other devices and the recovery phrase are lost',
     startOver: 'Start over',
     startOverTitle: 'Start over with new keys?',
     startOverText:

@@ -34,8 +34,8 @@ export const entry = {
     keepsIdentity: 'You keep your rooms, friends and messages.',
     endsGuest:
       'You are using the chat as a guest. After signing in, this guest is gone from this browser. To keep everything as it is, create an account instead.',
-    bring: 'Take the guest’s rooms along',
-    bringText: 'You join them with your account. Direct messages and friends of the guest stay behind.',
+    bring: 'Keep the guest’s rooms',
+    bringText: 'You join them with your account. Direct messages and friends of the guest are not kept.',
     leaveText: 'The guest’s rooms and messages are deleted from this browser.',
     guest: 'Continue as a guest',
     mismatch: 'The passwords do not match.',

@@ -14,8 +14,9 @@ export const people = {
     blockNamed: 'Block: {name}',
     unblock: 'Unblock',
     unblockNamed: 'Unblock: {name}',
-    blocked: 'You have blocked {name}: you see nothing of this person, and get no messages and requests.',
+    blocked: 'You have blocked {name}: you see nothing from this person, and get no messages or requests.',
     confirmTitle: 'Block {name}?',
-    confirmText: 'You see nothing of this person any more. A friendship ends. Nobody is told.',
+    confirmText:
+      'You no longer see anything from this person. If you are friends, the friendship ends. They are not notified.',
   },
 }
