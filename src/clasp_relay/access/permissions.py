@@ -309,12 +309,11 @@ class TokenPermissions:
         remembered = place.remembered
         if remembered is None or isinstance(state, Draft):
             return False
-        now_us = self._now_us()
-        if not remembered.holds(now_us):
+        if not remembered.holds(self._now_us):
             place.remembered = None
             return False
         left = remembered.value
-        return not left or holds_all(left, self._question(who, place, address, value, state, now_us))
+        return not left or holds_all(left, self._question(who, place, address, value, state, self._now_us()))
 
     def _question(self, who: Identity, place: Place, address: str, value: Value, state: State, now_us: int) -> Question:
         assert self._policy is not None, "asked about without a policy"

@@ -27,6 +27,11 @@ from tests.core.world import World, value
 NOW_US = 1_000_000
 
 
+def at(time_us: int) -> Callable[[], int]:
+    """Returns a clock that stands at a time."""
+    return lambda: time_us
+
+
 def reads_of(
     by_value: Sequence[str] = (),
     by_existence: Sequence[str] = (),
@@ -60,7 +65,7 @@ class MemoryCase(SynchronousTestCase):
 
     def found(self, question: str, *, address: str = "/x", now_us: int = NOW_US) -> str | None:
         """Returns what is remembered."""
-        answer: Answer[str] | None = self.memory.find(self.pool, question, address, now_us)
+        answer: Answer[str] | None = self.memory.find(self.pool, question, address, at(now_us))
         return None if answer is None else answer.value
 
     def drop(self, subject: str) -> list[int]:
@@ -89,7 +94,7 @@ class KeyTests(MemoryCase):
     def test_each_pool_has_its_own(self) -> None:
         """What one subject may do says nothing about another."""
         self.keep("q", reads_of())
-        self.assertIsNone(self.memory.find(self.memory.pool("bob"), "q", "/x", NOW_US))
+        self.assertIsNone(self.memory.find(self.memory.pool("bob"), "q", "/x", at(NOW_US)))
         self.assertIs(self.memory.pool("ann"), self.pool)
 
     def test_an_answer_that_read_the_value_is_not_kept(self) -> None:
@@ -156,12 +161,12 @@ class EndTests(MemoryCase):
     def test_an_end_in_time_counts(self) -> None:
         """Up to its last microsecond, for whoever asks and for whoever kept the object."""
         answer = self.keep("q", reads_of(until_us=NOW_US + 10))
-        self.assertTrue(answer.holds(NOW_US + 9))
-        self.assertFalse(answer.holds(NOW_US + 10))
+        self.assertTrue(answer.holds(at(NOW_US + 9)))
+        self.assertFalse(answer.holds(at(NOW_US + 10)))
         self.assertEqual(self.found("q", now_us=NOW_US + 9), "q")
         self.assertIsNone(self.found("q", now_us=NOW_US + 10))
-        self.assertFalse(answer.holds(NOW_US), "it was found to be over")
-        self.assertTrue(self.keep("q", reads_of()).holds(NOW_US * 1000))
+        self.assertFalse(answer.holds(at(NOW_US)), "it was found to be over")
+        self.assertTrue(self.keep("q", reads_of()).holds(at(NOW_US * 1000)))
         self.assertEqual(len(self.memory), 1)
 
     def test_what_else_was_read_ends_it_when_it_is_outdated(self) -> None:
@@ -238,8 +243,8 @@ class RestingTests(MemoryCase):
         """So the key is never too narrow."""
         self.rest("q", self.keep("below", reads_of(address=True)))
         find = self.memory.find
-        self.assertIsNotNone(find(self.memory.shared, "q", "/x", NOW_US))
-        self.assertIsNone(find(self.memory.shared, "q", "/y", NOW_US))
+        self.assertIsNotNone(find(self.memory.shared, "q", "/x", at(NOW_US)))
+        self.assertIsNone(find(self.memory.shared, "q", "/y", at(NOW_US)))
 
     def test_nothing_is_kept_that_rests_on_an_end(self) -> None:
         """What it rests on may have gone to make room meanwhile."""
@@ -286,7 +291,7 @@ class RoomTests(MemoryCase):
         for name in ("a", "b"):
             self.keep(name, reads_of(), pool=pool)
         oldest = self.keep("top", reads_of(), pool=self.memory.shared)
-        answer: Answer[str] | None = self.memory.find(pool, "a", "/x", NOW_US)
+        answer: Answer[str] | None = self.memory.find(pool, "a", "/x", at(NOW_US))
         assert answer is not None
         reads = reads_of()
         reads.rest_on(pool.answers["b"])
@@ -345,7 +350,7 @@ class ManyTests(MemoryCase):
     def assert_nobody_is_found(self) -> None:
         """Asserts that none of them is an answer any more, in the tables or not."""
         for number in (0, 1, self.MANY // 2, self.MANY - 1):
-            self.assertIsNone(self.memory.find(self.memory.shared, f"q{number}", "/x", NOW_US))
+            self.assertIsNone(self.memory.find(self.memory.shared, f"q{number}", "/x", at(NOW_US)))
 
     def test_a_change_ends_all_at_once_and_takes_some_out(self) -> None:
         """Whatever they read of the address; the rest goes with the answers that are kept later."""

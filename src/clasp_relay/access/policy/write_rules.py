@@ -175,7 +175,7 @@ class WriteRules:
     ) -> Answer[ChecksLeft] | None:
         """Applies a rule by a remembered answer, or applies it and remembers the answer."""
         pool, key = memory.pool(write.subject), (rule.number, question.words)
-        known: Answer[ChecksLeft] | None = memory.find(pool, key, write.address, now_us)
+        known: Answer[ChecksLeft] | None = memory.find(pool, key, write.address, lambda: now_us)
         if known is not None and holds_all(known.value, question):
             return known
         self._apply(rule, write, question, now_us)

@@ -181,7 +181,7 @@ class Recipients:
         """Returns a delivery divided by what each session may see; computed again only after a change."""
         memory = self._memory
         question = (rule, route, signal)
-        known: Answer[tuple[View, ...]] | None = memory.find(memory.shared, question, address, self._clock.now_us())
+        known: Answer[tuple[View, ...]] | None = memory.find(memory.shared, question, address, self._clock.now_us)
         if known is not None:
             return known.value
         reads = Reads()

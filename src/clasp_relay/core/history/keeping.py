@@ -207,7 +207,7 @@ class Keeping:
         if memory is None or self._state is not self._params:
             return self.rules.is_waived(change, spot, self._state, now_us, Reads())
         pool, question = memory.pool(param.subject), (_UNLESS, spot.rule, spot.captured)
-        answer: Answer[bool] | None = memory.find(pool, question, param.address, now_us)
+        answer: Answer[bool] | None = memory.find(pool, question, param.address, lambda: now_us)
         if answer is not None:
             return answer.value
         reads = Reads()

@@ -19,7 +19,7 @@ so only some are removed in the same step, and the others while later answers ar
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 from clasp_relay.wire.address import MAX_SEGMENTS, Pattern
@@ -135,9 +135,13 @@ class Answer(Generic[A]):
         self.users: dict[Answer[Any], None] | None = None
         """Answers that depend on this one; None for none, since an empty dict takes 64 bytes."""
 
-    def holds(self, now_us: int) -> bool:
-        """Tells whether it is still valid."""
-        return self.is_valid and (self.until_us is None or now_us < self.until_us)
+    def holds(self, now_us: Callable[[], int]) -> bool:
+        """Tells whether it is still valid.
+
+        Args:
+            now_us: tells the Unix time in µs; called only for an answer that ends at some time, as few do.
+        """
+        return self.is_valid and (self.until_us is None or now_us() < self.until_us)
 
     @property
     def entries(self) -> int:
@@ -210,14 +214,14 @@ class Memory:
         while self._ended:
             yield self._tidy(FORGOTTEN_AT_ONCE)
 
-    def find(self, pool: Pool, question: Hashable, address: str, now_us: int) -> Answer[Any] | None:
+    def find(self, pool: Pool, question: Hashable, address: str, now_us: Callable[[], int]) -> Answer[Any] | None:
         """Returns a cached answer; None if there is none.
 
         Args:
             pool: its pool.
             question: the question, without the address.
             address: the address of the question.
-            now_us: Unix µs.
+            now_us: tells the Unix time in µs; called only for an answer that ends at some time, as few do.
         """
         answers = pool.answers
         answer = answers.get(question)
@@ -225,7 +229,7 @@ class Memory:
             answer = answers.get((question, address))
             if answer is None:
                 return None
-        if answer.until_us is not None and answer.until_us <= now_us:
+        if answer.until_us is not None and answer.until_us <= now_us():
             self._end(answer)
             return None
         answers.move_to_end(answer.key)

@@ -124,12 +124,11 @@ class Visibility:
         subject, memory = session.identity.subject, self._memory
         seen_by = pattern if rule.depends_on_pattern else None
         pool, question = memory.pool(subject), (rule, seen_by)
-        now_us = self._clock.now_us()
-        answer: Answer[HiddenKeys] | None = memory.find(pool, question, address, now_us)
+        answer: Answer[HiddenKeys] | None = memory.find(pool, question, address, self._clock.now_us)
         if answer is not None:
             reads.rest_on(answer)
             return answer.value
-        hidden, read = rule.judge(subject, address, seen_by, self._params, now_us)
+        hidden, read = rule.judge(subject, address, seen_by, self._params, self._clock.now_us())
         if seen_by is None or len(seen_by.text) <= MAX_KEY_CHARACTERS:
             answer = memory.keep(pool, question, address, hidden, read)
         if answer is not None:
