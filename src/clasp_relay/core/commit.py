@@ -124,6 +124,8 @@ class Committer:
             self._log.check()
         if self._is_open and self._params.replace(change):
             self._recipients.tell_change(change, None)
+        elif not self._is_open and self._replace(change):
+            """It was a usual write, and is told."""
         elif self._params.has_room(change.param):
             self._write(change)
         else:
@@ -482,6 +484,16 @@ class Committer:
             session.awaits = batch
 
     # Applying and telling
+
+    def _replace(self, change: Change) -> bool:
+        """Applies a usual write (``Params.replace``) and tells those who may see it; tells whether it is one."""
+        address = change.param.address
+        place = self._visibility.place(address)
+        if place.catch_ups or not self._params.replace(change):
+            return False
+        self._memory.changed(address, True, True)
+        self._recipients.tell_change(change, place.live)
+        return True
 
     def _write(self, change: Change) -> None:
         """Applies a write and tells its recipients, in one step."""
