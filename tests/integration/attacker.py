@@ -19,6 +19,13 @@ PAUSE_S = 0.02
 """Between two pieces of an attack, or the attacking process would do nothing but write."""
 
 
+MACHINES = 8
+"""How many addresses attackers come from. Whoever has more than 16 can fill the reserve for newcomers, too."""
+
+_guests: dict[str, list[tuple[str, str]]] = {}
+"""Names and tokens of the guests of each address so far; once it gets no more of them, these come back."""
+
+
 class Ports(NamedTuple):
     """The ports of a relay."""
 
@@ -47,7 +54,7 @@ class Attacker:
         self.ports = ports
         self.random = random_
         self.name = f"mallory-{number}-{random_.randrange(1 << 40):x}"
-        self.source = f"127.66.{random_.randrange(256)}.{random_.randrange(1, 255)}"
+        self.source = f"127.66.0.{1 + random_.randrange(MACHINES)}"
         self.end_s = time.monotonic() + ATTACK_S
         self.folder = f"/chat/user/{self.name}"
         self._token = ""
@@ -79,7 +86,13 @@ class Attacker:
             answer = await self.http("POST", "/auth/guest", json.dumps({"user_id": self.name}).encode())
             _, _, body = answer.partition(b"\r\n\r\n")
             self._token = json.loads(body or b"{}").get("token", "")
-            if not self._token:
+            known = _guests.setdefault(self.source, [])
+            if self._token:
+                known.append((self.name, self._token))
+            elif known:
+                self.name, self._token = self.random.choice(known)
+                self.folder = f"/chat/user/{self.name}"
+            else:
                 raise ConnectionRefusedError("no token")
         return self._token
 

@@ -467,6 +467,24 @@ class CapacityTests(SynchronousTestCase):
         self.assertIn("max-state-bytes", self.refusal(param("/b", "x" * 12, subject="alice")))
         self.assertEqual(self.victims(param("/c", "x" * 12, subject="carol")), [])
 
+    def test_reserve_is_not_for_one_client_address_with_many_subjects(self) -> None:
+        """A sixteenth of it is, in params and in bytes; others may still write."""
+        for limits, size in (
+            (ParamLimits(max_params=1_600, subject=ShareLimits(5_000), origin=ShareLimits(20_000)), 1),
+            (ParamLimits(max_state_bytes=320_000, subject=ShareLimits(5_000), origin=ShareLimits(20_000)), 180),
+        ):
+            with self.subTest(limits):
+                self.fill(limits)
+                number = 0
+                while self.params.has_room(param(f"/{number}", "x" * size, subject=f"s{number % 8}", origin="here")):
+                    put(self.params, param(f"/{number}", "x" * size, subject=f"s{number % 8}", origin="here"))
+                    number += 1
+                self.refusal(param("/more", "x" * size, subject="newcomer", origin="here"))
+                for guest in range(10):
+                    one = param(f"/guest/{guest}", "x" * size, subject=f"g{guest}", origin="there")
+                    self.assertTrue(self.params.has_room(one))
+                    put(self.params, one)
+
     def test_end_that_stays_stamped_frees_no_place(self) -> None:
         """So it is evicted for its bytes only, and nobody gets past a bound by what stays of it."""
 

@@ -31,6 +31,10 @@ RESERVE = 10
 SMALL_BYTES = 64 * 1024
 """Bytes of state up to which a subject has little."""
 
+ADDRESSES = 16
+"""Nor does the client address of one that has little have more in all than a sixteenth of the reserve: subjects are had
+for nothing, addresses are not."""
+
 SHORT_LIFE_S = 3_600
 """Params with a life time of up to an hour are written again and again, so little is lost when one ends early."""
 
@@ -182,7 +186,7 @@ class Params:
         if before is None:
             more_bytes += 4 * len(address)
         if before is None or more_bytes > 0:
-            max_params, max_bytes = self._room_of(subject)
+            max_params, max_bytes = self._room_of(subject, origin)
             if self.reserved.is_used:
                 max_params, max_bytes = max_params - self.reserved.more_params, max_bytes - self.reserved.more_bytes
             if (
@@ -220,17 +224,18 @@ class Params:
         if not writes:
             return []
         chosen: dict[str, bool] = {}
-        subject = next(iter(writes.values())).param.subject
+        first = next(iter(writes.values())).param
+        subject, origin = first.subject, first.origin
         for excess in self._by_subject.excess(self._moves(writes, by_origin=False)):
             self._choose(chosen, writes, excess.owner, None, excess, stamp_of)
         for excess in self._by_origin.excess(self._moves(writes, by_origin=True)):
             self._choose(chosen, writes, subject, excess.owner, excess, stamp_of)
-        over_params, over_bytes = self._over(writes.values(), subject)
+        over_params, over_bytes = self._over(writes.values(), subject, origin)
         if over_params > 0 or over_bytes > 0:
             what = "max-params" if over_params > 0 else "max-state-bytes"
             text = f"the relay is full ({what}); delete something first"
             refusal = RequestError(ErrorCode.OVERLOADED, text, next(iter(writes)))
-            of = None if self._has_little(subject) else subject
+            of = None if self._has_little(subject, origin) else subject
             self._choose(chosen, writes, of, None, Excess("", over_params, over_bytes, refusal), stamp_of)
         return list(chosen)
 
@@ -281,31 +286,38 @@ class Params:
             is_written = change.param.value != NULL
             yield Move(address, before[by_origin], before_bytes, after[by_origin], after_bytes, is_written)
 
-    def _over(self, changes: Iterable[Change], subject: str) -> tuple[int, int]:
-        """Returns by how many params and bytes a subject's writes exceed what it may use."""
+    def _over(self, changes: Iterable[Change], subject: str, origin: str) -> tuple[int, int]:
+        """Returns by how many params and bytes a subject's writes from a client address exceed what it may use."""
         more_params = more_bytes = 0
         for change in changes:
             _, _, before_bytes = self._place(change.param.address)
             _, _, after_bytes = _place_after(change)
             more_params += bool(after_bytes) - bool(before_bytes)
             more_bytes += after_bytes - before_bytes
-        max_params, max_bytes = self._room_of(subject)
+        max_params, max_bytes = self._room_of(subject, origin)
         over_params = len(self._params) + self._tombstones.stamped + more_params - max_params if more_params > 0 else 0
         return over_params, self.state_bytes + more_bytes - max_bytes if more_bytes > 0 else 0
 
-    def _room_of(self, subject: str) -> tuple[int, int]:
-        """Returns how many params and bytes there may be in all when a subject writes."""
+    def _room_of(self, subject: str, origin: str) -> tuple[int, int]:
+        """Returns how many params and bytes there may be in all when a subject writes from a client address."""
         limits = self._limits
-        if self._has_little(subject):
+        if self._has_little(subject, origin):
             return limits.max_params, limits.max_state_bytes
         max_params, max_bytes = limits.max_params, limits.max_state_bytes
         return max_params - max_params // RESERVE, max_bytes - max_bytes // RESERVE
 
-    def _has_little(self, subject: str) -> bool:
-        """Tells whether a subject may use the reserve; without limits every subject may."""
-        if not self._by_subject.is_limited or not subject or subject == self._limits.exempt_subject:
+    def _has_little(self, subject: str, origin: str) -> bool:
+        """Tells whether a subject may use the reserve from a client address; without limits every subject may."""
+        limits, owned = self._limits, self._by_origin
+        if not self._by_subject.is_limited or not subject or subject == limits.exempt_subject:
             return True
-        return self._by_subject.bytes_of(subject) < SMALL_BYTES
+        if self._by_subject.bytes_of(subject) >= SMALL_BYTES:
+            return False
+        if not origin or not owned.is_limited:
+            return True
+        max_bytes = limits.max_state_bytes // RESERVE // ADDRESSES
+        max_params = max(1, limits.max_params // RESERVE // ADDRESSES)
+        return owned.bytes_of(origin) < max_bytes and owned.params_of(origin) < max_params
 
     def _owners(self, subject: str, origin: str) -> tuple[str, str]:
         """Returns the user and the client address that a param counts for."""
