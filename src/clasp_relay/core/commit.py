@@ -33,7 +33,7 @@ ENDED_AT_ONCE = 16
 """Params or locks that end in one piece of work. A hundred thousand can end at the same time."""
 
 MAX_HELD_ANSWERS = 10_000
-"""Answers that may wait behind a REPLAY; with more the client does not read, and the session is ended."""
+"""Answers that may wait behind a REPLAY. A session with more is ended, since its client does not read."""
 
 NULL_US, END_US, LOOK_US = 40, 5, 100
 """Estimated cost in µs: to end a param and tell its recipients, to end a lock or a scheduled bundle, to look for

@@ -56,7 +56,7 @@ class Visibility:
         """Number of look-ups of a rule that were not answered by a cached ``Place``."""
 
     def cost(self, find_cost: int, judge_cost: int) -> int:
-        """Returns the cost of all look-ups of rules and all computed answers since the start, from the costs of one."""
+        """Returns the cost of all look-ups of rules and all computed answers so far, given the cost of one of each."""
         return find_cost * self.found + judge_cost * self._memory.missed
 
     def place(self, address: str) -> Place:

@@ -85,9 +85,9 @@ def filter_pattern(prefix: str, text: str) -> str | None:
 def payload_value(payload: bytes, *, is_retained: bool) -> Value:
     """Returns the value of a payload: that of JSON, a string for other UTF-8, bytes for the rest.
 
-    An empty payload is null. A retained JSON text ``null`` is a string, since null would delete. A string is also JSON
-    that CLASP would not keep as it is: with a repeated key, nested too deep, or with too large numbers; and JSON with
-    more than ``MAX_JSON_MARKS`` commas, colons and brackets, which would take too long to parse.
+    An empty payload is null. Some JSON becomes a string: a retained ``null``, since null would delete; what CLASP would
+    not keep as it is, with a repeated key, nested too deep, or with too large numbers; and what has more than
+    ``MAX_JSON_MARKS`` commas, colons and brackets, which would take too long to parse.
 
     Raises:
         RequestError: VALUE; a map has a key that CLASP refuses.
