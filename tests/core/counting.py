@@ -1,4 +1,4 @@
-"""Counts what a call costs: in calls, since time on a shared machine says nothing."""
+"""Measures the cost of a call in function calls, since time on a shared machine is not reliable."""
 
 import gc
 import sys
@@ -7,7 +7,7 @@ from types import FrameType
 
 
 def count_calls(call: Callable[[], object]) -> int:
-    """Returns how many functions are called, in Python and in C."""
+    """Returns the number of functions that are called, in Python and in C."""
     count = 0
 
     def profile(_frame: FrameType, event: str, _arg: object) -> None:

@@ -1,4 +1,4 @@
-"""Permissions in memory for the tests of the core: rules that are told, and a record of what was asked."""
+"""Permissions in memory for the tests of the core: rules that a test sets, and a record of the questions."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ class Rule:
             self.fixed = Verdict(decide)
 
     def judge(self, subject: str, _address: str, pattern: Pattern | None, state: State, now_us: int) -> Verdict:
-        """Decides, and notes that it was asked."""
+        """Decides, and notes the question."""
         assert self._decide is not None, "a fixed verdict is not asked for"
         self.judged.append((subject, pattern))
         return self._decide(subject, pattern, state, now_us)
 
 
 class Guard(OpenPermissions):
-    """Lets in whose token is a name, as that user; ``secret`` addresses are beyond everybody's scope."""
+    """Admits sessions whose token is a user's name, as that user; ``secret`` addresses are in nobody's scope."""
 
     is_open = False
 
@@ -73,7 +73,7 @@ class Guard(OpenPermissions):
         self.ended_tokens: set[bytes] = set()
 
     def admit(self, token: str, _session: Session) -> Identity:
-        """Lets in who has a token that is still good."""
+        """Admits a session with a valid token."""
         if not token:
             raise Disconnect(CloseCode.POLICY_VIOLATION, "a token is needed", ErrorCode.UNAUTHENTICATED)
         if token == "old":
@@ -81,50 +81,50 @@ class Guard(OpenPermissions):
         return Identity(token.partition("#")[0], token.encode())
 
     def is_current(self, who: Identity) -> bool:
-        """Those that a test ended are not."""
+        """Returns False for tokens that a test has ended."""
         return who.token not in self.ended_tokens
 
     def readmit(self, subject: str, token: bytes, _vouched: str = "") -> Identity | None:
-        """Those whose token was not ended."""
+        """Returns the identity of a token that was not ended."""
         return None if token in self.ended_tokens else Identity(subject, token)
 
     def vouch(self, _who: Identity) -> str:
-        """All relays know all tokens."""
+        """Returns an empty text: all relays know all tokens."""
         return ""
 
     def check_write(self, who: Identity, address: str, value: Value, ttl: int | None, state: State) -> Grant | None:
-        """Refuses what is out of scope; else as ``grant`` says."""
+        """Refuses an address out of scope; otherwise calls ``grant``."""
         self._check_scope(address)
         return self.grant(who, address, value, ttl, state)
 
     def check_publish(self, who: Identity, address: str, value: Value | None, state: State) -> None:
-        """Refuses what is out of scope, and what asks for a param that is not there."""
+        """Refuses an address out of scope, and one below ``/needs`` whose param is not set."""
         self._check_scope(address)
         if address.startswith("/needs/") and state.get(address.removeprefix("/needs")) is None:
             raise RequestError(ErrorCode.POLICY, "something is missing", address)
 
     def check_get(self, who: Identity, address: str) -> None:
-        """Refuses what is out of scope."""
+        """Refuses an address out of scope."""
         self._check_scope(address)
 
     def check_subscribe(self, who: Identity, pattern: Pattern) -> None:
-        """Refuses what is out of scope."""
+        """Refuses a pattern out of scope."""
         self._check_scope(pattern.text)
 
     def check_announce(self, who: Identity, address: str) -> None:
-        """Refuses what is out of scope."""
+        """Refuses an address out of scope."""
         self._check_scope(address)
 
     def can_read(self, who: Identity, address: str) -> bool:
-        """Everything that is in scope."""
+        """Returns True for every address in scope."""
         return "secret" not in address
 
     def check_announce_all(self, who: Identity, pattern: Pattern) -> None:
-        """Refuses what is out of scope."""
+        """Refuses a pattern out of scope."""
         self._check_scope(pattern.text)
 
     def sees_all(self, who: Identity, address: str, reads: Reads) -> bool:
-        """The admin does; «admin:/a» does below that address."""
+        """Returns True for the admin; for «admin:/a» at addresses that begin with ``/a``."""
         name, _, start = who.subject.partition(":")
         if name != "admin" or not start:
             return name == "admin"
@@ -132,22 +132,22 @@ class Guard(OpenPermissions):
         return address.startswith(start)
 
     def visibility_rule(self, address: str, is_live: bool) -> VisibilityRule | None:
-        """The first rule that an address starts with."""
+        """Returns the rule of the first key with which the address begins."""
         rules = {**self.rules, **self.live_rules} if is_live else self.rules
         return next((rule for start, rule in rules.items() if address.startswith(start)), None)
 
     def redact(self, value: Value, fields: frozenset[str]) -> Value:
-        """Leaves out keys."""
+        """Returns a value without some keys."""
         found = decode_value(value)
         assert isinstance(found, dict)
         return encode_value({key: one for key, one in found.items() if key not in fields})
 
     def catch_ups(self, address: str) -> Sequence[CatchUp]:
-        """As ``opens`` says."""
+        """Calls ``opens``."""
         return self.opens(address)
 
     def stamp_of(self, address: str, value: Value) -> str | None:
-        """As ``stamps`` says."""
+        """Looks in ``stamps``."""
         return self.stamps.get(address)
 
     def _check_scope(self, text: str) -> None:
@@ -156,7 +156,7 @@ class Guard(OpenPermissions):
 
 
 def members_of(address: str) -> Judge:
-    """Returns a judge that shows what it decides to the users in the list at an address."""
+    """Returns a judge that shows an address to the users in the list that is set at another address."""
 
     def judge(subject: str, _pattern: Pattern | None, state: State, _now_us: int) -> Verdict:
         param = state.get(address)
@@ -168,7 +168,7 @@ def members_of(address: str) -> Judge:
 
 
 def reads_of(*addresses: str, until_us: int | None = None) -> Reads:
-    """Returns the record of an answer that looked at some addresses."""
+    """Returns the record of an answer that read some addresses."""
     reads = Reads()
     reads.lookups.update(dict.fromkeys(addresses, True))
     reads.until_us = until_us

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for addresses and patterns that meet often."""
+"""Hypothesis strategies for addresses and patterns that often match."""
 
 from hypothesis import strategies as st
 

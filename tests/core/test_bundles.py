@@ -40,17 +40,17 @@ MANY = 160
 
 
 def members(start: str = "/b", count: int = MANY, obj: object = 1) -> tuple[Set, ...]:
-    """Returns SETs at so many addresses."""
+    """Returns this many SETs at different addresses."""
     return tuple(Set(f"{start}/{number}", value(obj)) for number in range(count))
 
 
 class LongBundleCase(SynchronousTestCase):
     def setUp(self) -> None:
-        """A writer, another one, and a listener."""
+        """A writer, another writer, and a listener."""
         self.begin()
 
     def begin(self, max_params: int = 10_000) -> None:
-        """Begins anew."""
+        """Begins with a new relay."""
         self.world = World(RelayOptions(params=ParamLimits(max_params=max_params)))
         self.params = self.world.relay.params
         self.writer, self.other, self.listener = (self.world.join() for _ in range(3))
@@ -58,18 +58,18 @@ class LongBundleCase(SynchronousTestCase):
         self.listener.hear()
 
     def until_accepted(self) -> None:
-        """Lets turns pass until some of a bundle is there; the first bundle is one of ``members``."""
+        """Runs turns until some of a bundle is applied; the first bundle is one of ``members``."""
         while "/b/0" not in [address for address, _ in heard(self.listener.hear())]:
             self.world.one_turn()
 
     def settle(self) -> None:
-        """Lets turns pass until all is done, without a fault."""
+        """Runs turns until all work is done; there must be no fault."""
         self.world.settle()
         self.assertEqual((self.world.faults, self.params.reserved.is_used), ([], False))
 
 
 class PiecesTests(LongBundleCase):
-    """What takes long leaves turns to others, and nobody sees a difference."""
+    """Long bundles are done over several turns; the result is the same."""
 
     def test_long_bundle_takes_turns(self) -> None:
         """Its members are told in their order, and its ACK has the revision of the last one."""
@@ -92,7 +92,7 @@ class PiecesTests(LongBundleCase):
         self.assertEqual(self.writer.hear(), [Ack(None, 1), Ack(None, None)])
 
     def test_refused_member_refuses_all(self) -> None:
-        """Whichever it is: a wrong address, or what is no SET or PUBLISH."""
+        """Whichever member it is: with a wrong address, or neither SET nor PUBLISH."""
         for last in (Set("no address", value(1)), Get("/a"), Set("/c", value(1), revision=7)):
             with self.subTest(last=last):
                 self.writer.send(Bundle((*members(), last)), 1)
@@ -101,7 +101,7 @@ class PiecesTests(LongBundleCase):
                 self.assertEqual((len(self.params), self.listener.hear()), (0, []))
 
     def test_what_comes_behind_it_waits(self) -> None:
-        """Messages are handled in their order, those that take long themselves included; also what came decoded."""
+        """Messages are handled in their order, also long ones and those that a door has decoded."""
         self.writer.send(Bundle(members()), 1)
         self.writer.send(Set("/b/0", value(2)), 1)
         self.world.relay.accept(self.writer.session, Get("/b/0"), 0)
@@ -116,7 +116,7 @@ class PiecesTests(LongBundleCase):
         self.assertEqual(revisions(self.writer.ask(Set("/b/0", value(4)), 1)), [4])
 
     def test_others_are_served_meanwhile(self) -> None:
-        """Also where they write."""
+        """Also if they write."""
         self.writer.send(Bundle(members()), 1)
         self.assertEqual(revisions(self.other.ask(Set("/else", value(1)), 1)), [1])
         self.until_accepted()
@@ -126,7 +126,7 @@ class PiecesTests(LongBundleCase):
         self.assertEqual(self.other.hear(), [Ack(None, 1)])
 
     def test_session_that_sends_on_and_on_is_ended(self) -> None:
-        """Where its way in cannot be stopped meanwhile."""
+        """If its door cannot stop reading meanwhile."""
         self.writer.send(Bundle(members()), 1)
         for _ in range(MAX_HELD):
             self.writer.send(Ping())
@@ -137,7 +137,7 @@ class PiecesTests(LongBundleCase):
         self.assertEqual(len(self.params), 0)
 
     def test_what_waits_is_counted_for_its_session(self) -> None:
-        """As much as fits; it counts no longer once it is handled, or with the session's end."""
+        """Up to the limit; a message is no longer counted once it is handled, or when the session ends."""
         for leaves in (False, True):
             with self.subTest(leaves=leaves):
                 self.world = World(RelayOptions(session_memory_bytes=200_000))
@@ -159,7 +159,7 @@ class PiecesTests(LongBundleCase):
                 self.assertEqual(len(writer.hear()), 0 if leaves else 4)
 
     def test_session_that_is_ended_by_what_waited_keeps_nothing(self) -> None:
-        """What stands behind it is dropped, and counted no longer."""
+        """The messages behind are dropped, and no longer counted."""
         self.writer.send(Bundle(members()), 1)
         for _ in range(MAX_BAD_FRAMES + 5):
             self.writer.send_bytes(b"no CLASP")
@@ -168,7 +168,7 @@ class PiecesTests(LongBundleCase):
         self.assertEqual(self.writer.session.account.bytes, 0)
 
     def test_mark_is_set_whenever_a_message_is_handled(self) -> None:
-        """Also where it waits, and in each of its pieces; and not for the messages of others."""
+        """Also if it waited, and for each of its pieces; and not for the messages of others."""
         marked: list[tuple[str, list[str]]] = []
         now: list[str] = []
 
@@ -206,7 +206,7 @@ class PiecesTests(LongBundleCase):
             self.assertEqual(found, names.get(address, names[address[:2]]), address)
 
     def test_fault_of_ours_ends_nothing_else(self) -> None:
-        """It is reported, the client reads of it, and what it sends then is handled."""
+        """It is reported, the client gets an ERROR, and its next message is handled."""
 
         def fail(*_: object) -> None:
             raise ZeroDivisionError
@@ -221,10 +221,10 @@ class PiecesTests(LongBundleCase):
 
 
 class MeanwhileTests(LongBundleCase):
-    """What happens between two pieces."""
+    """Changes between two pieces."""
 
     def test_what_changes_while_it_is_decided_counts(self) -> None:
-        """It is decided anew: by the revision that is there when it is accepted."""
+        """It is decided again: with the revision that is current when it is accepted."""
         self.writer.send(Bundle(members()), 1)
         self.assertEqual(revisions(self.other.ask(Set("/b/3", value("mine")), 1)), [1])
         self.settle()
@@ -234,7 +234,7 @@ class MeanwhileTests(LongBundleCase):
         self.assertEqual(param.revision, 2)
 
     def test_conflict_that_arises_meanwhile_refuses_all(self) -> None:
-        """A revision, or a lock."""
+        """By a revision, or by a lock."""
         for number, theirs in enumerate((Set("/b/3", value(1)), Set("/b/3", value(1), lock=True))):
             with self.subTest(theirs=theirs):
                 expected = Set("/b/3", value(2), revision=0) if number == 0 else Set("/b/3", value(2))
@@ -245,7 +245,7 @@ class MeanwhileTests(LongBundleCase):
                 self.assertEqual(len(self.params), 1)
 
     def until_alone(self) -> None:
-        """Has a bundle of ``members`` sent, and its ground changed until that is reserved."""
+        """Sends a bundle of ``members``, and changes what it reads until that is reserved."""
         self.writer.send(Bundle(members()), 1)
         turns = 0
         while not self.params.reserved.is_read("/b/0"):
@@ -255,7 +255,7 @@ class MeanwhileTests(LongBundleCase):
             self.assertLess(turns, 100)
 
     def test_bundle_whose_ground_never_rests_is_decided_alone(self) -> None:
-        """After a few attempts, so that it does not wait for ever: in pieces, while writes to its ground wait."""
+        """After a few attempts, so that it does not wait for ever: in pieces, while writes to what it reads wait."""
         self.until_alone()
         self.assertEqual(self.writer.hear(), [])
         self.assertEqual(self.other.ask(Set("/b/0", value("last")), 1), [])
@@ -267,7 +267,7 @@ class MeanwhileTests(LongBundleCase):
         self.assertEqual((told, self.writer.hear()), ([1, "last"], [Ack(None, 1)]))
 
     def test_bundles_are_decided_alone_one_after_the_other(self) -> None:
-        """Those that have read nothing yet included."""
+        """Also those that have not read anything yet."""
         self.patch(bundles, "ATTEMPTS", 0)
         signals = tuple(Publish(f"/s/{number}", Signal.EVENT, value=value(number)) for number in range(2 * MANY))
         senders = [self.world.join() for _ in "abc"]
@@ -279,7 +279,7 @@ class MeanwhileTests(LongBundleCase):
         self.assertEqual([sender.hear() for sender in senders], [[Ack(None, 2)], [Ack(None, 4)], [Ack(None, 6)]])
 
     def test_bundle_that_is_refused_alone_reserves_nothing_more(self) -> None:
-        """Who waited goes on."""
+        """Messages that waited are handled."""
         self.until_alone()
         self.patch(self.world.relay.decider, "set", self.refuse)
         self.other.send(Set("/b/0", value("last")), 1)
@@ -288,11 +288,11 @@ class MeanwhileTests(LongBundleCase):
         self.assertEqual(codes(self.other.hear()), [ErrorCode.CONFLICT])
 
     def refuse(self, *_: object) -> Change:
-        """Stands for a decision."""
+        """Stands for a decision that refuses."""
         raise RequestError(ErrorCode.CONFLICT, "no")
 
     def test_param_does_not_end_while_a_bundle_rests_on_it(self) -> None:
-        """It ends afterwards. What only renews its life time need not wait."""
+        """It ends afterwards. A renewal of its life time need not wait."""
         self.other.send(Set("/b/3", value("old"), ttl=1))
         self.other.send(Set("/b/4", value("old"), ttl=5))
         self.until_alone()
@@ -310,7 +310,7 @@ class MeanwhileTests(LongBundleCase):
         self.assertEqual(revisions(self.writer.hear()), [1])
 
     def test_who_wants_to_write_where_it_will_waits(self) -> None:
-        """A SET, a short bundle and a long one; what they write comes behind."""
+        """A SET, a short bundle and a long one; they are applied after it."""
         self.writer.send(Bundle(members()), 1)
         self.until_accepted()
         last = f"/b/{MANY - 1}"
@@ -327,7 +327,7 @@ class MeanwhileTests(LongBundleCase):
         self.assertEqual(third.hear()[-1:], [Ack(None, 1 + told.index("bundle"))])
 
     def test_session_that_ends_before_it_is_accepted_leaves_nothing(self) -> None:
-        """One that ends later leaves all."""
+        """If the session ends later, all of the bundle stays."""
         self.writer.send(Bundle(members()), 1)
         self.writer.leave()
         self.settle()
@@ -340,7 +340,7 @@ class MeanwhileTests(LongBundleCase):
         self.assertEqual((len(self.params), self.params.get("/never")), (MANY, None))
 
     def test_set_of_a_session_that_ends_while_it_waits_is_dropped(self) -> None:
-        """As what it had not sent yet."""
+        """Like a message that was not sent."""
         self.writer.send(Bundle(members()), 1)
         self.until_accepted()
         last = f"/b/{MANY - 1}"
@@ -352,7 +352,7 @@ class MeanwhileTests(LongBundleCase):
         self.assertEqual(param.revision, 1)
 
     def test_param_that_ends_meanwhile_does_not_take_its_revision(self) -> None:
-        """Its time is over, and the bundle writes there next."""
+        """The param has expired, and the bundle writes there next."""
         last = f"/b/{MANY - 1}"
         self.other.send(Set(last, value("old"), ttl=1))
         self.listener.hear()
@@ -365,7 +365,7 @@ class MeanwhileTests(LongBundleCase):
         self.assertEqual(told, [1])
 
     def test_write_that_needs_an_eviction_waits(self) -> None:
-        """What would be evicted may be where the bundle writes next."""
+        """The param that would be evicted may be where the bundle writes next."""
         self.begin(max_params=MANY + 1)
         self.other.send(Bundle(tuple(Set(f"/b/{number}", value(0), ttl=600) for number in range(MANY)), None))
         self.settle()
@@ -380,7 +380,7 @@ class MeanwhileTests(LongBundleCase):
         self.assertEqual([number for number in range(MANY) if self.params.get(f"/b/{number}") is None], [0])
 
     def test_write_waits_for_the_room_that_a_bundle_takes(self) -> None:
-        """Of the state, and of a share: what was accepted fits."""
+        """In the state, and in a share: the accepted bundle has to fit."""
         for limits in (
             ParamLimits(max_params=MANY),
             ParamLimits(max_state_bytes=sum(len(f"/b/{number}") + 9 for number in range(MANY))),
@@ -402,14 +402,14 @@ class MeanwhileTests(LongBundleCase):
                 self.assertEqual(len(other.hear()), 1)
 
     def test_bundle_that_does_not_fit_is_refused_whole(self) -> None:
-        """Where there is nothing to evict."""
+        """If nothing can be evicted."""
         self.begin(max_params=MANY - 1)
         self.writer.send(Bundle(members()), 1)
         self.settle()
         self.assertEqual((codes(self.writer.hear()), len(self.params)), ([ErrorCode.OVERLOADED], 0))
 
     def test_picture_of_the_state_waits_until_a_bundle_is_whole(self) -> None:
-        """It is taken at once where none is carried out, and before the next one begins."""
+        """It is captured at once if no bundle is being carried out, and before the next bundle begins."""
         taken: list[int] = []
         self.world.relay.bundles.when_whole(lambda: taken.append(len(self.params)))
         self.assertEqual(taken, [0])
@@ -422,7 +422,7 @@ class MeanwhileTests(LongBundleCase):
         self.assertEqual(taken, [0, MANY])
 
     def test_finished_bundle_is_whole(self) -> None:
-        """For the last picture of the state, which does not wait; its session hears of it in its turn."""
+        """For the last capture of the state, which does not wait; its session is told in a later turn."""
         self.world.relay.bundles.finish()
         self.writer.send(Bundle(members()), 1)
         self.until_accepted()
@@ -436,10 +436,10 @@ class MeanwhileTests(LongBundleCase):
 
 
 class ReadTests(SynchronousTestCase):
-    """A decision rests on all that it reads."""
+    """A decision depends on all that it reads."""
 
     def check(self, read: str, begin: object, then: object) -> None:
-        """A rule that reads something refuses once that has changed."""
+        """Tests with a rule that reads something and refuses once that has changed."""
         guard = Guard()
         world = World(permissions=guard)
         writer, other = world.join("writer"), world.join("other")
@@ -465,13 +465,13 @@ class ReadTests(SynchronousTestCase):
         self.assertIsNone(world.relay.params.get("/b/0"))
 
     def test_decision_is_made_anew_when_what_it_read_has_changed(self) -> None:
-        """What is set somewhere, what matches, how something ended."""
+        """By the value at an address, by what matches a pattern, or by how a param ended."""
         for read, then in (("get", None), ("match", 2), ("ended", None)):
             with self.subTest(read=read):
                 self.check(read, 1, then)
 
     def test_right_that_is_there_for_a_moment_does_not_count(self) -> None:
-        """Between two looks at what the decision rests on, and gone when the bundle is accepted."""
+        """If it was there only while the decision was made, and is gone when the bundle is accepted."""
         guard = Guard()
         world = World(permissions=guard)
         writer, other = world.join("writer"), world.join("other")
@@ -498,7 +498,7 @@ class ReadTests(SynchronousTestCase):
         self.assertEqual(len(world.relay.params), 0)
 
     def test_fewer_are_decided_in_a_turn_where_permissions_are_asked(self) -> None:
-        """A member costs about 0.1 ms then, and nobody is held up for more than a few."""
+        """A member then takes about 0.1 ms, and other sessions wait only for a few members."""
         guard = Guard()
         decided: list[str] = []
         world = World(permissions=guard)
@@ -519,7 +519,7 @@ class ReadTests(SynchronousTestCase):
 
 
 class WatchedTests(SynchronousTestCase):
-    """What was read is looked at once more, as far as that is little work."""
+    """What was read is compared once more, if that is little work."""
 
     def test_much_that_was_read_counts_as_changed_once_anything_has(self) -> None:
         """Patterns count for more than addresses."""
@@ -534,7 +534,7 @@ class WatchedTests(SynchronousTestCase):
                 self.assertEqual(watched.is_current(), not is_too_much)
 
     def test_bundle_that_reads_much_is_decided_twice_at_most(self) -> None:
-        """Once among others, and once alone where anything has changed meanwhile."""
+        """Once while others may write, and once with reserved reads if anything has changed."""
         guard = Guard()
         decided: list[str] = []
         world = World(permissions=guard)
@@ -554,7 +554,7 @@ class WatchedTests(SynchronousTestCase):
 
 
 class LogTests(SynchronousTestCase):
-    """With a log that takes its time."""
+    """Tests with a log that records later."""
 
     def setUp(self) -> None:
         """A writer."""
@@ -563,7 +563,7 @@ class LogTests(SynchronousTestCase):
         self.writer = self.world.join()
 
     def test_bundle_is_recorded_whole_before_anything_of_it_is_told(self) -> None:
-        """So that nothing can be recorded that rests on half of it; its ACK waits for the record and for the rest."""
+        """So no record depends on half of it; its ACK waits for the record and for the rest of the bundle."""
         listener = self.world.join()
         listener.send(Subscribe(1, "/**"))
         listener.hear()
@@ -578,7 +578,7 @@ class LogTests(SynchronousTestCase):
         self.assertEqual(self.writer.hear(), [Ack(None, 1)])
 
     def test_life_time_is_not_renewed_where_a_bundle_writes_next(self) -> None:
-        """What it writes has a life time of its own, also after a recovery."""
+        """The bundle's write has its own life time, also after a recovery."""
         last, other = f"/b/{MANY - 1}", self.world.join()
         other.send(Set(last, value(0), ttl=100))
         self.writer.send(Bundle((*members(count=MANY - 1), Set(last, value(1), ttl=0))))
@@ -610,7 +610,7 @@ class LogTests(SynchronousTestCase):
 
 
 class Interleaved:
-    """Writers whose messages come between any two turns, and the log of what was committed."""
+    """Writers whose messages arrive between any two turns, and the log of what was committed."""
 
     def __init__(self) -> None:
         self.log = SlowLog()
@@ -630,7 +630,7 @@ class Interleaved:
         writer.send(sets[0] if len(sets) == 1 else Bundle(sets), 1)
 
     def groups(self) -> list[tuple[str, list[str]]]:
-        """Returns the runs of one value in the log, each with its addresses."""
+        """Returns the runs of changes with one value in the log, each with its addresses."""
         found: list[tuple[str, list[str]]] = []
         for change in self.log.changes:
             mark = str(change.param.value)
@@ -646,7 +646,7 @@ ADDRESSES = st.lists(st.integers(0, 60), min_size=1, max_size=60)
 class InterleavingTests(SynchronousTestCase):
     @given(st.lists(st.tuples(st.integers(0, 2), ADDRESSES, st.integers(0, 3)), max_size=12))
     def test_bundles_happen_one_after_the_other(self, steps: list[tuple[int, list[int], int]]) -> None:
-        """In the order of the log: whole, with revisions that rise by one, ending in the state that is there."""
+        """In the order of the log: each whole, with revisions that rise by one, and with the final state as result."""
         test = Interleaved()
         for who, addresses, turns in steps:
             test.write(who, addresses)

@@ -115,7 +115,7 @@ class LineCodec:
 
 
 class Lines(Client):
-    """A session that speaks in lines."""
+    """A session of that protocol."""
 
     def say(self, line: str) -> list[str]:
         """Sends a line and returns what came back."""
@@ -124,27 +124,27 @@ class Lines(Client):
         return self.lines()
 
     def lines(self) -> list[str]:
-        """Returns the lines that came since the last call."""
+        """Returns the lines that arrived since the last call."""
         found = [frame.wire.decode() for frame in self.outbox.frames]
         self.outbox.frames.clear()
         return found
 
 
 class CountingFanOut(MemoryFanOut):
-    """Notes the audiences."""
+    """Notes the audiences to which frames are sent."""
 
     def __init__(self) -> None:
         self.audiences: list[Audience] = []
 
     def fan_out(self, audience: Audience, frame: Frame, exclude: Outbox | None = None) -> None:
-        """Notes one and sends to it."""
+        """Notes an audience, and sends to it."""
         self.audiences.append(audience)
         super().fan_out(audience, frame, exclude)
 
 
 class TwoProtocolsTests(SynchronousTestCase):
     def setUp(self) -> None:
-        """A relay with rules, a CLASP client and two that speak in lines."""
+        """A relay with rules, a CLASP client and two clients of the line protocol."""
         self.codec = LineCodec()
         codec: Codec = self.codec
         self.guard = Guard()
@@ -157,7 +157,7 @@ class TwoProtocolsTests(SynchronousTestCase):
         self.clasp.send(Set("/members", value(["ann", "bob"])))
 
     def test_each_session_hears_a_change_in_its_own_protocol(self) -> None:
-        """A SET over CLASP arrives as a line, a line arrives as a SET."""
+        """A SET over CLASP arrives as a line, and a line arrives as a SET."""
         self.clasp.send(Subscribe(1, "/a/**"))
         self.assertEqual(self.lines[0].say("subscribe 1 /a/*"), [])
         self.clasp.send(Set("/a/b", value("x")))
@@ -179,14 +179,14 @@ class TwoProtocolsTests(SynchronousTestCase):
         self.assertEqual([client.lines() for client in self.lines], [["/a = x (1)", "/a: hi"]] * 2)
 
     def test_session_hears_itself_where_its_protocol_has_it_so(self) -> None:
-        """Of signals, too; in CLASP their sender never gets them."""
+        """Also its signals; in CLASP a sender never gets its own."""
         for client, hears_itself in zip(self.lines, (True, False), strict=True):
             client.session.hears_itself = hears_itself
             client.say("subscribe 1 /a")
             self.assertEqual(client.say("publish /a hi"), ["/a: hi"] if hears_itself else [])
 
     def test_the_same_rules_hold(self) -> None:
-        """Who may not see a room hears nothing of it, whatever the protocol; who may gets it all."""
+        """A session that may not see a room is told nothing of it, in either protocol; one that may is told all."""
         for client in self.lines:
             client.say("subscribe 1 /room/**")
         self.clasp.send(Set("/room/1", value("secret")))
@@ -195,7 +195,7 @@ class TwoProtocolsTests(SynchronousTestCase):
         self.assertEqual(self.lines[1].say("get /room/1"), ["/room/1 is None (0)"])
 
     def test_the_same_refusals_are_read(self) -> None:
-        """A scope refuses a line as it refuses a SET; what is no line is refused by the same gate."""
+        """A line out of scope is refused like a SET, and an invalid line by the same gate."""
         (refused,) = self.lines[0].say("set /secret x")
         self.assertTrue(refused.startswith(f"error {int(ErrorCode.SCOPE)}: "), refused)
         (unknown,) = self.lines[0].say("dance")
@@ -203,7 +203,7 @@ class TwoProtocolsTests(SynchronousTestCase):
         self.assertEqual(self.lines[0].say("ping"), ["pong"])
 
     def test_a_member_that_joins_gets_what_was_said_in_its_protocol(self) -> None:
-        """A snapshot for a subscription."""
+        """As the SNAPSHOT of a subscription."""
         self.clasp.send(Set("/a", value("x")))
         self.assertEqual(self.lines[0].say("subscribe 1 /**"), ["/members is ['ann', 'bob'] (1)", "/a is x (1)"])
 
@@ -223,7 +223,7 @@ class MessagesWithoutBytesTests(SynchronousTestCase):
         self.assertEqual(refused.error, ErrorCode.MESSAGE)
 
     def test_nothing_is_accepted_of_a_session_that_has_ended(self) -> None:
-        """As of its bytes."""
+        """Like its bytes."""
         world = World()
         client = world.join()
         client.leave()

@@ -1,4 +1,4 @@
-"""Tests of clasp_relay.core.commit: apply, tell, record, release."""
+"""Tests of clasp_relay.core.commit: changes are applied, told and recorded, and answers released."""
 
 from __future__ import annotations
 
@@ -45,24 +45,24 @@ class SetCase(SynchronousTestCase):
     """SETs with an ACK."""
 
     def setUp(self) -> None:
-        """A writer, another one, and a listener."""
+        """A writer, another writer, and a listener."""
         self.begin(ParamLimits())
 
     def begin(self, limits: ParamLimits) -> None:
-        """Begins anew."""
+        """Begins with a new relay."""
         self.world = World(RelayOptions(params=limits))
         self.writer, self.other, self.listener = (self.world.join() for _ in range(3))
         self.listener.send(Subscribe(1, "/**"))
 
     def set(self, obj: object, address: str = "/a", *, by: str = "writer", **options: object) -> list[object]:
-        """Sets a value and returns the ERRORs that come back, or the revision of the ACK."""
+        """Sets a value, and returns the codes of the ERRORs, or the revision of the ACK."""
         client = self.writer if by == "writer" else self.other
         answers = client.ask(Set(address, value(obj), **options), 1)  # type: ignore[arg-type]
         return [*codes(answers), *(f"r{one}" for one in revisions(answers))]
 
 
 class SetTests(SetCase):
-    """What a SET does."""
+    """Effects of a SET."""
 
     def test_revision_never_goes_back(self) -> None:
         """Through deletion, expiry, eviction and a restart."""
@@ -81,7 +81,7 @@ class SetTests(SetCase):
         self.assertEqual(self.set(4), ["r8"])
 
     def test_wrong_revision_is_refused(self) -> None:
-        """After a deletion there is no value: 0 is the right one."""
+        """After a deletion there is no value, so revision 0 is accepted."""
         self.assertEqual(self.set(1, revision=1), [ErrorCode.CONFLICT])
         self.assertEqual(self.set(1, revision=0), ["r1"])
         self.assertEqual(self.set(2, revision=0), [ErrorCode.CONFLICT])
@@ -92,7 +92,7 @@ class SetTests(SetCase):
         self.assertEqual(heard(self.listener.hear()), [("/a", 1), ("/a", 2), ("/a", None), ("/a", 1)])
 
     def test_deleted_param_leaves_snapshots(self) -> None:
-        """Subscribers get the null with its revision; newcomers nothing."""
+        """Subscribers get the null with its revision; new sessions get nothing."""
         self.set(1)
         self.listener.hear()
         self.set(None)
@@ -109,7 +109,7 @@ class SetTests(SetCase):
         self.assertEqual(len(self.world.relay.params), 0)
 
     def test_value_that_no_snapshot_carries_is_refused(self) -> None:
-        """The writer knows; nobody gets a part of it."""
+        """The writer gets an ERROR; nobody gets a part of the value."""
         self.assertEqual(self.set(bytes(65_450)), ["r1"])
         self.listener.hear()
         self.assertEqual(self.set(bytes(65_490)), [ErrorCode.VALUE])
@@ -118,7 +118,7 @@ class SetTests(SetCase):
         self.assertEqual(heard([snapshot]), [("/a", bytes(65_450))])
 
     def test_lock_keeps_others_out(self) -> None:
-        """Until its holder gives it up; the ERROR names the holder."""
+        """Until its holder releases it; the ERROR names the holder."""
         (ack,) = self.writer.ask(Set("/a", value(1), lock=True), 1)
         self.assertEqual(ack, Ack("/a", 1, True, self.writer.session.id))
         for message in (Set("/a", value(2)), Set("/a", value(2), unlock=True), Set("/a", NULL)):
@@ -137,14 +137,14 @@ class SetTests(SetCase):
         self.assertEqual(ack, Ack("/a", 1, False, None))
 
     def test_deletion_ends_the_lock(self) -> None:
-        """There is nothing left to hold, also when the SET asked for it."""
+        """There is no value to lock, even if the SET asked for a lock."""
         self.set(1, lock=True)
         (ack,) = self.writer.ask(Set("/a", NULL, lock=True), 1)
         self.assertEqual(ack, Ack("/a", 2, False, None))
         self.assertEqual(self.set(2, by="other"), ["r3"])
 
     def test_lock_ends_with_its_session(self) -> None:
-        """And not those of others."""
+        """Locks of other sessions stay."""
         self.set(1, lock=True)
         self.set(1, "/b", by="other", lock=True)
         self.writer.leave()
@@ -152,7 +152,7 @@ class SetTests(SetCase):
         self.assertEqual(self.world.relay.params.holder("/b"), self.other.session.id)
 
     def test_lock_ends_an_hour_after_it_was_taken_last(self) -> None:
-        """A session that stays does not lock others out for ever; a SET with lock begins the hour anew."""
+        """A session that stays does not hold a lock for ever; a SET with lock begins the hour again."""
         log = SlowLog()
         self.world = World(log=log)
         self.writer, self.other = self.world.join(), self.world.join()
@@ -169,13 +169,13 @@ class SetTests(SetCase):
         self.assertEqual([(param.address, param.writer) for param in released], [("/a", self.writer.session.id)])
 
     def test_lock_ends_with_its_param(self) -> None:
-        """One that expired is free."""
+        """The lock of an expired param is free."""
         self.set(1, lock=True, ttl=1)
         self.world.advance(2)
         self.assertEqual(self.set(2, by="other"), ["r3"])
 
     def test_nothing_is_left_of_locks(self) -> None:
-        """Neither of deleted addresses nor of sessions."""
+        """Neither for deleted addresses nor for ended sessions."""
         for number in range(10):
             self.set(1, f"/{number}", lock=True)
             self.set(None, f"/{number}")
@@ -185,7 +185,7 @@ class SetTests(SetCase):
 
 
 class LifeTests(SetCase):
-    """How params end by themselves."""
+    """Params that end by themselves."""
 
     def test_expired_param_is_told_as_a_null(self) -> None:
         """Within a second, with the next revision; then it is gone."""
@@ -200,7 +200,7 @@ class LifeTests(SetCase):
         self.assertEqual(self.listener.hear(), [])
 
     def test_many_that_end_together_end_in_bounded_turns(self) -> None:
-        """A hundred thousand at the same time do not hold up the loop."""
+        """A hundred thousand at the same time do not delay the event loop."""
         for number in range(300):
             self.set(1, f"/{number}", ttl=1)
         self.listener.hear()
@@ -215,7 +215,7 @@ class LifeTests(SetCase):
         self.assertEqual((len(self.listener.hear()), len(self.world.relay.params)), (300 - ended, 0))
 
     def test_end_of_a_session_with_many_locks_takes_bounded_turns(self) -> None:
-        """Whoever wants one of its addresses does not wait until its lock is released."""
+        """Another session can write at these addresses before the locks are released."""
         for number in range(1_000):
             self.set(1, f"/{number}", lock=True)
         self.writer.leave()
@@ -226,7 +226,7 @@ class LifeTests(SetCase):
         self.assertEqual(len(self.world.relay.params.locks), 1)
 
     def test_only_get_and_set_renew(self) -> None:
-        """A SNAPSHOT and a value on its way do not."""
+        """A SNAPSHOT and a delivery do not."""
         self.set(1, ttl=5)
         self.set(1, "/b", ttl=5)
         self.set(1, "/c", ttl=5 | TTL_ABSOLUTE)
@@ -242,7 +242,7 @@ class LifeTests(SetCase):
         self.assertEqual(heard(self.listener.hear()), [("/a", None)])
 
     def test_life_time_is_kept_by_a_set_without_one(self) -> None:
-        """And starts again with it; «never» ends it; a deleted one is forgotten."""
+        """And begins again with it; «never» removes it; a deletion forgets it."""
         self.set(1, ttl=5)
         self.world.advance(4)
         self.set(2)
@@ -260,7 +260,7 @@ class LifeTests(SetCase):
         self.assertEqual(self.listener.hear(), [])
 
     def test_server_wide_life_time_is_for_params_without_one(self) -> None:
-        """From the last access."""
+        """It counts from the last access."""
         self.begin(ParamLimits(default_ttl_s=10))
         self.set(1)
         self.set(1, "/long", ttl=100)
@@ -276,7 +276,7 @@ class LifeTests(SetCase):
         self.assertEqual(heard(self.listener.hear()), [("/long", None)])
 
     def test_full_relay_ends_what_may_end(self) -> None:
-        """Told as a null before what took its place; what was stored for good stays, and the SET is refused."""
+        """As a null before the new value; params without a life time stay, and then the SET is refused."""
         self.begin(ParamLimits(max_params=3))
         for address, ttl in (("/good", None), ("/old", 60), ("/young", 60)):
             self.set(1, address, ttl=ttl)
@@ -296,26 +296,26 @@ class LifeTests(SetCase):
 
 
 class GuardedTests(SynchronousTestCase):
-    """With permissions."""
+    """Tests with permissions."""
 
     def setUp(self) -> None:
-        """A relay that checks."""
+        """A relay with permissions."""
         self.guard = Guard()
         self.begin(ParamLimits(subject=ShareLimits(3)))
 
     def begin(self, limits: ParamLimits) -> None:
-        """Begins anew."""
+        """Begins with a new relay."""
         self.world = World(RelayOptions(params=limits), self.guard)
         self.alice, self.bob = self.world.join("alice"), self.world.join("bob")
         self.bob.send(Subscribe(1, "/**", ALL_TYPES))
 
     def test_refused_write_changes_nothing(self) -> None:
-        """Out of scope."""
+        """If it is out of scope."""
         self.assertEqual(codes(self.alice.ask(Set("/secret", value(1)))), [ErrorCode.SCOPE])
         self.assertEqual((len(self.world.relay.params), self.bob.hear()), (0, []))
 
     def test_granted_value_is_stored_and_told(self) -> None:
-        """With the life time that was granted, whatever the sender said."""
+        """With the granted life time, whatever the sender asked for."""
         self.guard.grant = lambda *_: Grant(value("stamped"), 5)
         self.assertEqual(codes(self.alice.ask(Set("/a", value("plain"), ttl=100))), [])
         self.assertEqual(heard(self.bob.hear()), [("/a", "stamped")])
@@ -347,7 +347,7 @@ class GuardedTests(SynchronousTestCase):
         self.assertEqual(codes(self.alice.ask(Set("/e", value(1)))), [ErrorCode.OVERLOADED])
 
     def test_users_share_is_bounded(self) -> None:
-        """The ERROR says so; other users, and what one has already, are not touched."""
+        """With an ERROR that names the limit; other users, and existing params, are not affected."""
         for number in range(3):
             self.assertEqual(codes(self.alice.ask(Set(f"/{number}", value(1)))), [])
         (error,) = self.alice.ask(Set("/more", value(1)))
@@ -360,7 +360,7 @@ class GuardedTests(SynchronousTestCase):
         self.assertEqual(codes(self.alice.ask(Set("/mine", value(1)))), [])
 
     def test_session_that_has_ended_leaves_no_lock_by_what_it_planned(self) -> None:
-        """The bundle is done all the same."""
+        """The bundle is applied nevertheless."""
         params = self.world.relay.params
         planned = Bundle((Set("/here/a", value(1), lock=True),), self.world.clock.now_us() + 1_000_000)
         self.assertEqual(codes(self.alice.ask(planned)), [])
@@ -382,7 +382,7 @@ class GuardedTests(SynchronousTestCase):
         )
 
     def test_answers_that_are_remembered_for_a_user_go_with_the_last_session(self) -> None:
-        """So that whoever was here once takes no memory."""
+        """So users who have left take no memory."""
         self.guard.rules["/a"] = Rule(members_of("/members"))
         self.bob.ask(Get("/members"))
         second = self.world.join("bob")
@@ -396,10 +396,10 @@ class GuardedTests(SynchronousTestCase):
 
 
 class RelayNullTests(SetCase):
-    """What the relay itself ends."""
+    """The relay's own nulls."""
 
     def test_null_of_the_relay_has_no_writer(self) -> None:
-        """Neither that of an expired param nor that of an evicted one: no session wrote it."""
+        """Neither of an expired param nor of an evicted one: no session wrote it."""
         log = SlowLog()
         self.world = World(RelayOptions(params=ParamLimits(max_params=1)), log=log)
         self.writer = self.world.join()
@@ -414,7 +414,7 @@ class RelayNullTests(SetCase):
 
 
 class WaitingAnswersTests(SynchronousTestCase):
-    """With a log that takes its time."""
+    """Tests with a log that records later."""
 
     def setUp(self) -> None:
         """A writer and a listener."""
@@ -424,7 +424,7 @@ class WaitingAnswersTests(SynchronousTestCase):
         self.listener.ask(Subscribe(1, "/**"))
 
     def test_ack_waits_until_its_change_is_recorded(self) -> None:
-        """What was written is told at once; the promise that it lasts comes later."""
+        """Subscribers are told at once; the ACK comes later."""
         self.assertEqual(self.writer.ask(Set("/a", value(1)), 1), [])
         self.assertEqual(heard(self.listener.hear()), [("/a", 1)])
         self.log.release()
@@ -432,7 +432,7 @@ class WaitingAnswersTests(SynchronousTestCase):
         self.assertIsNone(self.writer.session.answers)
 
     def test_errors_and_pongs_stand_behind_it(self) -> None:
-        """So a client knows what its PONG says; SYNC and SNAPSHOT wait for nothing."""
+        """So a client can rely on its PONG; SYNC and SNAPSHOT do not wait."""
         self.writer.send(Set("/a", value(1)), 1)
         self.writer.send(Set("bad", value(1)))
         self.writer.send(Ping())
@@ -448,7 +448,7 @@ class WaitingAnswersTests(SynchronousTestCase):
         self.assertEqual(self.writer.hear(), [Ack(None, 1), Pong()])
 
     def test_changes_that_are_recorded_together_are_answered_together(self) -> None:
-        """Each answer stays behind its change, and what is recorded later waits for that; nothing is left of it."""
+        """Each answer stays behind its change; one whose change is recorded later waits; nothing remains."""
         self.log.together = True
         for number in range(3):
             self.writer.send(Set("/a", value(number)), 1)
@@ -463,7 +463,7 @@ class WaitingAnswersTests(SynchronousTestCase):
         self.assertEqual(self.world.relay.committer._held, {})
 
     def test_answer_that_comes_while_others_are_released_stands_behind_them(self) -> None:
-        """Whatever it leads to that another session is answered."""
+        """Also if releasing an answer causes one to another session."""
         self.log.together = True
         other = self.world.join()
         for client in (self.writer, other):
@@ -480,14 +480,14 @@ class WaitingAnswersTests(SynchronousTestCase):
         self.assertEqual((self.world.relay.committer._held, other.ask(Ping())), ({}, [Pong()]))
 
     def test_change_without_an_ack_is_waited_for_too(self) -> None:
-        """A PONG says that what came before is recorded."""
+        """A PONG means that the earlier changes are recorded."""
         self.assertEqual(self.writer.ask(Set("/a", value(1))), [])
         self.assertEqual(self.writer.ask(Ping()), [])
         self.log.release()
         self.assertEqual(self.writer.hear(), [Pong()])
 
     def test_scheduled_bundle_is_acknowledged_when_it_is_recorded(self) -> None:
-        """And again nothing is said when it is due; both are recorded."""
+        """There is no second ACK when it is due; both changes are recorded."""
         at_us = self.world.clock.now_us() + 1_000_000
         self.assertEqual(self.writer.ask(Bundle((Set("/a", value(1)),), at_us), 1), [])
         self.log.release()
@@ -499,7 +499,7 @@ class WaitingAnswersTests(SynchronousTestCase):
         self.assertEqual(kinds, [ChangeKind.SCHEDULED, ChangeKind.DUE, ChangeKind.WRITE])
 
     def test_what_no_session_did_keeps_nobody_waiting(self) -> None:
-        """A renewal, an expiry, and what ends with a session."""
+        """A renewal, an expiry, and the release of a lock at the end of a session."""
         self.writer.send(Set("/a", value(1), lock=True, ttl=5))
         self.log.release()
         self.listener.send(Get("/a"))
@@ -517,7 +517,7 @@ class WaitingAnswersTests(SynchronousTestCase):
         self.assertEqual(self.world.faults, [])
 
     def test_message_that_changes_nothing_is_not_recorded(self) -> None:
-        """A signal that is not kept, a refusal, and a bundle of nothing else."""
+        """A signal that is not kept, a refused message, and a bundle of nothing else."""
         self.writer.send(Publish("/a", Signal.EVENT))
         self.writer.send(Set("bad", value(1)))
         self.assertEqual(self.writer.ask(Bundle((Publish("/a", Signal.EVENT),)), 1), [Ack()])
@@ -544,7 +544,7 @@ class WaitingAnswersTests(SynchronousTestCase):
         self.assertEqual(sender.hear(), [Pong()])
 
     def test_session_that_ends_meanwhile_is_promised_nothing(self) -> None:
-        """Whether it left or was ended; then it still reads why, and no ACK of what is not recorded."""
+        """Whether it left or was ended; in the latter case it gets the reason, but no ACK of an unrecorded change."""
         ended = self.world.join()
         for client in (self.writer, ended):
             client.send(Set("/a", value(1)), 1)
@@ -557,7 +557,7 @@ class WaitingAnswersTests(SynchronousTestCase):
         self.assertEqual((self.writer.hear(), ended.hear(), self.world.faults), ([], [], []))
 
     def test_log_may_be_done_at_once(self) -> None:
-        """Then nothing waits."""
+        """With such a log no answer waits."""
 
         def append(changes: Sequence[Change]) -> int:
             batch = SlowLog.append(self.log, changes)
@@ -569,7 +569,7 @@ class WaitingAnswersTests(SynchronousTestCase):
         self.assertEqual(self.writer.ask(Ping()), [Pong()])
 
     def test_long_answer_has_its_place(self) -> None:
-        """It begins when all before it is sent; what comes behind it waits for it, and for what it promises."""
+        """It begins when all answers before it are sent; later ones wait for it and for their changes."""
         committer, session, begun = self.world.relay.committer, self.writer.session, list[int]()
         self.writer.send(Set("/a", value(1)), 1)
         places = [committer.hold(session, lambda number=number: begun.append(number)) for number in range(2)]  # type: ignore[misc]
@@ -591,7 +591,7 @@ class WaitingAnswersTests(SynchronousTestCase):
         self.assertEqual((self.writer.hear(), session.answers), ([Ack("/a", 3)], None))
 
     def test_long_answer_of_a_session_that_ended_does_not_begin(self) -> None:
-        """It waited for a change that is recorded afterwards."""
+        """It waited for a change that is recorded later."""
         begun = list[bool]()
         self.writer.send(Set("/a", value(1)), 1)
         self.world.relay.committer.hold(self.writer.session, lambda: begun.append(True))
@@ -611,7 +611,7 @@ class WaitingAnswersTests(SynchronousTestCase):
     def test_answers_come_in_order_as_soon_as_their_changes_are_recorded(
         self, steps: list[tuple[int, str | int]]
     ) -> None:
-        """Whoever writes what, whenever the log gets on and long answers end: nobody waits for another's change."""
+        """For any writes, records and long answers in any order: no answer waits for the change of another session."""
         self.setUp()
         clients = [self.world.join() for _ in range(3)]
         expected: list[list[tuple[int, object]]] = [[] for _ in clients]
@@ -656,7 +656,7 @@ class WaitingAnswersTests(SynchronousTestCase):
             self.world.relay.committer.release(client.session)
 
     def due(self, expected: list[tuple[int, object]]) -> list[object]:
-        """Returns the answers that a client has by now; the long one behind them is at work, and no other."""
+        """Returns the answers that a client should have by now; none behind a long answer at work."""
         due: list[object] = []
         is_held = False
         for after, answer in expected:
@@ -669,7 +669,7 @@ class WaitingAnswersTests(SynchronousTestCase):
         return due
 
     def step(self, what: object) -> tuple[Message, type[Message] | None]:
-        """Returns a message, and what kind of answer waits for its turn."""
+        """Returns a message, and the kind of its answer."""
         one = Set("/a", value(1))
         steps: dict[object, tuple[Message, type[Message] | None]] = {
             "set": (one, None),
@@ -683,20 +683,20 @@ class WaitingAnswersTests(SynchronousTestCase):
 
 
 def _nothing() -> None:
-    """A long answer that is at work until it is told to end."""
+    """Does nothing: a long answer is at work until a test ends it."""
 
 
 class ImmediateLogTests(SynchronousTestCase):
     """The log of a relay that keeps no journal."""
 
     def test_change_is_recorded_at_once(self) -> None:
-        """So nothing ever waits for it, and it need not be asked."""
+        """So no answer waits for it, and it need not be checked."""
         log = ImmediateLog()
         self.assertEqual((log.is_immediate, log.append((Change(Param("/a", value(1), 1, "w", 1)),))), (True, 0))
 
 
 class RecoveryTests(SynchronousTestCase):
-    """A relay that goes on where a log ends."""
+    """A relay that continues from a log."""
 
     def setUp(self) -> None:
         """A relay with a log, and a session in it."""
@@ -710,7 +710,7 @@ class RecoveryTests(SynchronousTestCase):
         self.client.send(Bundle(messages, self.world.clock.now_us() + round(seconds * 1e6)), 1)
 
     def again(self, after_s: float = 0) -> World:
-        """Returns a relay that was made from the log, some time later."""
+        """Returns a relay that was restored from the log, some time later."""
         world = World(permissions=self.guard, clock=self.world.clock, log=SlowLog())
         self.world.clock.clock.rightNow += after_s
         for change in map(decode_change, map(encode_change, self.log.changes)):
@@ -723,7 +723,7 @@ class RecoveryTests(SynchronousTestCase):
         return {param.address: decode_value(param.value) for param in world.relay.params.all()}
 
     def test_locks_end_with_the_process(self) -> None:
-        """What was set stays, and renewals of what is gone mean nothing."""
+        """Params stay; a renewal of a param that has ended does nothing."""
         self.client.send(Set("/here/a", value(1), lock=True, ttl=60))
         self.world.advance(1)
         self.client.send(Get("/here/a"))
@@ -736,7 +736,7 @@ class RecoveryTests(SynchronousTestCase):
         self.assertEqual(params.image().expires_us, {"/here/a": START_US + 61_000_000})
 
     def test_bundle_that_waits_runs_at_its_time(self) -> None:
-        """Once, as its user; its number is not given again."""
+        """Once, with the rights of its user; its number is not used again."""
         self.schedule(10, Set("/late", value(1)))
         world = self.again(4)
         self.assertEqual((self.values(world), len(world.relay.schedule.image())), ({}, 1))
@@ -751,14 +751,14 @@ class RecoveryTests(SynchronousTestCase):
         self.assertEqual([change.kind for change in world.relay.schedule.image()], [])
 
     def test_bundle_that_ran_does_not_run_again(self) -> None:
-        """Its end was recorded with what it wrote."""
+        """That it was due is recorded with its writes."""
         self.schedule(1, Set("/late", value(1)))
         self.world.advance(2)
         self.client.send(Set("/late", value(2)))
         self.assertEqual(self.values(self.again()), {"/late": 2})
 
     def test_bundles_that_were_due_run_in_order_with_expiries(self) -> None:
-        """Each sees what was there at its time."""
+        """Each is applied to the state at its time."""
         self.schedule(9, Set("/order", value("second")), Set("/short", value(2), revision=0))
         self.schedule(3, Set("/order", value("first")), Set("/seen", value(1)))
         self.schedule(4, Set("/short", value(3), revision=0))
@@ -769,7 +769,7 @@ class RecoveryTests(SynchronousTestCase):
         self.assertEqual(self.world.faults + world.faults, [])
 
     def test_bundle_of_a_token_that_ended_does_not_run(self) -> None:
-        """Whether it ended before the restart or after it; it is told."""
+        """Whether it ended before the restart or after it; this is reported."""
         self.schedule(10, Set("/late", value(1)))
         self.guard.ended_tokens.add(b"alice")
         world = self.again(4)
@@ -783,7 +783,7 @@ class RecoveryTests(SynchronousTestCase):
         self.assertEqual(self.unheard, [(self.client.session.id, why)] * 2)
 
     def test_bundle_without_a_token_runs(self) -> None:
-        """In open mode there is none; what it publishes goes to those who are there."""
+        """As in open mode; its signals go to the sessions that are connected then."""
         self.world = World(log=self.log)
         self.client = self.world.join()
         self.schedule(1, Set("/late", value(1)))
@@ -795,7 +795,7 @@ class RecoveryTests(SynchronousTestCase):
         self.assertEqual(self.values(world), {"/late": 1})
 
     def test_event_of_the_log_restores_nothing(self) -> None:
-        """It is history."""
+        """It belongs to history."""
         self.world = World(permissions=self.guard, log=self.log, history=rules_of(KEPT))
         self.client = self.world.join("alice")
         self.client.send(Publish("/kept/e"))
@@ -804,10 +804,10 @@ class RecoveryTests(SynchronousTestCase):
 
 
 class RefusingLogTests(SynchronousTestCase):
-    """A log that can take nothing more."""
+    """A log that cannot record anything more."""
 
     def test_writes_are_refused_and_the_rest_goes_on(self) -> None:
-        """Reading, what is not recorded, expiries, and bundles that were accepted before."""
+        """Reads, signals that are not recorded, expiries, and bundles that were accepted before."""
         log = SlowLog()
         world = World(permissions=Guard(), log=log, history=rules_of(KEPT))
         client, listener = world.join("alice"), world.join("bob")
@@ -838,7 +838,7 @@ class RefusingLogTests(SynchronousTestCase):
 
 
 class CrashTests(SynchronousTestCase):
-    """The relay against a model, with a log that delays, fails and is cut off at any step."""
+    """The relay compared with a model, with a log that delays, fails, or is cut off at any step."""
 
     def setUp(self) -> None:
         """Begins with nothing recorded."""
@@ -875,7 +875,7 @@ class CrashTests(SynchronousTestCase):
         )
     )
     def test_what_was_acknowledged_is_there_after_a_crash(self, steps: list[tuple[str, int]]) -> None:
-        """An ACK is in the log, answers keep their order, and what is recovered is what the model says."""
+        """An ACK is in the log, answers keep their order, and the recovered state equals that of the model."""
         self.setUp()
         for what, number in [*steps, ("crash", 0)]:
             if what == "record":
@@ -892,7 +892,7 @@ class CrashTests(SynchronousTestCase):
             self.check()
 
     def send(self, what: str, who: int) -> None:
-        """Sends a message, and says what the model makes of it."""
+        """Sends a message, and notes its result in the model."""
         written: dict[str, object] = {}
         answer: object = None
         number = len(self.log.changes)
@@ -933,7 +933,7 @@ class CrashTests(SynchronousTestCase):
         self.assertEqual(self.came, due)
 
     def crash(self, beyond: int) -> None:
-        """Ends the relay and starts it on its log, which may have more than was told as recorded, in whole batches."""
+        """Restarts the relay from its log, which may have more whole batches than were reported as recorded."""
         ends = sorted(length for length in self.states if length >= self.log.recorded)
         self.begin(self.log.changes[: ends[min(beyond, len(ends) - 1)]])
         found = {param.address: (decode_value(param.value), param.revision) for param in self.world.relay.params.all()}
@@ -941,7 +941,7 @@ class CrashTests(SynchronousTestCase):
 
 
 class ClusterTests(SynchronousTestCase):
-    """What the log of a cluster needs: signals in it, and changes that another relay has decided."""
+    """A cluster's log: it has signals, and changes that another relay has decided."""
 
     def setUp(self) -> None:
         """Makes a relay that keeps signals below /kept, and whose log carries all others."""
@@ -953,7 +953,7 @@ class ClusterTests(SynchronousTestCase):
         self.log.changes.clear()
 
     def recorded(self) -> list[ChangeKind]:
-        """Returns what was recorded since the last call, and lets it be so."""
+        """Returns the changes that were appended since the last call, and records them."""
         self.log.release()
         kinds = [change.kind for change in self.log.changes]
         self.log.changes.clear()
@@ -983,7 +983,7 @@ class ClusterTests(SynchronousTestCase):
         self.assertEqual(heard(self.listener.hear()), [(address, 1) for address in told])
 
     def test_bundles_without_history_carry_their_signals(self) -> None:
-        """With the writes, in their order."""
+        """In order with the writes."""
         log = SlowLog()
         world = World(log=log)
         world.relay.committer.carries_signals = True
@@ -991,7 +991,7 @@ class ClusterTests(SynchronousTestCase):
         self.assertEqual([change.kind for change in log.changes], [ChangeKind.SIGNAL, ChangeKind.WRITE])
 
     def test_what_another_relay_has_decided_is_recorded_and_told(self) -> None:
-        """But for a gesture that is kept, which comes once more."""
+        """Except a gesture that is kept, which comes once more."""
         self.committer.is_following = True
         about = no_param("/kept/a", self.client.session.id, "", START_US)
         told = Publish("/kept/a", Signal.EVENT, value=value(1))
@@ -1010,7 +1010,7 @@ class ClusterTests(SynchronousTestCase):
         self.assertEqual(self.recorded(), [ChangeKind.EVENT, ChangeKind.EVENT, ChangeKind.SIGNAL, ChangeKind.WRITE])
 
     def test_changes_of_accounts_are_told_in_their_place(self) -> None:
-        """The state does not have them."""
+        """They are not in the state."""
         seen: list[object] = []
         accounts = Change(no_param("", "", "", START_US), ChangeKind.ACCOUNTS, number=1)
         self.committer.follow(accounts)
@@ -1022,7 +1022,7 @@ class ClusterTests(SynchronousTestCase):
         self.assertEqual(seen, [(accounts, True)])
 
     def test_a_relay_that_follows_ends_nothing_by_itself(self) -> None:
-        """Life times and locks end when the log says so."""
+        """Life times and locks end by the changes of the log."""
         self.client.send(Set("/a", value(1), ttl=1, lock=True))
         self.committer.is_following = True
         self.client.leave()
@@ -1059,7 +1059,7 @@ class OneWayTests(SynchronousTestCase):
     """Everything that alters what the relay keeps is a recorded change."""
 
     def test_nothing_but_the_commit_applies_changes(self) -> None:
-        """Nor does anything but the table reach into its parts."""
+        """And only the table uses its own parts."""
         package = Path(clasp_relay.__file__).parent
         found: dict[str, set[str]] = {}
         for path in package.rglob("*.py"):
@@ -1076,7 +1076,7 @@ class OneWayTests(SynchronousTestCase):
 
     @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 99)), min_size=15, max_size=60), st.booleans())
     def test_recorded_changes_make_the_same_state_again(self, steps: list[tuple[int, int]], is_small: bool) -> None:
-        """After any life of several sessions, from what was recorded, encoded and decoded."""
+        """After any actions of several sessions, from the recorded changes, encoded and decoded."""
         guard, log = Guard(), SlowLog()
         guard.grant = lambda who, address, stored, ttl, _state: (
             Grant(stored, ttl, who.subject) if address == "/stamped" else None
@@ -1101,7 +1101,7 @@ class OneWayTests(SynchronousTestCase):
         self.assertEqual(waiting, set(world.relay.schedule._waiting))
 
     def all_of(self, params: Params) -> tuple[object, ...]:
-        """Returns everything that a table keeps, but in what order it would evict."""
+        """Returns everything that a table keeps, except the order of evictions."""
         return (
             params.image(),
             params.state_bytes,
@@ -1111,7 +1111,7 @@ class OneWayTests(SynchronousTestCase):
         )
 
     def live(self, world: World, clients: list[Client], who: int, number: int) -> None:
-        """Does one thing; the number says what."""
+        """Does one action, chosen by the number."""
         client, what, detail = clients[who], number // 10, number % 10
         address = ("/a", "/b", "/here/a", "/stamped", "/é")[detail % 5]
         set_it = Set(address, value("x" * detail), ttl=(None, 3, 3 | TTL_ABSOLUTE, 0)[detail % 4])
@@ -1135,10 +1135,10 @@ class OneWayTests(SynchronousTestCase):
 
 
 class ClearTests(SetCase):
-    """What the relay itself ends."""
+    """The relay's own deletions."""
 
     def test_what_is_set_ends_whoever_has_a_lock_there(self) -> None:
-        """In pieces, by nulls of nobody; what is not set is passed over."""
+        """In pieces, by nulls without a writer; addresses without a value are skipped."""
         for number in range(40):
             self.set(number, f"/a/{number}", lock=True)
         self.listener.hear()

@@ -1,4 +1,4 @@
-"""Tests of clasp_relay.core.decide: what becomes of a message."""
+"""Tests of clasp_relay.core.decide: the decisions about SETs and PUBLISHes."""
 
 import msgpack
 from twisted.trial.unittest import SynchronousTestCase
@@ -50,11 +50,11 @@ class DecideTests(SynchronousTestCase):
         self.now_us = START_US + 99
 
     def tearDown(self) -> None:
-        """Deciding changes nothing."""
+        """Checks that deciding has changed nothing."""
         self.assertEqual(self.params.image(), self.image)
 
     def test_sent_bytes_go_with_the_value_that_they_were_sent_for(self) -> None:
-        """Not with what a policy made of it."""
+        """Not with the value that a policy put in its place."""
         guard = Guard()
         world = World(permissions=guard)
         session = memory_session("me", "bob")
@@ -76,34 +76,34 @@ class DecideTests(SynchronousTestCase):
         return self.change(message).param
 
     def refusal(self, message: Set) -> RequestError:
-        """Returns why a SET is refused."""
+        """Returns the reason of a refusal."""
         return self.assertRaises(RequestError, self.decide, message)  # type: ignore[no-any-return]
 
     def test_revision_rises_by_one(self) -> None:
-        """From 1, and on where a deleted address left off."""
+        """From 1; at a deleted address from its last revision."""
         for address, revision in (("/new", 1), ("/set", 5), ("/gone", 8)):
             with self.subTest(address=address):
                 self.assertEqual(self.decide(Set(address, TWO)).revision, revision)
 
     def test_change_says_who_wrote_what_when(self) -> None:
-        """All that is stored is in the record."""
+        """The record has all that is stored."""
         self.assertEqual(self.decide(Set("/new", TWO, ttl=5)), Param("/new", TWO, 1, "me", self.now_us, 5, "bob"))
 
     def test_life_time_is_inherited(self) -> None:
-        """From what is set; a new one starts without, as does one that was deleted."""
+        """From the current param; a new param, and one after a deletion, has none."""
         cases = (("/set", None, 60), ("/set", 0, 0), ("/set", 5, 5), ("/new", None, None), ("/gone", None, None))
         for address, ttl, expected in cases:
             with self.subTest(address=address, ttl=ttl):
                 self.assertEqual(self.decide(Set(address, TWO, ttl=ttl)).ttl, expected)
 
     def test_right_revision_is_accepted(self) -> None:
-        """0 says that there is no value now."""
+        """0 means that there is no value now."""
         for address, revision in (("/set", 4), ("/new", 0), ("/gone", 0)):
             with self.subTest(address=address):
                 self.decide(Set(address, TWO, revision=revision))
 
     def test_wrong_revision_is_refused(self) -> None:
-        """The ERROR says what the writer believed and what is so."""
+        """The ERROR names the expected revision and the current one."""
         for address, revision, current in (("/set", 3, 4), ("/set", 0, 4), ("/new", 1, 0), ("/gone", 7, 0)):
             with self.subTest(address=address, revision=revision):
                 error = self.refusal(Set(address, TWO, revision=revision))
@@ -117,7 +117,7 @@ class DecideTests(SynchronousTestCase):
         self.assertEqual(self.decide(Set("/locked", TWO)).revision, 2)
 
     def test_locked_address_is_refused(self) -> None:
-        """Whatever the SET wants with the lock, and a null too; the ERROR names the holder."""
+        """Whatever the SET does with the lock, and also for a null; the ERROR names the holder."""
         for message in (
             Set("/locked", TWO),
             Set("/locked", TWO, lock=True),
@@ -131,13 +131,13 @@ class DecideTests(SynchronousTestCase):
                 self.assertIn("other", error.message)
 
     def test_holder_may_write(self) -> None:
-        """With or without a flag."""
+        """With or without a lock flag."""
         for message in (Set("/locked", TWO), Set("/locked", TWO, lock=True), Set("/locked", TWO, unlock=True)):
             with self.subTest(message=message):
                 self.assertEqual(self.change(message, "other").param.revision, 2)
 
     def test_change_says_what_the_set_said(self) -> None:
-        """Its flags and its TTL as they came, and beside them what follows."""
+        """With its flags and its TTL as sent, and what follows from them."""
         for message, takes_lock, ttl, due_us in (
             (Set("/new", ONE), False, None, None),
             (Set("/new", ONE, lock=True, ttl=5), True, 5, self.now_us + 5_000_000),
@@ -153,16 +153,16 @@ class DecideTests(SynchronousTestCase):
                 self.assertEqual((change.takes_lock, change.param.ttl, change.due_us), (takes_lock, ttl, due_us))
 
     def test_session_that_has_ended_takes_no_lock(self) -> None:
-        """Nobody would release it."""
+        """Nothing would release it."""
         self.assertFalse(self.change(Set("/new", ONE, lock=True), is_live=False).takes_lock)
 
     def test_invalid_address_is_refused(self) -> None:
-        """Where something is set it was checked before."""
+        """At an address with a value the check was made before."""
         for address in ("", "new", "/new/", "/*"):
             self.assertEqual(self.refusal(Set(address, ONE)).code, ErrorCode.ADDRESS)
 
     def test_null_of_the_relay_has_the_next_revision_and_no_writer(self) -> None:
-        """Nothing else can be ended."""
+        """Ending a param that is not set is a defect."""
         null = self.decider.null("/set")
         self.assertEqual(null, Change(Param("/set", NULL, 5, "", self.now_us, 60, "")))
         self.assertRaises(AssertionError, self.decider.null, "/new")
@@ -177,25 +177,25 @@ class PublishingTests(SynchronousTestCase):
         self.listener.send(Subscribe(1, "/**"))
 
     def test_nothing_is_stored(self) -> None:
-        """Who comes later does not hear it."""
+        """A later subscriber does not get it."""
         self.sender.send(Publish("/a", Signal.EVENT, value=value(1)))
         self.assertEqual(len(self.world.relay.params), 0)
         self.assertEqual(self.sender.ask(Subscribe(1, "/a")), [])
 
     def test_sender_gets_no_answer(self) -> None:
-        """Whatever its QoS."""
+        """With any QoS."""
         for qos in (0, 1, 2):
             self.assertEqual(self.sender.ask(Publish("/a", Signal.EVENT), qos), [])
 
     def test_invalid_address_is_refused(self) -> None:
-        """And reaches nobody."""
+        """And is sent to nobody."""
         for address in ("", "a", "/", "/a/", "/a//b", "/a/*", "/**"):
             with self.subTest(address=address):
                 self.assertEqual(codes(self.sender.ask(Publish(address, Signal.EVENT))), [ErrorCode.ADDRESS])
         self.assertEqual(self.listener.hear(), [])
 
     def test_peer_gets_what_is_sent_to_it_alone(self) -> None:
-        """Without a subscription; nobody else does, whatever it subscribed to."""
+        """Without a subscription; no other session gets it, whatever it subscribed to."""
         peer = self.world.join()
         address = f"/clasp/p2p/signal/{peer.session.id}"
         for signal in (Signal.EVENT, Signal.GESTURE):
@@ -205,7 +205,7 @@ class PublishingTests(SynchronousTestCase):
         self.assertEqual(self.listener.hear(), [])
 
     def test_peer_that_has_gone_is_not_found(self) -> None:
-        """ERROR 404, and no one gets it."""
+        """With ERROR 404, and nobody gets the signal."""
         peer = self.world.join()
         address = f"/clasp/p2p/signal/{peer.session.id}"
         peer.leave()
@@ -216,7 +216,7 @@ class PublishingTests(SynchronousTestCase):
         self.assertEqual(self.listener.hear(), [])
 
     def test_peer_that_leaves_before_a_coalesced_move_misses_it(self) -> None:
-        """It was accepted; nothing fails later."""
+        """It was accepted, and sending it later does not fail."""
         peer = self.world.join()
         for number in range(2):
             address = f"/clasp/p2p/signal/{peer.session.id}"
@@ -231,7 +231,7 @@ class PublishingTests(SynchronousTestCase):
         self.assertEqual(heard(self.listener.hear()), [("/clasp/p2p/announce", 1)])
 
     def test_message_that_fits_only_in_messagepack_is_refused(self) -> None:
-        """What MessagePack says in one byte can take nine in binary; it is no fault of ours."""
+        """One byte in MessagePack can be nine in binary; this is not reported as a fault of the relay."""
         document = {"type": "PUBLISH", "address": "/a", "signal": "event", "value": [1] * 7_900}
         data = encode_frame(msgpack.packb(document))
         self.sender.send_bytes(data)
@@ -245,20 +245,20 @@ class PublishingTests(SynchronousTestCase):
 
 class GuardedPublishingTests(SynchronousTestCase):
     def setUp(self) -> None:
-        """Two users of a relay that checks."""
+        """Two users of a relay with permissions."""
         self.world = World(permissions=Guard())
         self.sender = self.world.join("alice")
         self.listener = self.world.join("admin")
         self.listener.send(Subscribe(1, "/**"))
 
     def test_refused_signal_reaches_nobody(self) -> None:
-        """For its scope, or for the policy."""
+        """Because of its scope, or by the policy."""
         for address, code in (("/secret", ErrorCode.SCOPE), ("/needs/x", ErrorCode.POLICY)):
             self.assertEqual(codes(self.sender.ask(Publish(address, Signal.EVENT))), [code])
         self.assertEqual(self.listener.hear(), [])
 
     def test_policy_sees_the_state_as_it_is(self) -> None:
-        """Or as the members before it in a bundle would leave it."""
+        """Or as the earlier members of a bundle would leave it."""
         publish = Publish("/needs/x", Signal.EVENT)
         self.assertEqual(codes(self.sender.ask(Bundle((publish, Set("/x", value(1)))))), [ErrorCode.POLICY])
         self.assertEqual(self.sender.ask(Bundle((Set("/x", value(1)), publish))), [])
@@ -268,12 +268,12 @@ class GuardedPublishingTests(SynchronousTestCase):
 
 
 def blob(size: int) -> bytes:
-    """Returns a value of that many bytes of data."""
+    """Returns a value with this many bytes of data."""
     return b"\x09" + size.to_bytes(2, "big") + bytes(size)
 
 
 def param(address: str, size: int) -> Param:
-    """Returns a param whose value has that many bytes of data."""
+    """Returns a param whose value has this many bytes of data."""
     return Param(address, blob(size), 1, "w" * 36, 1)
 
 
@@ -283,10 +283,10 @@ def entry(one: Param) -> SnapshotParam:
 
 
 class FitTests(SynchronousTestCase):
-    """What no message could carry is refused to whoever sends it."""
+    """What does not fit into a message is refused with an ERROR to its sender."""
 
     def test_param_fits_exactly_when_its_snapshot_does(self) -> None:
-        """Neither a byte is wasted, nor is one too many let in; its SET fits too."""
+        """No byte is left unused, and none too many is accepted; its SET fits, too."""
         for address in ("/a", "/é" * 100, "/" + "x" * 20_000):
             with self.subTest(address=address[:5]):
                 largest = ROOM_BYTES - len(snapshot_entry(entry(param(address, 0))))
@@ -316,7 +316,7 @@ class FitTests(SynchronousTestCase):
                 self.assertRaises(ValueError, encode_to_frame, fits._replace(address=fits.address + "a"))
 
     def test_small_publish_is_not_encoded_to_find_out(self) -> None:
-        """The usual one is decided by its length."""
+        """Its length is enough to decide."""
         check_publish_fits(Publish("/a"))
 
     def test_signal_that_no_result_carries_is_refused(self) -> None:

@@ -15,7 +15,7 @@ ITEMS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), unique=Tr
 
 class LanesTests(SynchronousTestCase):
     def test_lanes_take_turns(self) -> None:
-        """However many one of them has; of one lane the first comes first."""
+        """However many items one lane has; within a lane, first in first out."""
         lanes: Lanes[str] = Lanes()
         for item in ("a1", "a2", "a3", "b1", "c1", "b2"):
             lanes.add(item, item[0])
@@ -23,7 +23,7 @@ class LanesTests(SynchronousTestCase):
         self.assertRaises(KeyError, lanes.pop)
 
     def test_newcomer_waits_for_one_of_each_other_lane(self) -> None:
-        """Also where these go on for ever."""
+        """Even if the other lanes never become empty."""
         lanes: Lanes[str] = Lanes()
         for number in range(100):
             lanes.add(f"a{number}", "a")
@@ -32,7 +32,7 @@ class LanesTests(SynchronousTestCase):
         self.assertEqual([lanes.pop(), lanes.pop()], ["a1", "b"])
 
     def test_nothing_waits_twice(self) -> None:
-        """And it keeps the place and the lane that it has."""
+        """A queued item keeps its place and its lane."""
         lanes: Lanes[str] = Lanes()
         for item, lane in (("x", "a"), ("y", "a"), ("x", "b")):
             lanes.add(item, lane)
@@ -42,7 +42,7 @@ class LanesTests(SynchronousTestCase):
     def test_what_is_taken_out_leaves_the_others(
         self, items: list[tuple[str, int]], gone: list[tuple[str, int]]
     ) -> None:
-        """Whether it was there or not."""
+        """Whether the item was queued or not."""
         lanes: Lanes[tuple[str, int]] = Lanes()
         for item in items:
             lanes.add(item, item[0])
@@ -59,7 +59,7 @@ class LanesTests(SynchronousTestCase):
 class InTurnTests(SynchronousTestCase):
     @given(st.lists(st.sampled_from("abcd")))
     def test_first_of_each_lane_comes_before_the_second_of_any(self, lanes: list[str]) -> None:
-        """In the order that they had otherwise."""
+        """Otherwise in the given order."""
         items = list(enumerate(lanes))
         rounds: list[list[tuple[int, str]]] = []
         counts: dict[str, int] = {}
@@ -73,7 +73,7 @@ class InTurnTests(SynchronousTestCase):
 
     @given(st.lists(st.integers(1, 3), min_size=60, max_size=60), st.integers(2, 200))
     def test_one_waits_for_one_of_each_other_lane_however_little_is_taken(self, taken: list[int], crowd: int) -> None:
-        """Where the rest is put before what comes next."""
+        """If the rest is put before the later items."""
         waiting: list[tuple[str, int]] = []
         before: dict[str, list[str]] = {}
         for count in taken:

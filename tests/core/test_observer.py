@@ -1,4 +1,4 @@
-"""Tests of clasp_relay.core.observer: what is told, and what is counted."""
+"""Tests of clasp_relay.core.observer: reports and counters."""
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -17,7 +17,7 @@ ALL = 0xFF
 
 
 class Witness:
-    """Keeps what it is told, in words."""
+    """Notes the reports as text."""
 
     def __init__(self, *, watches: bool = False, traces: bool = False) -> None:
         self.watches = watches
@@ -25,32 +25,32 @@ class Witness:
         self.told: list[tuple[object, ...]] = []
 
     def began(self, session: Session) -> None:
-        """Notes it."""
+        """Notes the report."""
         self.told.append(("began", session.name))
 
     def ended(self, session: Session, cause: str) -> None:
-        """Notes it."""
+        """Notes the report."""
         self.told.append(("ended", session.name, cause))
 
     def refused(self, session: Session, refusal: RequestError) -> None:
-        """Notes it."""
+        """Notes the report."""
         self.told.append(("refused", session.name, refusal.code))
 
     def limited(self, session: Session) -> None:
-        """Notes it."""
+        """Notes the report."""
         self.told.append(("limited", session.name))
 
     def operation(self, session: Session, message: m.Message) -> None:
-        """Notes it."""
+        """Notes the report."""
         self.told.append(("operation", type(message)))
 
     def frame(self, session: Session, data: bytes) -> None:
-        """Notes it."""
+        """Notes the report."""
         self.told.append(("frame", data))
 
 
 def watched(witness: Witness, rate: tuple[float, float] | None = None) -> Relay:
-    """Returns a relay that a witness watches."""
+    """Returns a relay with such an observer."""
     ids = iter(f"session {number}" for number in range(100))
     return Relay(
         RelayOptions(message_rate=rate),
@@ -77,10 +77,10 @@ def joined(relay: Relay) -> Session:
 
 
 class ToldTests(SynchronousTestCase):
-    """What an observer is told."""
+    """Reports to an observer."""
 
     def test_observer_is_told_of_a_sessions_beginning_and_end_once(self) -> None:
-        """The first cause counts."""
+        """The cause of the first call is reported."""
         witness = Witness()
         relay = watched(witness)
         session = joined(relay)
@@ -89,14 +89,14 @@ class ToldTests(SynchronousTestCase):
         self.assertEqual(witness.told, [("began", "test"), ("ended", "test", "first")])
 
     def test_observer_is_told_why_the_relay_ends_a_session(self) -> None:
-        """With the words that the client reads."""
+        """With the text that the client gets."""
         witness = Witness()
         relay = watched(witness)
         relay.end(joined(relay), Disconnect(CloseCode.POLICY_VIOLATION, "the token expired"))
         self.assertEqual(witness.told[-1], ("ended", "test", "the token expired"))
 
     def test_observer_is_told_of_sessions_that_never_began(self) -> None:
-        """Their HELLO was refused, or never came."""
+        """Because their HELLO was refused, or never came."""
         witness = Witness()
         relay = watched(witness)
         session = relay.connect(MemoryOutbox(), "", CODEC)
@@ -113,7 +113,7 @@ class ToldTests(SynchronousTestCase):
         self.assertEqual(witness.told[1:], [("refused", "test", ErrorCode.ADDRESS)])
 
     def test_observer_is_told_of_each_message_over_the_limit(self) -> None:
-        """Also of those that no ERROR answers."""
+        """Also of those that are not answered with an ERROR."""
         witness = Witness()
         relay = watched(witness, (1.0, 1.0))
         session = joined(relay)
@@ -122,7 +122,7 @@ class ToldTests(SynchronousTestCase):
         self.assertEqual(relay.counts.limited, 2)
 
     def test_observer_that_watches_is_told_of_operations(self) -> None:
-        """Before they are handled, refused ones included."""
+        """Before they are handled, including refused ones."""
         witness = Witness(watches=True)
         relay = watched(witness)
         say(relay, joined(relay), m.Get("no address"))
@@ -132,7 +132,7 @@ class ToldTests(SynchronousTestCase):
         )
 
     def test_observer_that_traces_is_told_of_frames(self) -> None:
-        """As they came, also what cannot be decoded; nothing after the end."""
+        """As received, also if they cannot be decoded; not after the end of the session."""
         witness = Witness(traces=True)
         relay = watched(witness)
         session = relay.connect(MemoryOutbox(), "", CODEC)
@@ -141,7 +141,7 @@ class ToldTests(SynchronousTestCase):
         self.assertEqual([told for told in witness.told if told[0] == "frame"], [("frame", b"\x00")])
 
     def test_nobody_needs_to_watch(self) -> None:
-        """A relay without an observer works, and its stand-in wants nothing."""
+        """A relay without an observer works, and the observer that is built in wants no reports."""
         nobody = Unwatched()
         self.assertFalse(nobody.watches or nobody.traces)
         session = memory_session()
@@ -156,10 +156,10 @@ class ToldTests(SynchronousTestCase):
 
 
 class CountedTests(SynchronousTestCase):
-    """What the relay counts."""
+    """Counters of the relay."""
 
     def setUp(self) -> None:
-        """Makes a world with two who listen."""
+        """Makes a world with two listeners."""
         self.world = World()
         self.relay = self.world.relay
         self.sender = self.world.join()
@@ -173,7 +173,7 @@ class CountedTests(SynchronousTestCase):
         self.assertEqual(set(counts.errors), set(ErrorCode))
 
     def test_messages_are_counted_by_type_as_they_come(self) -> None:
-        """Refused ones too; what cannot be decoded is counted apart."""
+        """Including refused ones; undecodable ones are counted separately."""
         self.sender.send(m.Set("/a", value(1)))
         self.sender.send(m.Set("no address", value(1)))
         self.sender.send_bytes(b"\x00")
@@ -187,7 +187,7 @@ class CountedTests(SynchronousTestCase):
         self.assertEqual((self.sender.session.received, self.sender.session.errors), (3, 3))
 
     def test_answers_are_counted_by_code(self) -> None:
-        """Those of HELLO are among them."""
+        """Including those to HELLO."""
         self.sender.send(m.Ping())
         self.sender.send(m.Set("/a", value(1)), 1)
         self.sender.send(m.Get("/a"))
@@ -196,7 +196,7 @@ class CountedTests(SynchronousTestCase):
         self.assertEqual({code: sent[code] for code in MessageCode if sent[code]}, expected)
 
     def test_fan_out_is_counted_once_and_by_all_who_get_it(self) -> None:
-        """A sender that listens gets its SET and not its PUBLISH."""
+        """A sender that subscribed gets its SET, but not its PUBLISH."""
         for client in (self.sender, self.listener, self.other):
             client.send(m.Subscribe(1, "/a/**"))
         self.sender.send(m.Set("/a/b", value(1)))
@@ -212,7 +212,7 @@ class CountedTests(SynchronousTestCase):
         self.assertEqual((self.relay.recipients.sent[Signal.EVENT], self.relay.recipients.delivered), (1, 1))
 
     def test_what_filters_leave_out_is_counted(self) -> None:
-        """By maxRate and by epsilon; what goes out is counted when it does."""
+        """By maxRate and by epsilon; a held message is counted when it is sent."""
         self.listener.send(m.Subscribe(1, "/a", ALL, 1))
         self.other.send(m.Subscribe(1, "/b", ALL, None, 10.0))
         for number in (1.0, 2.0, 3.0):
@@ -224,7 +224,7 @@ class CountedTests(SynchronousTestCase):
         self.assertEqual((throttles.sent, throttles.replaced, throttles.skipped), (3, 1, 2))
 
     def test_moves_that_are_coalesced_are_counted(self) -> None:
-        """Only those that nobody gets."""
+        """Only those that are sent to nobody."""
         for phase in (Phase.START, Phase.MOVE, Phase.MOVE, Phase.MOVE, Phase.MOVE):
             self.sender.send(m.Publish("/g", Signal.GESTURE, phase, value(1), id=1))
         self.assertEqual(self.relay.gestures.replaced, 2)

@@ -1,4 +1,4 @@
-"""Tests of clasp_relay.core.records: what is kept, and how it is encoded."""
+"""Tests of clasp_relay.core.records: the records of changes, and their encoding."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,7 +28,7 @@ from tests.wire.strategies import MESSAGES, TEXT, U8, U16, U32, U64, VALUES
 
 class ParamTests(SynchronousTestCase):
     def test_record_stays_what_it_was(self) -> None:
-        """Whoever holds one holds what was true when it took it, whatever is written later."""
+        """Code that holds a record keeps its values, whatever is written later."""
         params = Params(ParamLimits())
         first = Param("/a", value(1), 1, "w", 10)
         params.apply(Change(first))
@@ -133,10 +133,10 @@ LITERALS: tuple[tuple[Change, bytes], ...] = (
 
 
 class EncodingTests(SynchronousTestCase):
-    """A change as bytes: what a log keeps has to be read by later versions."""
+    """Encoded changes: later versions have to read the logs of earlier ones."""
 
     def test_every_kind_is_encoded_as_it_always_was(self) -> None:
-        """Byte by byte, in both directions."""
+        """The exact bytes, in both directions."""
         for change, data in LITERALS:
             with self.subTest(change=change):
                 self.assertEqual(encode_change(change), data)
@@ -145,12 +145,12 @@ class EncodingTests(SynchronousTestCase):
 
     @given(_CHANGES)
     def test_change_is_the_same_after_it_was_encoded(self, change: Change) -> None:
-        """Whatever it holds."""
+        """For any change."""
         self.assertEqual(decode_change(encode_change(change)), change)
 
     @given(_CHANGES, TEXT)
     def test_what_a_change_is_about_is_read_without_decoding(self, change: Change, address: str) -> None:
-        """Its kind and its address, and no other ones."""
+        """Its kind and its address."""
         data = encode_change(change)
         self.assertTrue(is_about(data, change.kind, change.param.address))
         self.assertFalse(is_about(data, change.kind + 1, change.param.address))
@@ -159,27 +159,27 @@ class EncodingTests(SynchronousTestCase):
 
     @given(_CHANGES)
     def test_beginning_tells_whether_something_is_left_of_a_signal(self, change: Change) -> None:
-        """Of what is no signal something is always left."""
+        """Other changes always have some content."""
         is_emptied = change.kind is ChangeKind.EVENT and change.message is None
         self.assertEqual(is_emptied_event(encode_change(change)[:HEAD_BYTES]), is_emptied)
 
     @given(st.binary(max_size=80) | st.tuples(st.just(b"\x01"), st.binary(min_size=35, max_size=90)).map(b"".join))
     def test_any_bytes_are_a_change_or_a_decode_error(self, data: bytes) -> None:
-        """And nothing else is raised."""
+        """No other exception is raised."""
         self.check(data)
 
     @given(_CHANGES, st.lists(st.tuples(U16, U8), min_size=1, max_size=3), st.integers(-3, 3))
     def test_damaged_change_is_another_change_or_a_decode_error(
         self, change: Change, damages: list[tuple[int, int]], longer: int
     ) -> None:
-        """A byte may be wrong, missing or too many."""
+        """If a byte is wrong, missing or added."""
         data = bytearray(encode_change(change))
         for at, byte in damages:
             data[at % len(data)] = byte
         self.check(bytes(data[:longer] if longer < 0 else data + bytes(longer)))
 
     def check(self, data: bytes) -> None:
-        """Decodes bytes; what comes out is a change like any other."""
+        """Decodes bytes; if they decode, the change can be encoded again."""
         try:
             change = decode_change(data)
         except DecodeError:
@@ -188,7 +188,7 @@ class EncodingTests(SynchronousTestCase):
         decode_value(change.param.value)
 
     def test_what_is_no_change_is_refused(self) -> None:
-        """With words that say what is wrong."""
+        """With a text that names the problem."""
         write = Change(Param("/a", b"\x02\x05", 3, "w", 9))
         good = encode_change(write)
         event = encode_change(LITERALS[-3][0])
@@ -215,7 +215,7 @@ class EncodingTests(SynchronousTestCase):
 
 class EndedTests(SynchronousTestCase):
     def test_addresses_and_records_are_pairs(self) -> None:
-        """A sequence as any other, though no pair is made before it is asked for."""
+        """It works like any sequence, though a pair is made only when it is read."""
         pairs = [(f"/{number}", Ended(number, 0)) for number in range(3)]
         ended = EndedSequence([address for address, _ in pairs], [record for _, record in pairs])
         self.assertEqual((list(ended), len(ended), ended[1], ended[-1]), (pairs, 3, pairs[1], pairs[2]))

@@ -1,4 +1,4 @@
-"""Tests of clasp_relay.core.relay: the one gate, and what hangs on a session."""
+"""Tests of clasp_relay.core.relay: the gate, and what belongs to a session."""
 
 from __future__ import annotations
 
@@ -54,17 +54,17 @@ class GateTests(SynchronousTestCase):
     """Every message passes one gate, and nothing gets out of it but ERRORs."""
 
     def setUp(self) -> None:
-        """Somebody who behaves, and somebody who does not."""
+        """A client that sends valid messages, and one that does not."""
         self.world = World()
         self.neighbour = self.world.join()
         self.client = self.world.join()
 
     def assert_neighbour_is_well(self) -> None:
-        """Nobody else has noticed."""
+        """Checks that the other session is not affected."""
         self.assertEqual(self.neighbour.ask(Ping()), [Pong()])
 
     def test_undecodable_bytes_are_answered(self) -> None:
-        """100 for the frame, 101 for the message; the session lives."""
+        """With ERROR 100 for the frame, 101 for the message; the session goes on."""
         cases = (
             (b"", ErrorCode.FRAME),
             (b"S", ErrorCode.FRAME),
@@ -84,7 +84,7 @@ class GateTests(SynchronousTestCase):
         self.assert_neighbour_is_well()
 
     def test_babble_ends_the_session(self) -> None:
-        """A hundred undecodable frames within ten seconds: its client does not speak CLASP."""
+        """A hundred undecodable frames within ten seconds: its client does not send CLASP."""
         for _ in range(MAX_BAD_FRAMES - 1):
             self.client.send_bytes(GARBAGE)
         self.assertIsNone(self.client.outbox.closed)
@@ -97,7 +97,7 @@ class GateTests(SynchronousTestCase):
         self.assert_neighbour_is_well()
 
     def test_babble_is_counted_over_any_ten_seconds(self) -> None:
-        """Not from a fixed start; slower than that is no babble."""
+        """Not from a fixed start; fewer in ten seconds do not end it."""
         pause = BAD_FRAMES_US / 1e6 / (MAX_BAD_FRAMES - 1) + 0.001
         for _ in range(3 * MAX_BAD_FRAMES):
             self.client.send_bytes(GARBAGE)
@@ -121,7 +121,7 @@ class GateTests(SynchronousTestCase):
         self.assertIn("0x47", stranger.outbox.closed[1])
 
     def test_fault_of_ours_is_reported_and_tells_nothing(self) -> None:
-        """The sender reads «internal error» and lives; all others are unharmed."""
+        """The sender gets «internal error» and its session goes on; other sessions are not affected."""
 
         def fail(*_: object) -> None:
             raise ZeroDivisionError("a secret")
@@ -166,7 +166,7 @@ class GateTests(SynchronousTestCase):
         self.assertEqual(self.world.faults, [])
 
     def test_random_messages_never_raise(self) -> None:
-        """Nor do they end anybody else's session."""
+        """Nor do they end any other session."""
         rng = random.Random(5)
         frames = [
             encode_frame(encode(message), 1)
@@ -191,7 +191,7 @@ class SessionTests(SynchronousTestCase):
         self.world = World()
 
     def test_closed_session_is_deaf(self) -> None:
-        """What still comes of it changes nothing."""
+        """Messages that still arrive change nothing."""
         client = self.world.join()
         client.leave()
         client.send(Set("/a", value(1)))
@@ -199,7 +199,7 @@ class SessionTests(SynchronousTestCase):
         self.assertEqual((client.hear(), len(self.world.relay.params)), ([], 0))
 
     def test_disconnect_may_be_repeated(self) -> None:
-        """Whatever ended the session first."""
+        """Whatever has ended the session first."""
         for client in (self.world.connect(), self.world.join()):
             for _ in range(3):
                 client.leave()
@@ -207,14 +207,14 @@ class SessionTests(SynchronousTestCase):
         self.assertEqual(len(self.world.relay.sessions), 0)
 
     def test_params_stay_when_their_writer_leaves(self) -> None:
-        """Only its locks go."""
+        """Only its locks end."""
         client = self.world.join()
         client.send(Set("/a", value(1), lock=True))
         client.leave()
         self.assertEqual(heard(self.world.join().ask(Get("/a"))), [("/a", 1)])
 
     def test_end_says_why(self) -> None:
-        """An ERROR where there is a code, the close in any case."""
+        """An ERROR if the reason has a code, and always the close."""
         for code in (None, ErrorCode.OVERLOADED):
             client = self.world.join()
             self.world.relay.end(client.session, Disconnect(CloseCode.TRY_AGAIN_LATER, "too slow", code))
@@ -223,7 +223,7 @@ class SessionTests(SynchronousTestCase):
             self.assertFalse(client.session.is_live)
 
     def test_session_that_a_handler_ended_gets_no_error(self) -> None:
-        """There is nobody to read it."""
+        """It would reach nobody."""
         client = self.world.join()
 
         def end_and_fail(*_: object) -> None:
@@ -239,11 +239,11 @@ class TokenTests(SynchronousTestCase):
     """Sessions and their tokens."""
 
     def setUp(self) -> None:
-        """A relay that wants tokens."""
+        """A relay that checks tokens."""
         self.world = World(RelayOptions(), Guard())
 
     def test_bad_token_ends_the_connection(self) -> None:
-        """ERROR, then a close that says why."""
+        """With an ERROR, then a close with the reason."""
         for token, code in (("", ErrorCode.UNAUTHENTICATED), ("old", ErrorCode.TOKEN_EXPIRED)):
             client = self.world.connect()
             self.assertEqual(codes(client.ask(Hello(1, 0, "x", token))), [code])
@@ -253,7 +253,7 @@ class TokenTests(SynchronousTestCase):
         self.assertEqual(len(self.world.relay.sessions), 0)
 
     def test_what_a_token_planned_ends_with_it(self) -> None:
-        """A bundle that waits is checked again when it is due, and its token too."""
+        """A scheduled bundle is checked again when it is due, and so is its token."""
         for token in ("alice#1", "alice#2"):
             client = self.world.join(token)
             due_us = self.world.clock.now_us() + 1_000_000
@@ -266,7 +266,7 @@ class TokenTests(SynchronousTestCase):
         self.assertEqual((params.get("/1") is None, params.get("/2") is None), (True, False))
 
     def test_sessions_end_with_their_token(self) -> None:
-        """All of one token, and no others; one that left before is not told."""
+        """All sessions of the token, and no others; one that left before is not told."""
         first, second, left, other = (self.world.join(token) for token in ("alice#1", "alice#1", "alice#1", "alice#2"))
         left.leave()
         reason = Disconnect(CloseCode.POLICY_VIOLATION, "the token was revoked", ErrorCode.TOKEN_EXPIRED)
@@ -279,7 +279,7 @@ class TokenTests(SynchronousTestCase):
         self.assertEqual(self.world.relay.sessions.of_token("alice", b"alice#2"), [other.session])
 
     def test_session_whose_token_ended_hears_nothing_that_still_waited(self) -> None:
-        """What it had not been sent is dropped first; it reads why, and nothing else."""
+        """What waits is discarded first; it gets only the reason."""
         client = self.world.join("alice#1")
         client.send(Subscribe(1, "/**"))
         client.send(Set("/a", value(1)), 1)
@@ -295,7 +295,7 @@ class LeakTests(SynchronousTestCase):
     """Nothing is left of sessions that have gone."""
 
     def test_nothing_is_left_when_everybody_has_gone(self) -> None:
-        """Whatever they did, in whatever order, and whoever left first."""
+        """Whatever they did, in any order, and in whatever order they left."""
         rng = random.Random(7)
         guard = Guard()
         world = World(RelayOptions(message_rate=(1000, 4000)), guard)
@@ -317,7 +317,7 @@ class LeakTests(SynchronousTestCase):
         self.assert_empty(world)
 
     def message(self, rng: random.Random, world: World) -> Message:
-        """Returns one of all that leaves something behind."""
+        """Returns one of the messages that leave something in the relay."""
         address = rng.choice(("/here/a", "/here/b", "/a/x", "/a/y"))
         pattern = rng.choice(("/**", "/a/*", "/here/a", "/*/x", "/a/x*"))
         messages: list[Message] = [
@@ -332,7 +332,7 @@ class LeakTests(SynchronousTestCase):
         return rng.choice(messages)
 
     def assert_empty(self, world: World) -> None:
-        """Only params and accepted bundles are left; the latter until their time."""
+        """Checks that only params and accepted bundles are left; the latter until they are due."""
         relay = world.relay
         self.assertEqual(world.faults, [])
         self.assertEqual((len(relay.sessions), relay.sessions._by_subject, len(relay.subscriptions)), (0, {}, 0))
@@ -349,7 +349,7 @@ class LeakTests(SynchronousTestCase):
 
 
 class AcceptTests(SynchronousTestCase):
-    """Messages that were decoded elsewhere pass the same gate."""
+    """Messages that a door has decoded pass the same gate."""
 
     def setUp(self) -> None:
         """A session."""
@@ -362,7 +362,7 @@ class AcceptTests(SynchronousTestCase):
         return self.client.hear()
 
     def test_message_is_handled_like_a_decoded_one(self) -> None:
-        """Answered, refused, or a fault of ours."""
+        """It is answered, refused, or causes a fault."""
         self.assertEqual(self.accept(Set("/a", value(1)), 1), [Ack("/a", 1)])
         self.assertEqual(codes(self.accept(Set("bad", value(1)))), [ErrorCode.ADDRESS])
         self.assertEqual(self.world.relay.counts.received[Set], 2)
@@ -375,14 +375,14 @@ class AcceptTests(SynchronousTestCase):
         self.assertEqual(len(self.world.faults), 1)
 
     def test_closed_session_is_deaf(self) -> None:
-        """What still comes of it changes nothing."""
+        """Messages that still arrive change nothing."""
         self.client.leave()
         self.assertEqual((self.accept(Set("/a", value(1)), 1), len(self.world.relay.params)), ([], 0))
 
 
 class GoneTests(SynchronousTestCase):
     def test_end_of_a_subjects_last_session_is_told(self) -> None:
-        """Not of one before the last, nor of somebody who is nobody; without a listener nothing happens."""
+        """Not for an earlier session, nor for one without a subject; without a hook nothing happens."""
         gone: list[str] = []
         world = World(permissions=Guard())
         world.join("ann").leave()

@@ -9,7 +9,7 @@ from tests.core.world import WorldClock
 
 
 class Owner:
-    """A session, as far as its work is concerned."""
+    """A session, as far as work needs one."""
 
     def __init__(self, lane: str) -> None:
         self.lane = lane
@@ -19,20 +19,20 @@ class WorkTests(SynchronousTestCase):
     """Work of several owners."""
 
     def setUp(self) -> None:
-        """None yet."""
+        """No work yet."""
         self.clock = WorldClock()
         self.faults: list[str] = []
         self.work = Work(self.clock, lambda what, fault: self.faults.append(f"{what}: {fault}"))
         self.done: list[str] = []
 
     def pieces(self, name: str, count: int, cost_us: int = TURN_US) -> Pieces:
-        """Yields work of as many pieces."""
+        """Yields work of this many pieces."""
         for number in range(count):
             self.done.append(f"{name}{number}")
             yield cost_us
 
     def after(self) -> tuple[list[str], int]:
-        """Returns what was done in how many turns, when there is nothing left."""
+        """Returns what was done and in how many turns, when no work is left."""
         self.clock.clock.advance(0)
         self.assertEqual((bool(self.work), self.clock.clock.getDelayedCalls()), (False, []))
         return self.done, self.work.turns
@@ -44,7 +44,7 @@ class WorkTests(SynchronousTestCase):
         self.assertEqual(self.after(), (["a0", "a1", "a2"], 1))
 
     def test_owners_are_served_in_turn(self) -> None:
-        """One piece of each; an owner's work in the order in which it came."""
+        """One piece of each; the work of one owner in the order in which it was added."""
         self.work.add("a", self.pieces("a", 2))
         self.work.add("a", self.pieces("later", 1))
         self.work.add("b", self.pieces("b", 1))
@@ -52,7 +52,7 @@ class WorkTests(SynchronousTestCase):
         self.assertEqual(self.after(), (["a0", "a1", "b0", "later0"], 5))
 
     def test_owners_of_one_address_have_one_place_together(self) -> None:
-        """However many they are; an owner is whoever stands last."""
+        """However many they are; the owner is the last item of a tuple."""
         for number in range(50):
             owner = Owner("192.0.2.1")
             self.work.add(("a", owner) if number % 2 else owner, self.pieces(f"crowd{number}-", 2))
@@ -66,7 +66,7 @@ class WorkTests(SynchronousTestCase):
         self.assertEqual(len(self.done), 104)
 
     def test_piece_that_takes_longer_than_it_says_counts_by_the_clock(self) -> None:
-        """The last one of a work, too, which says nothing. The rest waits for the next turn."""
+        """Also the last step of a work, which yields no cost. The rest waits for the next turn."""
 
         def slow(name: str) -> Pieces:
             for number in range(2):
@@ -84,7 +84,7 @@ class WorkTests(SynchronousTestCase):
         self.assertGreater(turns, 2)
 
     def test_work_that_is_added_by_work_waits_behind_it(self) -> None:
-        """It is not done inside of it."""
+        """It is not done within the piece that adds it."""
 
         def adding() -> Pieces:
             self.work.add("b", self.pieces("b", 1, 1))

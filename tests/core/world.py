@@ -1,4 +1,4 @@
-"""A relay in memory for the tests of the core: no socket, a clock that is moved by hand."""
+"""A relay in memory for the tests of the core: no socket, and a clock that tests advance."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class WorldClock:
         return START_US + round(self.clock.seconds() * 1e6)
 
     def call_later(self, delay_s: float, call: Callable[[], None]) -> Timer:
-        """Calls when the clock has been moved that far."""
+        """Calls a function once the clock was advanced that far."""
         return self.clock.callLater(delay_s, call)
 
 
 def one_turn(reactor: Clock) -> None:
-    """Makes the calls that are due now, and none of those that they ask for: one turn of the event loop."""
+    """Makes the calls that are due now, but none that these schedule: one turn of the event loop."""
     calls: list[Any] = list(reactor.getDelayedCalls())
     for call in calls:
         if call.active() and call.getTime() <= reactor.seconds():
@@ -59,7 +59,7 @@ def one_turn(reactor: Clock) -> None:
 
 
 class MemoryOutbox:
-    """Keeps what a session was told, as messages."""
+    """Keeps what is sent to a session."""
 
     def __init__(self) -> None:
         self.frames: list[Frame] = []
@@ -76,11 +76,11 @@ class MemoryOutbox:
             self.frames.extend(Frame(data) for data in frames if data != NOT_YET)
 
     def discard(self) -> None:
-        """Drops what was not heard yet."""
+        """Drops the frames that were not read yet."""
         self.frames.clear()
 
     def close(self, close_code: CloseCode, reason: str) -> None:
-        """Keeps how the session ended."""
+        """Keeps the code and the reason of the close."""
         if self.closed is None:
             self.closed = (close_code, reason)
 
@@ -89,14 +89,14 @@ class MemoryFanOut:
     """Sends to each outbox at once."""
 
     def fan_out(self, audience: Audience, frame: Frame, exclude: Outbox | None = None) -> None:
-        """Sends to all but one."""
+        """Sends to all outboxes but one."""
         for outbox in audience.outboxes:
             if outbox is not exclude:
                 outbox.send(frame)
 
 
 class SlowLog:
-    """A log that has recorded changes when it is told so by hand."""
+    """A log that records changes when a test tells it to."""
 
     is_immediate = False
 
@@ -115,7 +115,7 @@ class SlowLog:
         """How many of the changes are recorded."""
 
     def watch(self, recorded: Callable[[int], None]) -> None:
-        """Is told whom to tell."""
+        """Sets the function that is called with each recorded batch."""
         self._tell = recorded
 
     def append(self, changes: Sequence[Change]) -> int:
@@ -128,12 +128,12 @@ class SlowLog:
         return batch
 
     def check(self) -> None:
-        """Refuses what it is told to refuse."""
+        """Refuses a write if ``refusal`` is set."""
         if self.refusal is not None:
             raise self.refusal
 
     def release(self, at_most: int = 1_000_000) -> None:
-        """Records what was given first, as many batches as it is told."""
+        """Records the oldest batches, at most this many."""
         while self._waiting and at_most:
             batch = self._waiting[0][1]
             self.batch += batch == self.batch
@@ -144,7 +144,7 @@ class SlowLog:
 
 
 class Client:
-    """One session and what it hears."""
+    """One session, and the messages that it gets."""
 
     def __init__(self, world: World, codec: Codec = CODEC) -> None:
         self._world = world
@@ -152,7 +152,7 @@ class Client:
         self.session: Session = world.relay.connect(self.outbox, "192.0.2.1", codec)
 
     def send(self, message: Message, qos: int = 0) -> None:
-        """Sends a message as its client would: encoded."""
+        """Sends an encoded message, as the client would."""
         self.send_bytes(encode_frame(encode(message), qos))
 
     def send_bytes(self, data: bytes) -> None:
@@ -160,19 +160,19 @@ class Client:
         self._world.relay.receive(self.session, data)
 
     def hear(self) -> list[Message]:
-        """Returns the messages that came since the last call."""
+        """Returns the messages since the last call."""
         messages = [CODEC.decode(frame.wire)[0] for frame in self.outbox.frames]
         self.outbox.frames.clear()
         return messages
 
     def ask(self, message: Message, qos: int = 0) -> list[Message]:
-        """Sends a message and returns what came back; what came before is forgotten."""
+        """Sends a message and returns the messages that it leads to; earlier ones are dropped."""
         self.hear()
         self.send(message, qos)
         return self.hear()
 
     def leave(self) -> None:
-        """The connection ends."""
+        """Ends the connection."""
         self._world.relay.disconnect(self.session)
 
 
@@ -222,7 +222,7 @@ class World:
         return Client(self)
 
     def join(self, token: str = "") -> Client:
-        """Connects, says HELLO and hears the welcome."""
+        """Connects, sends HELLO, and checks the WELCOME."""
         client = self.connect()
         client.send(Hello(1, 0xE0, "test", token))
         first, *rest = client.hear()
@@ -231,16 +231,16 @@ class World:
         return client
 
     def settle(self) -> None:
-        """Lets turns pass until all work is done; no time does."""
+        """Runs turns until all work is done, without advancing the clock."""
         while self.relay.work:
             self.one_turn()
 
     def one_turn(self) -> None:
-        """Lets one turn pass."""
+        """Runs one turn."""
         one_turn(self.clock.clock)
 
     def advance(self, seconds: float) -> None:
-        """Lets time pass, with the sweeps that the service makes twice a second."""
+        """Advances the clock, with the sweeps that the service makes twice a second."""
         while seconds > 0.5:
             self.clock.clock.advance(0.5)
             self.relay.sweep()
@@ -249,7 +249,7 @@ class World:
         self.relay.sweep()
 
     def turn(self, times: int = 1_000) -> None:
-        """Lets the loop turn until nothing is due now."""
+        """Runs turns until no call is due now."""
         while times and any(
             call.getTime() <= self.clock.clock.seconds() for call in self.clock.clock.getDelayedCalls()
         ):
@@ -276,7 +276,7 @@ def written(
     unlock: bool = False,
     stamp: str | None = None,
 ) -> Change:
-    """Returns the write of a param, as it would be decided for a table."""
+    """Returns the change that a write of a param would be decided as."""
     due_us = None if param.value == NULL else params.due_us(param.ttl, param.timestamp_us)
     takes_lock = lock and not unlock and param.value != NULL
     return Change(

@@ -1,4 +1,4 @@
-"""Messages beside their exact bytes, and the assertion that both are the same."""
+"""Messages with their exact bytes, and an assertion for both directions."""
 
 from __future__ import annotations
 
@@ -102,10 +102,10 @@ CASES: dict[str, tuple[m.Message, bytes]] = {
 
 
 class WireTestCase(SynchronousTestCase):
-    """A test of bytes and messages."""
+    """A test with assertions about bytes and messages."""
 
     def assertWire(self, message: m.Message, payload: bytes) -> None:  # noqa: N802 - as trial names assertions
-        """Asserts that a message has exactly these bytes, both ways."""
+        """Asserts that a message encodes to these bytes, and that these bytes decode to it."""
         self.assertEqual(encode(message).hex(" "), payload.hex(" "))
         self.assertEqual(decode(payload), message)
         self.assertIs(type(decode(payload)), type(message))

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for values and messages that can be said on the wire."""
+"""Hypothesis strategies for values and messages that have an encoding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Addresses and patterns: what is one, what matches, and what covers what."""
+"""Tests of clasp_relay.wire.address: which texts are addresses or patterns, what matches, and what covers what."""
 
 import re
 from itertools import product
@@ -30,7 +30,7 @@ def _patterns(words: tuple[str, ...], longest: int) -> list[Pattern]:
 
 
 def _oracle(segments: tuple[str, ...], address: tuple[str, ...]) -> bool:
-    """Matches by the definition, trying everything."""
+    """Matches by the definition, by trying every possibility."""
     if not segments:
         return not address
     if segments[0] == "**":
@@ -43,7 +43,7 @@ def _oracle(segments: tuple[str, ...], address: tuple[str, ...]) -> bool:
 
 class AddressTests(SynchronousTestCase):
     def test_an_address_is_accepted_whatever_its_characters(self) -> None:
-        """Only slash and star mean something."""
+        """Only the slash and the star have a meaning."""
         for address in (
             "/a",
             "/a/b",
@@ -59,7 +59,7 @@ class AddressTests(SynchronousTestCase):
                 check_address(address)
 
     def test_an_address_is_refused_when_it_has_too_many_segments(self) -> None:
-        """With ASCII characters or not; the error names it and says the limit."""
+        """With ASCII characters or others; the error names the address and the limit."""
         self.assertEqual(MAX_SEGMENTS, 128)
         for address in ("/a" * 129, "/é" * 129, "/" + "a" * 20 + "/aaa" * 128):
             with self.subTest(address=address[:20]):
@@ -68,14 +68,14 @@ class AddressTests(SynchronousTestCase):
                 self.assertIn("more than 128 segments", error.message)
 
     def test_a_text_is_refused_when_it_is_no_address(self) -> None:
-        """Each is an error 200 that names the address."""
+        """Each with ERROR 200, which names the address."""
         for address in ("", "a", "a/b", "/", "//", "/a/", "/a//b", "//a", "/*", "/a/b*", "**", "/é/", "/é*", "é"):
             with self.subTest(address=address):
                 error = self.assertRaises(RequestError, check_address, address)
                 self.assertEqual((error.code, error.address), (ErrorCode.ADDRESS, address))
 
     def test_an_address_is_refused_when_it_cannot_be_sent(self) -> None:
-        """One that is too long, in bytes, or no Unicode is not repeated in the error either."""
+        """If it is too long in bytes or not valid Unicode; then the error does not name it either."""
         self.assertEqual(MAX_ADDRESS_BYTES, 4_096)
         for address in ("/" + "a" * 4_096, "/" + "é" * 2_048, "/" + "é" * 32_768, "/a" * 32_000, "/\ud800", "\ud800"):
             with self.subTest(size=len(address)):
@@ -85,7 +85,7 @@ class AddressTests(SynchronousTestCase):
 
 class PatternTests(SynchronousTestCase):
     def test_a_pattern_knows_its_segments(self) -> None:
-        """As written, and whether there is a wildcard."""
+        """As written, and it knows whether there is a wildcard."""
         cases = (
             ("/a/b", ("a", "b"), True),
             ("/a/*", ("a", "*"), False),
@@ -98,7 +98,7 @@ class PatternTests(SynchronousTestCase):
                 self.assertEqual((pattern.text, pattern.segments, pattern.is_literal), (text, segments, is_literal))
 
     def test_patterns_are_equal_when_written_equally(self) -> None:
-        """They can be the keys of a dict, and cannot be changed."""
+        """They can be keys of a dict, and are immutable."""
         first, again, other = Pattern.parse("/a/*"), Pattern.parse("/a/*"), Pattern.parse("/a/**")
         self.assertEqual({first: 1}[again], 1)
         self.assertNotEqual(first, other)
@@ -106,14 +106,14 @@ class PatternTests(SynchronousTestCase):
         self.assertEqual(repr(first), "Pattern('/a/*')")
 
     def test_a_text_is_refused_when_it_is_no_pattern(self) -> None:
-        """Each is an error 202 that names the pattern."""
+        """Each with ERROR 202, which names the pattern."""
         for text in ("", "/", "*", "**", "a/*", "/a/", "/a//b", "/**/", "//**", "!/a/*"):
             with self.subTest(text=text):
                 error = self.assertRaises(RequestError, Pattern.parse, text)
                 self.assertEqual((error.code, error.address), (ErrorCode.PATTERN, text))
 
     def test_a_pattern_is_refused_when_it_exceeds_a_limit(self) -> None:
-        """One segment, byte or wildcard less is accepted; '**' as a whole segment is one wildcard."""
+        """At the limit it is accepted; '**' as a whole segment counts as one wildcard."""
         cases = (
             ("/a" * 127 + "/*", "/a" * 128 + "/*", "more than 128 segments"),
             ("/a" * 128, "/a" * 129, "more than 128 segments"),
@@ -133,7 +133,7 @@ class PatternTests(SynchronousTestCase):
                 self.assertIn(reason, error.message)
 
     def test_patterns_match_what_they_say(self) -> None:
-        """The cases on which clients and relays of this kind differ, decided."""
+        """In the cases in which clients and other relays differ, this is the result."""
         cases = (
             ("/a/**", "/a /a/b /a/b/c", "/ab /b /b/a"),
             ("/**", "/a /a/b/c", ""),
@@ -167,7 +167,7 @@ class PatternTests(SynchronousTestCase):
                     self.assertFalse(pattern.matches(address))
 
     def test_patterns_match_as_the_clients_do_where_these_agree(self) -> None:
-        """On valid patterns and addresses, where JavaScript, Python and Rust's live matcher say the same."""
+        """For valid patterns and addresses for which JavaScript, Python and the Rust relay's live matcher agree."""
         agreed = 0
         for case in load("globs"):
             verdicts = {case["js_client"], case["python_client"], case["rust_live_trie"]}
@@ -186,7 +186,7 @@ class PatternTests(SynchronousTestCase):
         self.assertGreater(agreed, 40)
 
     def test_patterns_match_as_pythons_client_when_clients_differ(self) -> None:
-        """But for partial wildcards, which it does not know: there the Rust relay's live matcher is right."""
+        """Except for partial wildcards, which it does not know: there as in the Rust relay's live matcher."""
         for case in load("globs"):
             try:
                 check_address(case["address"])
@@ -202,7 +202,7 @@ class PatternTests(SynchronousTestCase):
                 self.assertEqual(pattern.matches(case["address"]), case[model])
 
     def test_every_short_pattern_matches_by_the_definition(self) -> None:
-        """Against trying everything, for all addresses of up to 4 segments."""
+        """Compared with trying every possibility, for all addresses of up to 4 segments."""
         addresses = [address for address in ADDRESSES if address.count("/") < 5]
         for pattern in _patterns(("a", "b", "*", "**", "a*", "*b*"), 3):
             for address in addresses:
@@ -211,12 +211,12 @@ class PatternTests(SynchronousTestCase):
 
     @given(st.from_regex(r"\A[ab*]{1,7}\Z"), st.from_regex(r"\A[ab]{1,8}\Z"))
     def test_partial_segments_match_by_the_definition(self, pattern: str, segment: str) -> None:
-        """A star is any number of characters, wherever it stands."""
+        """A star matches any number of characters, at any place."""
         wanted = ".*".join(map(re.escape, pattern.split("*")))
         self.assertEqual(match_segment(pattern, segment), re.fullmatch(wanted, segment) is not None)
 
     def test_wildcards_do_not_multiply(self) -> None:
-        """The patterns with the most combinations are decided, and compare no more segments than they can."""
+        """For the patterns with the most combinations, no more segments are compared than the bound allows."""
         deep = Pattern.parse("/**/a" * 31 + "/b")
         self.assertFalse(deep.matches("/a" * 128))
         self.assertTrue(deep.matches("/a" * 127 + "/b"))
@@ -229,7 +229,7 @@ class PatternTests(SynchronousTestCase):
         self.assertLessEqual(self._compared("".join(f"/**/a*{n}" for n in range(16)), "/ab" * 128), 128)
 
     def _compared(self, pattern: str, address: str) -> int:
-        """Matches, and returns how many segments were compared with partial ones."""
+        """Matches, and returns the number of comparisons with partial segments."""
         compared = 0
 
         def count(pieces: tuple[str, ...], segment: str) -> bool:
@@ -246,7 +246,7 @@ class PatternTests(SynchronousTestCase):
 
 class WalkTests(SynchronousTestCase):
     def test_a_walk_ends_where_matching_does(self) -> None:
-        """Segment by segment, for every pattern with wildcards, it comes to what matches() says."""
+        """A walk segment by segment has the same result as ``matches``, for every pattern with wildcards."""
         for pattern in _patterns(("a", "b*", "*", "**"), 3):
             if pattern.is_literal:
                 continue
@@ -260,7 +260,7 @@ class WalkTests(SynchronousTestCase):
                 self.assertEqual(pattern.accepts(places), pattern.matches(address), f"{pattern.text} {address}")
 
     def test_a_walk_knows_the_only_segments_that_can_follow(self) -> None:
-        """None where a wildcard stands, nothing where the pattern is at its end."""
+        """None if a wildcard can follow, an empty list at the end of the pattern."""
         pattern = Pattern.parse("/a/*/b")
         after_a = pattern.step(pattern.start, "a")
         self.assertEqual(pattern.literals(pattern.start), ["a"])
@@ -273,7 +273,7 @@ class WalkTests(SynchronousTestCase):
 
 class CoverTests(SynchronousTestCase):
     def test_covering_is_decided_exactly_without_partial_wildcards(self) -> None:
-        """For every pair of patterns of up to 3 segments: yes, if and only if it contains all the other matches."""
+        """For every pair of patterns of up to 3 segments, compared with all addresses that they match."""
         patterns = _patterns(("a", "b", "*", "**"), 3)
         matched = [{address for address in ADDRESSES if pattern.matches(address)} for pattern in patterns]
         for one, its in zip(patterns, matched, strict=True):
@@ -281,7 +281,7 @@ class CoverTests(SynchronousTestCase):
                 self.assertEqual(one.covers(other), others <= its, f"{one.text} {other.text}")
 
     def test_covering_is_never_claimed_wrongly_with_partial_wildcards(self) -> None:
-        """A yes always holds for every address that was tried."""
+        """If one pattern covers another, it matches every tried address that the other matches."""
         patterns = _patterns(("a", "*", "**", "a*", "*a", "*a*"), 2)
         names = ["/" + "/".join(s) for n in (1, 2, 3) for s in product(("a", "b", "ab", "ba", "aa", "aba"), repeat=n)]
         matched = [{address for address in names if pattern.matches(address)} for pattern in patterns]
@@ -291,7 +291,7 @@ class CoverTests(SynchronousTestCase):
                     self.assertLessEqual(others, its, f"{one.text} {other.text}")
 
     def test_patterns_cover_what_they_should_with_partial_wildcards(self) -> None:
-        """Careful, but not more than is of use."""
+        """The answer is cautious, but not in the cases that occur in practice."""
         cases = (
             ("/a/**", "/a/zone*", True),
             ("/a/*", "/a/zone*", True),
@@ -321,7 +321,7 @@ _PIECES = st.text("ab*", min_size=1, max_size=3)
 
 class IntersectionTests(SynchronousTestCase):
     def test_patterns_have_an_address_in_common_or_not(self) -> None:
-        """In either order."""
+        """In either order of the two."""
         for one, other, expected in (
             ("/a", "/a", True),
             ("/a", "/b", False),
@@ -348,7 +348,7 @@ class IntersectionTests(SynchronousTestCase):
                 self.assertEqual(intersects(Pattern.parse(other), Pattern.parse(one)), expected)
 
     def test_longest_patterns_are_compared_in_little_time(self) -> None:
-        """Also where every segment of one can be at every place of the other; pair by pair that took 20 ms."""
+        """Also if every segment of one can be at every place of the other; comparing pair by pair took 20 ms."""
         partials, literals = ["a*b*c*d"] * 10, [f"abcdabcdefgd{number}" for number in range(100)]
         for one, other in (
             (["**", "x"] * 15 + ["a"] * 95, ["**", "a"] * 15 + ["x"] * 95),
@@ -365,7 +365,7 @@ class IntersectionTests(SynchronousTestCase):
                 self.assertLess(fastest_s, 0.005)
 
     def test_every_pair_of_short_patterns_agrees_with_the_definition(self) -> None:
-        """Some address of up to six segments matches both; shorter patterns never need a longer one."""
+        """That is, whether some address of up to six segments matches both, which is long enough for such patterns."""
         words = ("a", "b", "*", "**")
         addresses = ["/" + "/".join(parts) for size in range(1, 7) for parts in product("ab", repeat=size)]
         patterns = _patterns(words, 3)
@@ -381,7 +381,7 @@ class IntersectionTests(SynchronousTestCase):
     @settings(max_examples=300)
     @given(_PIECES, _PIECES)
     def test_partial_segments_agree_with_the_definition(self, one: str, other: str) -> None:
-        """Where wildcards of both meet."""
+        """If both segments have wildcards."""
         if "**" in (one, other):
             return
         expected = any(match_segment(one, text) and match_segment(other, text) for text in _TEXTS)
@@ -389,7 +389,7 @@ class IntersectionTests(SynchronousTestCase):
 
     @given(st.lists(_PIECES, min_size=1, max_size=3), st.lists(_PIECES, min_size=1, max_size=3))
     def test_what_has_an_address_in_common_is_found(self, one: list[str], other: list[str]) -> None:
-        """Among all short addresses; and what one pattern covers it has in common."""
+        """Compared with all short addresses; a pattern that covers another has addresses in common with it."""
         first, second = Pattern.parse("/" + "/".join(one)), Pattern.parse("/" + "/".join(other))
         found = intersects(first, second)
         self.assertEqual(found, intersects(second, first))

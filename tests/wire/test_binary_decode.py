@@ -1,4 +1,4 @@
-"""Binary payloads of the rarer messages: what is refused, and how far leniency goes."""
+"""Tests of clasp_relay.wire.binary_decode: what is refused, and what is tolerated."""
 
 from typing import get_args
 
@@ -13,7 +13,7 @@ from tests.wire.cases import CASES
 
 class BinaryDecodeTests(SynchronousTestCase):
     def test_every_message_code_has_a_decoder(self) -> None:
-        """And each kind of message one code; FEDERATION_SYNC has one only to be refused."""
+        """And each kind of message has one code; the one of FEDERATION_SYNC is always refused."""
         self.assertEqual(set(DECODERS), set(MessageCode))
         self.assertEqual(len(DECODERS), len(get_args(m.Message)) + 1)
 
@@ -27,7 +27,7 @@ class BinaryDecodeTests(SynchronousTestCase):
                 self.assertRaises(DecodeError, decode_binary, payload + b"\x00")
 
     def test_a_message_is_refused_when_a_flag_is_unknown(self) -> None:
-        """It may promise a field, so that the rest could only be guessed."""
+        """The flag may announce a field, so the rest cannot be decoded."""
         cases = (
             b"\x10\x00\x00\x00\x01\x00\x02/a\xff\x10",
             b"\x03\x00\x00\x00\x01\x00\x02/a\x00\x08",
@@ -45,7 +45,7 @@ class BinaryDecodeTests(SynchronousTestCase):
                 self.assertIn("unknown flags", self.assertRaises(DecodeError, decode_binary, payload).message)
 
     def test_a_count_is_checked_before_anything_is_read(self) -> None:
-        """A count that the bytes left cannot hold is refused, whatever the first item looks like."""
+        """A count that the remaining bytes cannot hold is refused, whatever the first item is."""
         for payload in (
             b"\x03\x00\x00\xff\xff",
             b"\x23\xff\xff",
@@ -57,7 +57,7 @@ class BinaryDecodeTests(SynchronousTestCase):
                 self.assertIn("a count is more", error.message)
 
     def test_a_message_is_refused_when_a_field_means_nothing(self) -> None:
-        """Each says what is wrong."""
+        """Each with a text that names the problem."""
         cases = (
             (b"\x03\x00\x00\x00\x01\x00\x02/a\x05\x00", "unknown signal 5"),
             (b"\x50\x04\x02", "neither 0 nor 1"),
@@ -73,7 +73,7 @@ class BinaryDecodeTests(SynchronousTestCase):
                 self.assertIn(reason, error.message)
 
     def test_a_type_mask_of_nothing_means_all_types(self) -> None:
-        """The Python client writes it when it is asked for types that it does not know; others stay as they are."""
+        """The Python client writes 0 if it is asked for types that it does not know; other masks are unchanged."""
         cases = ((0, ALL_TYPES), (0xFF, ALL_TYPES), (0x1F, 0x1F), (0x05, 0x05), (0x24, 0x24))
         for mask, types in cases:
             with self.subTest(mask=mask):
@@ -92,7 +92,7 @@ class BinaryDecodeTests(SynchronousTestCase):
                 self.assertRaises(DecodeError, decode_binary, payload + b"\x00")
 
     def test_federation_sync_is_refused_by_its_code(self) -> None:
-        """Nothing after the code is read."""
+        """Nothing behind the code is read."""
         for payload in (b"\x04", b"\x04\x02\xff"):
             with self.subTest(payload=payload.hex()):
                 error = self.assertRaises(RequestError, decode_binary, payload)
@@ -100,7 +100,7 @@ class BinaryDecodeTests(SynchronousTestCase):
                 self.assertEqual(error.message, "FEDERATION_SYNC is not offered by this relay")
 
     def test_a_bundle_is_refused_when_a_member_is(self) -> None:
-        """A member is one binary message, whole, and no bundle; there is no MessagePack in it."""
+        """A member has to be one complete binary message, and not a bundle; MessagePack is refused there."""
         members = (b"", b"\x30\x00\x00\x00", b"\x99", b"\x82\xa4type", b"\x21\x00\x00\x09/")
         for member in members:
             with self.subTest(member=member.hex()):
@@ -108,7 +108,7 @@ class BinaryDecodeTests(SynchronousTestCase):
                 self.assertRaises(DecodeError, decode_binary, payload)
 
     def test_a_bundle_holds_only_sets_and_publishes(self) -> None:
-        """A member of another kind is refused by its name, before its fields are read."""
+        """A member of another kind is refused with its name, before its fields are read."""
         for code in set(MessageCode) - {MessageCode.SET, MessageCode.PUBLISH, MessageCode.BUNDLE}:
             with self.subTest(code.name):
                 payload = b"\x30\x00\x00\x01\x00\x01" + bytes((code,))
@@ -117,7 +117,7 @@ class BinaryDecodeTests(SynchronousTestCase):
                 self.assertEqual(error.message, f"a bundle may hold SET and PUBLISH, not {code.name}")
 
     def test_lists_are_bounded(self) -> None:
-        """The longest are read; one entry more is refused before any is read."""
+        """At the limit a list is accepted; with one entry more it is refused before any entry is read."""
         cases = (
             ("ANNOUNCE", b"\x03\x00\x00", b"\x00\x02/a\x00\x00", MAX_DEFINITIONS),
             ("RESULT", b"\x61", b"\x00\x02/a\x00\x00", MAX_DEFINITIONS),
@@ -134,7 +134,7 @@ class BinaryDecodeTests(SynchronousTestCase):
                 self.assertIn(f"{most + 1} entries, at most {most} are allowed", error.message)
 
     def test_bundles_in_bundles_are_not_walked_down(self) -> None:
-        """A thousand levels are refused at the second."""
+        """A bundle of a thousand levels is refused at its second level."""
         payload = b"\x30\x00\x00\x00"
         for _ in range(1_000):
             payload = b"\x30\x00\x00\x01" + len(payload).to_bytes(2, "big") + payload

@@ -1,4 +1,4 @@
-"""Encoding: ready frames, frames cut by size, and what cannot be said."""
+"""Tests of clasp_relay.wire.binary_encode: ready frames, frames cut by size, and what has no encoding."""
 
 from typing import get_args
 
@@ -23,11 +23,11 @@ from tests.wire.cases import CASES
 
 class EncodeTests(SynchronousTestCase):
     def test_every_kind_of_message_has_an_encoder(self) -> None:
-        """None is forgotten."""
+        """No kind is missing."""
         self.assertEqual(set(ENCODERS), set(get_args(m.Message)))
 
     def test_messages_are_framed_with_the_qos_that_a_relay_gives_them(self) -> None:
-        """SET and events 1, timelines 2, everything else 0."""
+        """SET and events have QoS 1, timelines 2, everything else 0."""
         for name, (message, payload) in CASES.items():
             qos = 0
             if isinstance(message, m.Set):
@@ -38,7 +38,7 @@ class EncodeTests(SynchronousTestCase):
                 self.assertEqual(encode_to_frame(message), encode_frame(payload, qos))
 
     def test_a_message_is_refused_when_a_field_does_not_fit(self) -> None:
-        """A ValueError, and no frame that means something else."""
+        """A ValueError is raised, and no frame with another meaning is made."""
         cases: tuple[m.Message, ...] = (
             m.Hello(256, 0, ""),
             m.Get("/" + "a" * 65_535),
@@ -55,7 +55,7 @@ class EncodeTests(SynchronousTestCase):
                 self.assertRaises(ValueError, encode_to_frame, message)
 
     def test_a_message_is_refused_when_it_does_not_fit_a_frame(self) -> None:
-        """Its payload can be made, its frame cannot."""
+        """Its payload can be encoded, its frame cannot."""
         message = m.Error(100, "x" * 40_000, "/" + "a" * 40_000)
         self.assertGreater(len(encode(message)), MAX_PAYLOAD_BYTES)
         self.assertRaises(ValueError, encode_to_frame, message)
@@ -63,7 +63,7 @@ class EncodeTests(SynchronousTestCase):
 
 class CutTests(SynchronousTestCase):
     def test_a_snapshot_is_made_of_encoded_params(self) -> None:
-        """The same frame as from the message, and the size is known before."""
+        """The frame equals that of the whole message, and its size is known before it is made."""
         params = (m.SnapshotParam("/a", b"\x00", 1), m.SnapshotParam("/b", b"\x01\x01", 2, "w", 3))
         entries = [snapshot_entry(param) for param in params]
         frame = snapshot_frame(entries)
@@ -83,7 +83,7 @@ class CutTests(SynchronousTestCase):
         self.assertRaises(ValueError, snapshot_frame, [full + b"\x00"])
 
     def test_a_result_is_made_of_encoded_signals(self) -> None:
-        """Address, signal, datatype and access; there is no room for more."""
+        """Of address, signal, datatype and access; a RESULT has no other fields."""
         signal = m.SignalDefinition("/a", Signal.EVENT, "f32", "rw", "dB", (0, 1), b"\x00", "level")
         frame = result_frame([result_entry(signal)])
         self.assertEqual(frame, encode_to_frame(m.Result((signal,))))

@@ -9,7 +9,7 @@ from clasp_relay.wire.codec import decode, encode
 
 class DecodeTests(SynchronousTestCase):
     def test_every_fixed_size_type_is_set_as_it_came(self) -> None:
-        """The type of a number is the sender's."""
+        """A number keeps the type that its sender chose."""
         for value_type, size in ((0, 0), (2, 1), (3, 2), (4, 4), (5, 8), (6, 4), (7, 8)):
             with self.subTest(value_type=value_type):
                 data = bytes(range(200, 200 + size))
@@ -17,12 +17,12 @@ class DecodeTests(SynchronousTestCase):
                 self.assertEqual(message, m.Set("/a", bytes((value_type,)) + data))
 
     def test_a_value_wins_over_samples(self) -> None:
-        """The wire has room for one of them."""
+        """The encoding has room for only one of them."""
         message = m.Publish("/a", value=b"\x00", samples=bytes(8))
         self.assertEqual(encode(message), b"\x20\x20\x00\x02/a\x01\x00")
 
     def test_payloads_are_refused_when_they_are_no_set(self) -> None:
-        """Each is a message error that says what is wrong."""
+        """Each with ERROR 101 and a text that names the problem."""
         cases = (
             (b"\x21", "ends too early"),
             (b"\x21\x07\x00\x02/", "longer than"),
@@ -39,7 +39,7 @@ class DecodeTests(SynchronousTestCase):
         self._assert_refused(cases)
 
     def test_payloads_are_refused_when_they_are_no_publish(self) -> None:
-        """Each is a message error that says what is wrong; exactly four more bytes are the rate."""
+        """Each with ERROR 101 and a text that names the problem; exactly four more bytes are the rate."""
         cases = (
             (b"\x20", "ends too early"),
             (b"\x20\x20\x00\x02/a", "ends too early"),

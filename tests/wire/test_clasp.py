@@ -1,4 +1,4 @@
-"""Tests of clasp_relay.wire.clasp: CLASP as one of the protocols that sessions speak."""
+"""Tests of clasp_relay.wire.clasp: the codec of CLASP sessions."""
 
 from itertools import pairwise
 
@@ -37,17 +37,17 @@ _FULL = bytes((9,)) + (MAX_PAYLOAD_BYTES - 16).to_bytes(2, "big") + bytes(MAX_PA
 
 
 def blob(size: int) -> bytes:
-    """Returns a value of that many bytes of data."""
+    """Returns a value with this many bytes of data."""
     return b"\x09" + size.to_bytes(2, "big") + bytes(size)
 
 
 def param(address: str, size: int) -> SnapshotParam:
-    """Returns a param whose value has that many bytes of data."""
+    """Returns a param whose value has this many bytes of data."""
     return SnapshotParam(address, blob(size), 1, "w" * 36, 1)
 
 
 def read(frames: list[bytes]) -> list[list[str]]:
-    """Returns the addresses in each frame."""
+    """Decodes frames, and returns the addresses in each."""
     found = []
     for frame in frames:
         message = decode(decode_frame(frame).payload)
@@ -58,10 +58,10 @@ def read(frames: list[bytes]) -> list[list[str]]:
 
 
 class DecodeTests(SynchronousTestCase):
-    """What a session sends."""
+    """Frames of a session."""
 
     def test_literal_frames_are_messages(self) -> None:
-        """With the QoS of the frame, in either encoding."""
+        """With the QoS of the frame, in both encodings."""
         cases: tuple[tuple[bytes, Message, int], ...] = (
             (b"\x53\x01\x00\x01\x41", Ping(), 0),
             (b"\x53\x41\x00\x01\x41", Ping(), 1),
@@ -74,7 +74,7 @@ class DecodeTests(SynchronousTestCase):
                 self.assertEqual(CODEC.decode(data), (message, qos))
 
     def test_binary_announce_waits_for_an_ack_whatever_its_qos(self) -> None:
-        """One in MessagePack does where its QoS says so."""
+        """An ANNOUNCE in MessagePack waits for one only if its QoS asks for it."""
         for qos in (0, 1, 2):
             _, found = CODEC.decode(encode_frame(encode(Announce("/n")), qos))
             self.assertTrue(found)
@@ -89,7 +89,7 @@ class DecodeTests(SynchronousTestCase):
                     self.assertEqual(CODEC.decode(encode_frame(encode(message), qos)), (message, qos))
 
     def test_what_is_no_frame_or_no_message_is_refused(self) -> None:
-        """Each with its own code."""
+        """With ERROR 100 or 101."""
         for data, code in (
             (b"", ErrorCode.FRAME),
             (b"S", ErrorCode.FRAME),
@@ -104,7 +104,7 @@ class DecodeTests(SynchronousTestCase):
 
     @given(st.binary(max_size=60) | st.binary(min_size=1, max_size=40).map(encode_frame))
     def test_any_bytes_are_a_message_or_a_decode_error(self, data: bytes) -> None:
-        """And nothing else is raised."""
+        """No other exception is raised."""
         try:
             message, qos = CODEC.decode(data)
         except RequestError:
@@ -114,7 +114,7 @@ class DecodeTests(SynchronousTestCase):
 
 
 class ShortWayTests(SynchronousTestCase):
-    """The usual messages go from their frame to the message and back in one step, with the same result."""
+    """The usual messages are decoded and encoded with their frames in one step, with the same result."""
 
     def _assert_decodes_as_step_by_step(self, data: bytes) -> None:
         try:
@@ -139,12 +139,12 @@ class ShortWayTests(SynchronousTestCase):
 
     @given(st.binary(max_size=40), st.sampled_from((b"\x20\x20\x00\x02/a", b"\x21\x0b\x00\x02/a", b"\x21", b"")))
     def test_any_bytes_decode_as_step_by_step(self, rest: bytes, beginning: bytes) -> None:
-        """Or are refused with the same words."""
+        """Or are refused with the same text."""
         payload = beginning + rest
         self._assert_decodes_as_step_by_step(b"\x53\x01" + len(payload).to_bytes(2, "big") + payload)
 
     def test_frame_decodes_as_step_by_step_when_it_is_not_a_usual_one(self) -> None:
-        """The steps say what is wrong with it."""
+        """Decoding step by step gives the text of the error."""
         good = b"\x53\x41\x00\x07\x21\x02\x00\x02/a\x05"
         self.assertEqual(CODEC.decode(good), (Set("/a", b"\x02\x05"), 1))
         cases = {
@@ -167,7 +167,7 @@ class ShortWayTests(SynchronousTestCase):
                 self._assert_decodes_as_step_by_step(data)
 
     def test_frames_carry_the_qos_of_their_kind(self) -> None:
-        """SET and events 1, streams and gestures 0, timelines 2, as the clients' own router sends them."""
+        """SET and events 1, streams and gestures 0, timelines 2, as in the router that the clients were written for."""
         cases = (
             (CODEC.set("/a", NULL, 1, False, False, None), 0x41),
             (CODEC.publish(Publish("/a", Signal.PARAM, value=NULL)), 0x41),
@@ -185,7 +185,7 @@ class ShortWayTests(SynchronousTestCase):
     def test_set_encodes_as_step_by_step(
         self, address: str, value: bytes, revision: int, lock: bool, unlock: bool, ttl: int | None
     ) -> None:
-        """Whatever its fields."""
+        """For any fields."""
         message = Set(address, value, revision, lock, unlock, ttl)
         self.assertEqual(CODEC.set(address, value, revision, lock, unlock, ttl), encode_frame(encode(message), 1))
 
@@ -193,7 +193,7 @@ class ShortWayTests(SynchronousTestCase):
     def test_publish_encodes_as_step_by_step(
         self, address: str, signal: Signal, phase: Phase, value: bytes | None, time_us: int | None, rate: int | None
     ) -> None:
-        """Whatever its fields."""
+        """For any fields."""
         message = Publish(address, signal, phase, value, None, time_us, None, rate)
         frame = CODEC.publish(message)
         self.assertEqual(frame, encode_frame(encode(message), frame[1] >> 6))
@@ -203,13 +203,13 @@ class ShortWayTests(SynchronousTestCase):
     def test_ack_encodes_as_step_by_step(
         self, address: str | None, revision: int | None, locked: bool | None, holder: str | None
     ) -> None:
-        """Whatever its fields."""
+        """For any fields."""
         self.assertEqual(
             CODEC.ack(address, revision, locked, holder), encode_frame(encode(Ack(address, revision, locked, holder)))
         )
 
     def test_frame_is_refused_when_it_would_be_too_long(self) -> None:
-        """The longest one is not."""
+        """A frame of the greatest length is not."""
         self.assertEqual(len(CODEC.set("/a", _FULL, 1, False, False, None)), 4 + MAX_PAYLOAD_BYTES)
         for encode_too_long in (
             lambda: CODEC.set("/aa", _FULL, 1, False, False, None),
@@ -222,10 +222,10 @@ class ShortWayTests(SynchronousTestCase):
 
 
 class EncodeTests(SynchronousTestCase):
-    """What a session is sent."""
+    """Frames for a session."""
 
     def test_each_way_makes_one_frame(self) -> None:
-        """With the fields that it was given."""
+        """With the given fields."""
         for data, message in (
             (CODEC.set("/a", b"\x02\x05", 7, True, False, 60), Set("/a", b"\x02\x05", 7, True, False, 60)),
             (
@@ -260,28 +260,28 @@ class CutTests(SynchronousTestCase):
     """Long answers are cut so that every frame fits."""
 
     def test_nothing_is_one_empty_message(self) -> None:
-        """An answer comes in any case."""
+        """There is always an answer."""
         self.assertEqual(read(list(CODEC.snapshot([]))), [[]])
         self.assertEqual(read(list(CODEC.result([]))), [[]])
 
     def test_snapshot_carries_so_many_params_at_most(self) -> None:
-        """What the clients were written against."""
+        """As many as in the router that the clients were written for."""
         frames = list(CODEC.snapshot(param(f"/{number}", 1) for number in range(2 * MAX_SNAPSHOT_PARAMS + 1)))
         self.assertEqual(list(map(len, read(frames))), [MAX_SNAPSHOT_PARAMS, MAX_SNAPSHOT_PARAMS, 1])
 
     def test_signals_are_cut_alike(self) -> None:
-        """By what they take."""
+        """By the size of their entries."""
         definitions = [SignalDefinition(f"/{number}", Signal.EVENT, "x" * 20_000) for number in range(7)]
         self.assertEqual(list(map(len, read(list(CODEC.result(definitions))))), [3, 3, 1])
 
     def test_frame_is_encoded_when_it_is_asked_for(self) -> None:
-        """A waiting SNAPSHOT takes no more memory than what it is about."""
+        """So a waiting SNAPSHOT takes no more memory than its params."""
         frames = CODEC.snapshot(iter([param("/a", 40_000), param("/b", 40_000), param("/c", 40_000)]))
         self.assertEqual(read([next(frames)]), [["/a"]])
 
     @given(st.lists(st.integers(0, 65_000), max_size=12))
     def test_all_arrive_in_order_and_every_frame_fits(self, sizes: list[int]) -> None:
-        """Whatever the sizes are, nothing is lost, and no frame could have taken the next param too."""
+        """For any sizes: nothing is lost, and no frame had room for the next param."""
         params = [param(f"/{number}", size) for number, size in enumerate(sizes)]
         frames = list(CODEC.snapshot(params))
         self.assertEqual([address for piece in read(frames) for address in piece], [one.address for one in params])

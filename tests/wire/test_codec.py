@@ -1,4 +1,4 @@
-"""Payloads and messages: exact bytes, what real libraries send, and what nobody should."""
+"""Tests of clasp_relay.wire.codec: exact bytes, frames of the client libraries, and what no client should send."""
 
 from itertools import islice
 from typing import Any, get_args
@@ -63,19 +63,19 @@ def _vectors() -> list[tuple[str, bytes, dict[str, Any]]]:
 
 class LiteralTests(WireTestCase):
     def test_messages_are_exactly_these_bytes(self) -> None:
-        """Every message, with every field and with as few as possible, both ways."""
+        """For every message, with all fields and with as few as possible, in both directions."""
         for name, (message, payload) in CASES.items():
             with self.subTest(name):
                 self.assertWire(message, payload)
 
     def test_every_kind_of_message_is_among_the_cases(self) -> None:
-        """The table shows all of them."""
+        """No kind is missing in the table."""
         self.assertEqual({type(message) for message, _ in CASES.values()}, set(get_args(m.Message)))
 
 
 class VectorTests(WireTestCase):
     def test_frames_of_real_libraries_mean_what_upstream_reads(self) -> None:
-        """Field by field, the type of each number included."""
+        """Field by field, including the type of each number."""
         for name, data, decoded in _vectors():
             if name in _READ_OTHERWISE:
                 continue
@@ -84,12 +84,12 @@ class VectorTests(WireTestCase):
                 self.assertEqual(canonical(describe(message)), canonical(expected(decoded)))
 
     def test_an_ack_in_camel_case_is_read(self) -> None:
-        """The one frame that upstream does not read in full."""
+        """The one frame that upstream's decoder does not read completely."""
         (data,) = (data for name, data, _ in _vectors() if name in _READ_OTHERWISE)
         self.assertEqual(decode(decode_frame(data).payload), m.Ack("/t/v", 42, True, "session-abc", 7))
 
     def test_binary_frames_of_real_libraries_are_written_the_same(self) -> None:
-        """What was decoded is encoded to the same bytes."""
+        """A decoded frame is encoded to the same bytes."""
         written = 0
         for name, data, _ in _vectors():
             payload = decode_frame(data).payload
@@ -101,7 +101,7 @@ class VectorTests(WireTestCase):
         self.assertGreater(written, 160)
 
     def test_frames_are_refused_when_no_client_sends_them(self) -> None:
-        """With the code for a frame or for a message."""
+        """With ERROR 100 for a frame, 101 for a message."""
         for case in load("vectors"):
             name, data = case["id"], bytes.fromhex(case["hex"])
             if name in _REFUSED_FRAMES:
@@ -117,14 +117,14 @@ class VectorTests(WireTestCase):
                     self.assertEqual(refusal.code, ErrorCode.MESSAGE)
 
     def test_malformed_frames_are_refused(self) -> None:
-        """All but those that the table explains; text messages never get so far."""
+        """Except those that the table explains; text messages never reach the codec."""
         cases = [case for case in load("malformed") if "hex" in case]
         accepted = {case["id"] for case in cases if check(bytes.fromhex(case["hex"]))}
         self.assertEqual(accepted, set(_ACCEPTED_MALFORMED))
 
 
 class KeyTests(WireTestCase):
-    """Map keys that clients read as other ones than the relay."""
+    """Keys of maps that clients read as other keys than the relay does."""
 
     def _payloads(self, obj: Any) -> dict[str, bytes]:
         value = encode_value(obj)
@@ -154,7 +154,7 @@ class KeyTests(WireTestCase):
         return messages | packed
 
     def test_keys_are_refused_in_every_message(self) -> None:
-        """With ERROR 402, which names the address; the short way of decoding leaves it to the long one."""
+        """With ERROR 402, which names the address; the fast path leaves such messages to the other one."""
         for obj in ({"__proto__": 1}, [[{"a": {"\ufeffuserId": "alice"}}]]):
             for name, payload in self._payloads(obj).items():
                 with self.subTest(name, obj=obj):
@@ -167,7 +167,7 @@ class KeyTests(WireTestCase):
                     self.assertEqual(framed.code, ErrorCode.VALUE)
 
     def test_strings_may_be_what_keys_may_not(self) -> None:
-        """Alone, in arrays, and as values and the ends of keys of maps."""
+        """Alone, in arrays, as values of maps, and at the end of keys."""
         for obj in ("\ufeffx", "__proto__", ["\ufeff", "__proto__"], {"a": "\ufeff", "x__proto__": "__proto__"}):
             for name, payload in self._payloads(obj).items():
                 with self.subTest(name, obj=obj):
@@ -175,7 +175,7 @@ class KeyTests(WireTestCase):
 
     @given(ANY_OBJECTS)
     def test_any_value_is_refused_exactly_if_it_has_such_a_key(self, obj: Any) -> None:
-        """The same in binary, in its frame in one step, and in MessagePack."""
+        """In binary, in a frame decoded in one step, and in MessagePack."""
         value = encode_value(obj)
         payloads = (encode(m.Set("/a", value)), msgpack.packb({"type": "SET", "address": "/a", "value": obj}))
         for payload in payloads:
@@ -191,12 +191,12 @@ class KeyTests(WireTestCase):
 class RobustnessTests(WireTestCase):
     @given(MESSAGES)
     def test_any_message_comes_back_as_it_was(self, message: m.Message) -> None:
-        """Encoded and decoded."""
+        """After encoding and decoding."""
         self.assertEqual(decode(encode(message)), message)
 
     @given(MESSAGES)
     def test_no_shorter_piece_of_a_message_is_decoded_as_more(self, message: m.Message) -> None:
-        """A truncation is refused, but for a PUBLISH without its rate, which is complete."""
+        """A truncated message is refused, except a PUBLISH without its rate, which is complete."""
         payload = encode(message)
         for size in range(len(payload)):
             try:
@@ -208,7 +208,7 @@ class RobustnessTests(WireTestCase):
 
     @given(st.binary(max_size=80), st.sampled_from([payload[0] for _, payload in CASES.values()] + [0x80, 0x82, 0xDE]))
     def test_any_bytes_are_a_message_or_a_decode_error(self, data: bytes, code: int) -> None:
-        """Nothing else is raised, with a known message code in front or without."""
+        """No other exception is raised, with a known message code at the start or without."""
         for payload in (data, bytes((code,)) + data):
             try:
                 decode(payload)
@@ -219,12 +219,12 @@ class RobustnessTests(WireTestCase):
                 self.assertIn(error.code, expected)
 
     def test_damaged_frames_are_messages_or_refused(self) -> None:
-        """100,000 of them, made from real ones; those that are messages survive being written and read."""
+        """100,000 frames, made from real ones; those that decode can be encoded and decoded again."""
         accepted = sum(check(data) for data in islice(damaged_frames(seed=7330), 100_000))
         self.assertGreater(accepted, 1_000)
 
     def test_unknown_message_codes_are_refused(self) -> None:
-        """By name; nothing is guessed."""
+        """The error names the code."""
         known = {payload[0] for _, payload in CASES.values()}
         for code in set(range(256)) - known - {*range(0x80, 0x90), 0xDE, 0xDF, MessageCode.FEDERATION_SYNC}:
             with self.subTest(code=code):

@@ -1,4 +1,4 @@
-"""The cost of a frame before it is decoded: what is counted, and that no bytes are too strange."""
+"""Tests of clasp_relay.wire.cost: what is counted in a frame before it is decoded, also in random bytes."""
 
 import random
 from itertools import islice
@@ -29,7 +29,7 @@ def _packed(*members: dict[str, Any], **fields: Any) -> bytes:
 
 class MessageTests(SynchronousTestCase):
     def test_usual_messages_cost_one(self) -> None:
-        """Whatever their size, with a timestamp in the frame or without."""
+        """For any size, with a timestamp in the frame or without."""
         usual: tuple[m.Message, ...] = (
             m.Hello(1, 0, "n"),
             m.Set("/chat/room/a/messages/1", b"\x00"),
@@ -48,7 +48,7 @@ class MessageTests(SynchronousTestCase):
                     self.assertEqual(_cost(message, timestamp_us), 1)
 
     def test_long_addresses_and_patterns_cost_more(self) -> None:
-        """By their segments, bytes and wildcards; what is too long to be accepted costs one."""
+        """By their segments, bytes and wildcards; those that are too long to be accepted cost one."""
         cases: tuple[tuple[m.Message, int], ...] = (
             (m.Set("/aaa" * 128, b"\x00"), 5),
             (m.Publish("/aaa" * 128), 5),
@@ -72,7 +72,7 @@ class MessageTests(SynchronousTestCase):
 
 class BundleTests(SynchronousTestCase):
     def test_bundles_cost_their_members(self) -> None:
-        """At once or planned; an empty one costs one, and long addresses add what they add alone."""
+        """Due now or later; an empty bundle costs one, and long addresses add as much as in a single message."""
         put, long = m.Set("/a", b"\x00"), m.Set("/aaa" * 128, b"\x00")
         for timestamp_us in (None, 5):
             for messages, cost in (
@@ -87,14 +87,14 @@ class BundleTests(SynchronousTestCase):
                     self.assertEqual(_cost(m.Bundle(messages, timestamp_us), 5), cost)
 
     def test_bundles_cost_no_more_members_than_they_can_hold(self) -> None:
-        """A count that the bytes cannot hold is not charged for."""
+        """A count that the bytes cannot hold is not counted."""
         self.assertEqual(frame_cost(b"\x53\x01\x00\x07\x30\x00\xff\xff\x00\x01\x41"), 1)
         self.assertEqual(frame_cost(b"\x53\x01\x00\x0a\x30\x00\xff\xff" + b"\x00\x01\x41" * 2), 2)
         self.assertEqual(frame_cost(b"\x53\x01\x00\x04\x30\x80\xff\xff"), 1)
         self.assertEqual(frame_cost(b"\x53\x01\x00\x0a\x30\x00\x00\x02\xff\xff\x41\xff\xff\x41"), 2)
 
     def test_bundles_in_messagepack_cost_their_members(self) -> None:
-        """With every head of an array, and wherever the key stands."""
+        """With every MessagePack head of an array, and with the key at any place."""
         put = {"type": "SET", "address": "/a", "value": 1}
         for count in (1, 15, 16, 1_900):
             with self.subTest(count=count):
@@ -106,7 +106,7 @@ class BundleTests(SynchronousTestCase):
         self.assertEqual(frame_cost(_packed(named, named)), 2)
 
     def test_bundles_in_messagepack_cannot_hide_members(self) -> None:
-        """Neither behind an equal key nor in a value nor by other forms of strings."""
+        """Not by a second key of the same name, nor by a value, nor by other encodings of strings."""
         members = b"\xdc\x00\x64" + (b"\x81" + b"\xd9\x04type" + b"\xa4PING") * 100
         key, text = b"\xa8messages", b"\xa6BUNDLE"
         cases = {
@@ -120,14 +120,14 @@ class BundleTests(SynchronousTestCase):
                 self.assertEqual(frame_cost(encode_frame(payload)), 100)
 
     def test_other_messages_in_messagepack_cost_one(self) -> None:
-        """Also where the words of a bundle are in their values."""
+        """Also if their values have the words of a bundle."""
         for value in (1, "BUNDLE", ["BUNDLE", "messages", 1], {"BUNDLE": {"messages": 1}}):
             with self.subTest(value=value):
                 payload = msgpack.packb({"type": "SET", "address": "/a", "value": value})
                 self.assertEqual(frame_cost(encode_frame(payload)), 1)
 
     def test_nodes_in_messagepack_cost_more(self) -> None:
-        """Wherever they are: each can take as long to decode as a byte can be short. Long texts stay cheap."""
+        """At any depth: a node of one byte can take as long as any other. Long texts stay cheap."""
         ints = list(range(100)) * 150
         nested: Any = ints
         for _ in range(10):
@@ -151,7 +151,7 @@ class BundleTests(SynchronousTestCase):
                 self.assertEqual(frame_cost(_packed(put)), cost)
 
     def test_parts_of_binary_values_cost_more(self) -> None:
-        """Those that take time to check, in a SET, a PUBLISH or a BUNDLE. Texts, files and numbers stay cheap."""
+        """Parts that take time to check, in a SET, a PUBLISH or a BUNDLE. Texts, files and numbers stay cheap."""
         cases: dict[str, tuple[Any, int]] = {
             "strings": ([""] * 21_000, 1 + MAX_EXTRA),
             "arrays": ([[]] * 6_000, 1 + (6_001 - FREE_PARTS) // PARTS_A_UNIT),
@@ -170,21 +170,21 @@ class BundleTests(SynchronousTestCase):
                 self.assertEqual(_cost(m.Bundle((m.Set("/a", value),))), cost)
 
     def test_unfinished_nodes_in_messagepack_cost_something(self) -> None:
-        """A text that claims more than there is ends the scan."""
+        """A text that claims more bytes than there are ends the scan."""
         self.assertEqual(frame_cost(encode_frame(b"\x81\xdb\xff\xff\xff\xff" + b"\x01" * 1_000)), 1)
 
 
 class WithoutFrameTests(SynchronousTestCase):
-    """What comes in by other doors pays as much as over WebSocket."""
+    """Messages of other doors cost as much as over WebSocket."""
 
     @given(MESSAGES)
     def test_message_costs_what_its_frame_does(self, message: m.Message) -> None:
-        """Values that are short enough to cost nothing, and all but ANNOUNCE, which no other door has."""
+        """With values short enough to cost nothing; without ANNOUNCE, which no other door has."""
         if not isinstance(message, m.Announce):
             self.assertEqual(message_cost(message), _cost(message))
 
     def test_long_addresses_and_patterns_cost_more(self) -> None:
-        """As in frames; in bundles each member does."""
+        """As in frames; so do those of each member of a bundle."""
         cases: tuple[tuple[m.Message, int], ...] = (
             (m.Set("/aaa" * 128, b"\x00"), 5),
             (m.Publish("/" + "ä" * 600), 2),
@@ -202,7 +202,7 @@ class WithoutFrameTests(SynchronousTestCase):
                 self.assertEqual((message_cost(message), _cost(message)), (cost, cost))
 
     def test_json_costs_what_it_takes_to_parse(self) -> None:
-        """Beside its message; a long text costs nothing, nor does what is refused for its length."""
+        """In addition to its message; 0 for a long text, and for JSON that is refused because of its length."""
         for data, cost in (
             (b'{"a": 1}', 0),
             (b"[" + b"1," * 254 + b"1]", 1),
@@ -218,7 +218,7 @@ class WithoutFrameTests(SynchronousTestCase):
 class RobustnessTests(SynchronousTestCase):
     @given(MESSAGES)
     def test_any_message_costs_its_members_at_least(self, message: m.Message) -> None:
-        """And one without a long address no more than that, but for an ANNOUNCE."""
+        """Without long addresses it costs exactly its members, except an ANNOUNCE."""
         members = max(1, len(message.messages)) if isinstance(message, m.Bundle) else 1
         self.assertGreaterEqual(_cost(message), members)
 
@@ -227,13 +227,13 @@ class RobustnessTests(SynchronousTestCase):
         st.sampled_from((b"", b"\x53\x01\x00\x20", b"\x53\x21\x00\x20", b"\x53\x01\x00\x20\x30")),
     )
     def test_any_bytes_have_a_cost(self, data: bytes, head: bytes) -> None:
-        """At least one, and not more than so few bytes can claim."""
+        """At least one, and at most what so few bytes can hold."""
         cost = frame_cost(head + data)
         self.assertGreaterEqual(cost, 1)
         self.assertLessEqual(cost, 1 + MAX_EXTRA)
 
     def test_damaged_frames_have_a_cost(self) -> None:
-        """10,000 of them, made from real ones, each cut somewhere."""
+        """10,000 frames, made from real ones, each cut at some place."""
         for number, data in enumerate(islice(damaged_frames(seed=50), 10_000)):
             for piece in (data, data[: number % (len(data) + 1)]):
                 self.assertGreaterEqual(frame_cost(piece), 1)

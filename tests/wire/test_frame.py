@@ -1,4 +1,4 @@
-"""Frames, by their exact bytes."""
+"""Tests of clasp_relay.wire.frame, by exact bytes."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +13,7 @@ _US = b"\x00\x06\x0a\x24\x18\x20\x22\x40"
 
 class FrameTests(SynchronousTestCase):
     def test_frames_are_exactly_these_bytes(self) -> None:
-        """QoS, timestamp and payload stand where the wire has them, both ways."""
+        """QoS, timestamp and payload, in both directions."""
         cases = (
             (ClaspFrame(0, None, b"\x41"), b"\x53\x01\x00\x01\x41"),
             (ClaspFrame(1, None, b"\x41\x42"), b"\x53\x41\x00\x02\x41\x42"),
@@ -27,13 +27,13 @@ class FrameTests(SynchronousTestCase):
                 self.assertEqual(encode_frame(frame.payload, frame.qos, frame.timestamp_us), data)
 
     def test_a_frame_decodes_whatever_its_encoding_bits(self) -> None:
-        """The payload's first byte decides how it is encoded: clients do not set these bits truthfully."""
+        """The payload's first byte determines its encoding: clients do not set these bits correctly."""
         for bits in range(8):
             with self.subTest(bits=bits):
                 self.assertEqual(decode_frame(bytes((0x53, 0x40 | bits, 0, 1, 0x41))), ClaspFrame(1, None, b"\x41"))
 
     def test_bytes_are_refused_when_they_are_not_one_frame(self) -> None:
-        """Each is a frame error that says what is wrong."""
+        """Each with ERROR 100 and a text that names the problem."""
         cases = (
             (b"", "too short"),
             (b"\x53\x01\x00\x00", "too short"),
@@ -56,7 +56,7 @@ class FrameTests(SynchronousTestCase):
                 self.assertIn(reason, error.message)
 
     def test_a_payload_is_refused_when_the_length_field_cannot_say_it(self) -> None:
-        """The longest payload fits; nothing at all and one byte more do not."""
+        """The longest payload is accepted; an empty one and one that is a byte longer are refused."""
         longest = b"\x41" * MAX_PAYLOAD_BYTES
         self.assertEqual(decode_frame(encode_frame(longest)).payload, longest)
         for payload in (b"", longest + b"\x41"):
@@ -65,7 +65,7 @@ class FrameTests(SynchronousTestCase):
 
     @given(st.binary(max_size=40))
     def test_any_bytes_are_a_frame_or_a_decode_error(self, data: bytes) -> None:
-        """Nothing else is raised."""
+        """No other exception is raised."""
         for candidate in (data, b"\x53" + data):
             try:
                 frame = decode_frame(candidate)

@@ -1,4 +1,4 @@
-"""Values as JSON, both ways."""
+"""Tests of clasp_relay.wire.json_values."""
 
 import math
 from typing import Any
@@ -28,7 +28,7 @@ PAIRS: list[tuple[object, Any]] = [
 
 
 class ValueTests(SynchronousTestCase):
-    """What stands for what."""
+    """Values as JSON, and JSON as values."""
 
     def test_values_stand_for_themselves_or_for_an_object_with_one_key(self) -> None:
         """In both directions, with their types."""
@@ -41,7 +41,7 @@ class ValueTests(SynchronousTestCase):
         self.assertTrue(math.isnan(decode_value(value_from_json({"$float": "nan"}))))
 
     def test_what_no_value_is_is_refused(self) -> None:
-        """With 402 and the address."""
+        """With ERROR 402 and the address."""
         deep: list[object] = []
         for _ in range(5_000):
             deep = [deep]
@@ -54,21 +54,21 @@ class ValueTests(SynchronousTestCase):
 
     @given(st.binary(max_size=40))
     def test_any_bytes_are_json_or_an_error(self, data: bytes) -> None:
-        """And nothing else comes of them."""
+        """No other exception is raised."""
         try:
             parse_json(data)
         except DecodeError:
             return
 
     def test_json_is_parsed_strictly(self) -> None:
-        """What two parsers may take differently is refused."""
+        """JSON that two parsers may read differently is refused."""
         for data in (b"", b"\xff", b'{"a":1,"a":2}', b"NaN", b'"\\ud800"', b"[" * 100_000):
             with self.subTest(data[:20]):
                 self.assertRaises(DecodeError, parse_json, data)
         self.assertEqual(parse_json('{"a":"é"}'.encode()), {"a": "é"})
 
     def test_json_that_would_take_long_is_refused(self) -> None:
-        """Whatever it is made of, where it comes from a client. A long text is none of that."""
+        """With many marks of any kind, if a client sent it. A long text without marks is accepted."""
         self.assertEqual(len(parse_json(b"[" + b",".join([b"[]"] * 6_000) + b"]")), 6_000)
         for part in (b"[]", b'""', b"1", b'{"":0}', b"[[[]]]"):
             with self.subTest(part):
@@ -79,10 +79,10 @@ class ValueTests(SynchronousTestCase):
 
 
 class CodecTests(SynchronousTestCase):
-    """Answers as JSON objects; nothing comes in by it."""
+    """Answers as JSON objects; nothing is decoded."""
 
     def test_each_answer_is_one_object(self) -> None:
-        """With what an HTTP client needs of it."""
+        """With the fields that an HTTP client needs."""
         value = encode_value(1)
         param = SnapshotParam("/a", value, 3, "w", 5)
         definition = SignalDefinition("/a", Signal.PARAM)
@@ -102,7 +102,7 @@ class CodecTests(SynchronousTestCase):
         self.assertEqual(CODEC.cost(b"{}"), 1)
 
     def test_each_delivery_of_a_stream_is_one_event(self) -> None:
-        """A line of JSON each, also of a text with line breaks; what a reader has no use for is a comment."""
+        """With its data in one line, also if a text has line breaks; other answers become comments."""
         value = encode_value("a\r\n\u2028")
         data = b'data: {"address": "/a", "value": "a\\r\\n\xe2\x80\xa8", "revision": 2}\n\n'
         param = SnapshotParam("/a", value, 2, "w", 5)

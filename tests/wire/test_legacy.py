@@ -1,4 +1,4 @@
-"""Messages in MessagePack: what Python and Rust clients send, in both spellings, and what is refused."""
+"""Tests of clasp_relay.wire.legacy: messages of Python and Rust clients, in both spellings, and what is refused."""
 
 from typing import Any, get_args
 
@@ -26,7 +26,7 @@ _HALF = encode_value(0.5)
 
 
 def _pack(**fields: Any) -> bytes:
-    """Packs a message; names that Python reserves are written with an underscore behind them."""
+    """Packs a message; names that are reserved in Python have an underscore at their end."""
     packed: bytes = msgpack.packb({name.rstrip("_"): field for name, field in fields.items()})
     return packed
 
@@ -153,7 +153,7 @@ class LegacyTests(SynchronousTestCase):
         self.assertEqual({type(message) for _, message in CASES}, set(get_args(m.Message)))
 
     def test_every_size_of_map_is_recognised(self) -> None:
-        """By the first byte alone, whatever the frame says."""
+        """By the first byte alone, whatever the flags of the frame are."""
         legacy = {code for code in range(256) if is_legacy(code)}
         self.assertEqual(legacy, {*range(0x80, 0x90), 0xDE, 0xDF})
         for head in (b"\x81", b"\xde\x00\x01", b"\xdf\x00\x00\x00\x01"):
@@ -161,7 +161,7 @@ class LegacyTests(SynchronousTestCase):
                 self.assertEqual(decode(head + b"\xa4type\xa4PING"), m.Ping())
 
     def test_values_may_nest_as_deep_as_binary_ones(self) -> None:
-        """Within a bundle too."""
+        """Also in a bundle."""
         deepest = {"type": "SET", "address": "/a", "value": _nested(MAX_DEPTH)}
         too_deep = {"type": "SET", "address": "/a", "value": _nested(MAX_DEPTH + 1)}
         self.assertEqual(
@@ -172,7 +172,7 @@ class LegacyTests(SynchronousTestCase):
             self.assertIn("nested deeper", self.assertRaises(DecodeError, decode, payload).message)
 
     def test_a_payload_is_refused_when_it_is_not_one_valid_map(self) -> None:
-        """Each is a message error; no declared size is believed."""
+        """Each with ERROR 101; declared sizes are checked."""
         ping = b"\x81\xa4type\xa4PING"
         cases = (
             b"\x80",
@@ -195,7 +195,7 @@ class LegacyTests(SynchronousTestCase):
                 self.assertEqual(self.assertRaises(DecodeError, decode, payload).code, ErrorCode.MESSAGE)
 
     def test_a_message_is_refused_when_it_has_too_many_nodes(self) -> None:
-        """Flat, nested, in maps or in members; the bundle of 1,900 SETs of the Python client is accepted."""
+        """In flat or nested lists, in maps or members; the bundle of 1,900 SETs of the Python client is accepted."""
         start = b"\x83\xa4type\xa3SET\xa7address\xa2/a\xa5value"
         # The map, its three keys and two other values are seven nodes.
         self.assertIsInstance(decode(start + b"\xdc\x1f\x39" + b"\xc0" * 7_993), m.Set)
@@ -222,14 +222,14 @@ class LegacyTests(SynchronousTestCase):
         self.assertEqual(bundle, m.Bundle((m.Set("/a/b", encode_value(1)),) * 1_900))
 
     def test_nesting_beyond_the_limit_is_refused_in_words(self) -> None:
-        """By the limit of values, or by that of the library for what is no value."""
+        """By the limit of values, or by that of msgpack where the nesting is not in a value."""
         value = self.assertRaises(DecodeError, decode, _pack(type="SET", address="/a", value=_nested(33)))
         self.assertIn("deeper than 32", value.message)
         other = b"\x82\xa4type\xa4PING\xa1x" + b"\x91" * 2_000 + b"\xc0"
         self.assertIn("nested too deep", self.assertRaises(DecodeError, decode, other).message)
 
     def test_a_message_is_refused_when_its_type_is_unknown(self) -> None:
-        """Names are in capitals; a number is none: libraries do not agree on what it would mean."""
+        """Names are in capitals; numbers are refused, since libraries do not agree on their meaning."""
         for name in ("set", "NOPE", "", "x" * 1000):
             with self.subTest(name=name[:10]):
                 error = self.assertRaises(DecodeError, decode, _pack(type=name, address="/a", value=1))
@@ -284,7 +284,7 @@ class LegacyTests(SynchronousTestCase):
                 self.assertIn(f"'{field}'", error.message)
 
     def test_a_part_is_refused_when_it_is_no_map(self) -> None:
-        """A member, a param, a signal, the options; and values that only MessagePack has."""
+        """A member, a param, a signal, or the options; and values that only MessagePack has."""
         cases: tuple[dict[str, Any], ...] = (
             {"type": "BUNDLE", "messages": [1]},
             {"type": "BUNDLE", "messages": {"0": {"type": "PING"}}},
@@ -300,7 +300,7 @@ class LegacyTests(SynchronousTestCase):
                 self.assertRaises(DecodeError, decode, _pack(**fields))
 
     def test_a_bundle_holds_only_sets_and_publishes(self) -> None:
-        """A member of another kind is refused by its name, before its fields are read."""
+        """A member of another kind is refused with its name, before its fields are read."""
         for name in ("PING", "GET", "RESULT"):
             with self.subTest(name):
                 payload = _pack(type="BUNDLE", messages=[{"type": name}])
@@ -314,7 +314,7 @@ class LegacyTests(SynchronousTestCase):
         self.assertEqual(error.message, "FEDERATION_SYNC is not offered by this relay")
 
     def test_lists_are_bounded(self) -> None:
-        """The longest are read; one entry more is refused before any is read."""
+        """At the limit a list is accepted; with one entry more it is refused before any entry is read."""
         signal = {"address": "/a", "type": "param"}
         param = {"address": "/a", "value": 1, "revision": 1}
         cases: tuple[tuple[dict[str, Any], str, dict[str, Any], int], ...] = (
@@ -332,13 +332,13 @@ class LegacyTests(SynchronousTestCase):
         self.assertIn(f"'messages' has {MAX_BUNDLE_MEMBERS + 1} entries", error.message)
 
     def test_rusts_bytes_stay_an_array(self) -> None:
-        """It writes bytes as a list of integers, which nothing tells from one."""
+        """Rust writes bytes as a list of integers, which cannot be distinguished from a list."""
         message = decode(_pack(type="SET", address="/a", value=[0, 255]))
         self.assertEqual(message, m.Set("/a", encode_value([0, 255])))
 
     @given(OBJECTS)
     def test_any_value_is_the_same_as_in_binary(self, obj: Any) -> None:
-        """Integers as I64, numbers as F64, map order kept."""
+        """Integers become I64, numbers F64; maps keep their order."""
         message = decode(_pack(type="SET", address="/a", value=obj))
         self.assertEqual(message, m.Set("/a", encode_value(obj)))
 
@@ -347,7 +347,7 @@ class LegacyTests(SynchronousTestCase):
         st.dictionaries(st.sampled_from(sorted({name for fields, _ in CASES for name in fields} - {"type"})), OBJECTS),
     )
     def test_any_map_is_a_message_or_a_decode_error(self, name: str, fields: dict[str, Any]) -> None:
-        """Fields of every name with values of every type."""
+        """For fields of every name with values of every type."""
         try:
             decode_legacy(_pack(type=name, **fields))
         except DecodeError as error:

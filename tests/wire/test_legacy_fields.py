@@ -1,4 +1,4 @@
-"""Fields by name and type."""
+"""Tests of clasp_relay.wire.legacy_fields."""
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -8,7 +8,7 @@ from clasp_relay.wire.legacy_fields import Fields, join_doubles
 
 class FieldsTests(SynchronousTestCase):
     def test_a_field_is_found_in_both_spellings(self) -> None:
-        """Rust's and JavaScript's; Rust's wins, unless it is nil."""
+        """Rust's and JavaScript's; if both are there, Rust's is used, unless it is nil."""
         for document, found in (
             ({"max_rate": 1}, 1),
             ({"maxRate": 2}, 2),
@@ -20,7 +20,7 @@ class FieldsTests(SynchronousTestCase):
                 self.assertEqual(Fields(document).optional_integer("max_rate"), found)
 
     def test_nil_is_absent_but_for_a_value(self) -> None:
-        """A value that is there may be null."""
+        """The field of a value is present even if it is nil: the value is null."""
         fields = Fields({"x": None})
         self.assertNotIn("x", fields)
         self.assertEqual(list(fields), ["x"])
@@ -34,14 +34,14 @@ class FieldsTests(SynchronousTestCase):
         self.assertRaises(DecodeError, fields.text, "x")
 
     def test_only_maps_with_string_keys_have_fields(self) -> None:
-        """Anything else is refused."""
+        """Everything else is refused."""
         documents: tuple[object, ...] = (None, [], "x", {1: 2}, {b"x": 1})
         for document in documents:
             with self.subTest(document=document):
                 self.assertRaises(DecodeError, Fields, document)
 
     def test_integers_have_no_more_bits_than_their_place(self) -> None:
-        """And no sign, no fraction, and are not truth values."""
+        """Negative numbers, fractions and booleans are refused, too."""
         fields = Fields({"top": 255, "over": 256, "minus": -1, "float": 1.0, "bool": True})
         self.assertEqual(fields.integer("top", bits=8), 255)
         for name in ("over", "minus", "float", "bool"):
@@ -49,7 +49,7 @@ class FieldsTests(SynchronousTestCase):
                 self.assertIn(f"'{name}'", self.assertRaises(DecodeError, fields.integer, name, 8).message)
 
     def test_an_error_stays_short_when_a_name_is_long(self) -> None:
-        """A name that a client chose is not repeated in full."""
+        """A long name that a client chose is cut."""
         name = "n" * 60_000
         error = self.assertRaises(DecodeError, Fields({name: "x"}).integer, name)
         self.assertLess(len(error.message), 120)

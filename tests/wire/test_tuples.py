@@ -10,10 +10,10 @@ from clasp_relay.wire.tuples import new_tuple
 
 
 class NewTupleTests(SynchronousTestCase):
-    """What ``new_tuple`` makes."""
+    """Tuples made by ``new_tuple``."""
 
     def test_tuple_is_that_of_the_constructor(self) -> None:
-        """Class, fields and order."""
+        """It has the same class, fields and order."""
         for made in (
             ClaspFrame(1, None, b"\x41"),
             Set("/a", b"\x05\x01", ttl=60),

@@ -1,4 +1,4 @@
-"""Values: bytes and Python objects, and everything that is not a value."""
+"""Tests of clasp_relay.wire.values: bytes and Python objects, and bytes that are not a value."""
 
 import math
 import struct
@@ -27,7 +27,7 @@ def _nested_maps(levels: int) -> bytes:
 
 class ValueTests(SynchronousTestCase):
     def test_objects_are_exactly_these_bytes(self) -> None:
-        """Each Python object has one form, and reads back as itself."""
+        """Each Python object has one encoding, which decodes to the same object."""
         cases: tuple[tuple[Any, bytes], ...] = (
             (None, b"\x00"),
             (False, b"\x01\x00"),
@@ -52,7 +52,7 @@ class ValueTests(SynchronousTestCase):
                 self.assertIs(type(decode_value(value)), type(obj))
 
     def test_forms_that_only_others_write_are_read(self) -> None:
-        """Small integers and single floats, canonical or not, and equal keys, of which the last wins."""
+        """Small integers and single floats; and equal keys of a map, of which the last is used."""
         cases: tuple[tuple[bytes, Any], ...] = (
             (b"\x02\x80", -128),
             (b"\x03\xff\xfe", -2),
@@ -66,17 +66,17 @@ class ValueTests(SynchronousTestCase):
                 self.assertEqual(decode_value(value), obj)
 
     def test_special_floats_keep_their_bits(self) -> None:
-        """NaN and -0.0 read as what they are."""
+        """NaN and -0.0 are decoded as such."""
         self.assertTrue(math.isnan(decode_value(b"\x07\x7f\xf8\x00\x00\x00\x00\x00\x00")))
         self.assertEqual(math.copysign(1, decode_value(b"\x07\x80\x00\x00\x00\x00\x00\x00\x00")), -1)
         self.assertEqual(encode_value(-0.0), b"\x07\x80\x00\x00\x00\x00\x00\x00\x00")
 
     def test_a_tuple_is_written_as_an_array(self) -> None:
-        """There is one kind of sequence on the wire."""
+        """CLASP has only one kind of sequence."""
         self.assertEqual(encode_value((None,)), encode_value([None]))
 
     def test_values_may_nest_as_deep_as_the_limit(self) -> None:
-        """One level more is refused, in arrays, maps and on encoding."""
+        """One level more is refused, in arrays and maps, and also by the encoder."""
         deepest: Any = None
         for _ in range(MAX_DEPTH):
             deepest = [deepest]
@@ -91,7 +91,7 @@ class ValueTests(SynchronousTestCase):
         self.assertRaises(ValueError, encode_value, {"k": deepest})
 
     def test_bytes_are_refused_when_they_are_no_value(self) -> None:
-        """Each is a message error that says what is wrong."""
+        """Each with ERROR 101 and a text that names the problem."""
         too_long = "longer than the bytes that are left"
         cases = (
             (b"", "at least a type byte"),
@@ -124,18 +124,18 @@ class ValueTests(SynchronousTestCase):
                 self.assertIn(reason, error.message)
 
     def test_a_count_is_checked_before_anything_is_read(self) -> None:
-        """65,535 promised items in 60,000 bytes are refused at once: the bad first item is not looked at."""
+        """65,535 claimed items in 60,000 bytes are refused before the first item, which is invalid, is read."""
         value = b"\x0a\xff\xff\x0c" + bytes(60_000)
         error = self.assertRaises(DecodeError, skip_value, value, 1, 0x0A)
         self.assertNotIn("unknown", error.message)
 
     def test_skipping_ends_where_the_value_does(self) -> None:
-        """What stands before and after the value is not looked at."""
+        """Bytes before and after the value are not read."""
         data = b"\xff\xff" + b"\x0a\x00\x02\x01\x01\x08\x00\x01x" + b"\xff"
         self.assertEqual(skip_value(data, 3, data[2]), len(data) - 1)
 
     def test_objects_are_refused_when_clasp_cannot_say_them(self) -> None:
-        """Each is a ValueError, never a value that means something else."""
+        """Each with a ValueError; none becomes a value with another meaning."""
         cases: tuple[Any, ...] = (
             2**63,
             -(2**63) - 1,
@@ -157,7 +157,7 @@ class ValueTests(SynchronousTestCase):
 
     @given(OBJECTS)
     def test_any_object_comes_back_as_it_was(self, obj: Any) -> None:
-        """Encoded, found valid, decoded and encoded again it is the same bytes, and the same map order."""
+        """After encoding and decoding; encoded again it has the same bytes, and maps keep their order."""
         value = encode_value(obj)
         self.assertEqual(skip_value(value, 1, value[0]), len(value))
         self.assertEqual(repr(decode_value(value)), repr(obj))
@@ -171,7 +171,7 @@ class ValueTests(SynchronousTestCase):
 
     @given(st.binary(max_size=60))
     def test_any_bytes_are_a_value_or_a_decode_error(self, data: bytes) -> None:
-        """What is skipped can be decoded; nothing but DecodeError is raised."""
+        """A value that ``skip_value`` accepts can be decoded; no exception but DecodeError is raised."""
         for code in range(13):
             try:
                 end = skip_value(data, 0, code)
@@ -181,15 +181,15 @@ class ValueTests(SynchronousTestCase):
             decode_value(bytes((code,)) + data[:end])
 
     def test_doubles_are_big_endian(self) -> None:
-        """As struct has it, independent of the machine."""
+        """As in struct, on every machine."""
         self.assertEqual(encode_value(0.1)[1:], struct.pack(">d", 0.1))
 
 
 class PartsTests(SynchronousTestCase):
-    """Each string, container and BOOL takes time, so a value has so many of them at most."""
+    """Checking each string, container and BOOL takes time, so their number in a value is limited."""
 
     def test_value_of_too_many_parts_is_refused(self) -> None:
-        """Whatever they are and wherever; one less is accepted."""
+        """For parts of every kind at every depth; one part less is accepted."""
         most = MAX_VALUE_PARTS - 1  # beside the array around them
         cases: dict[str, tuple[Any, Any]] = {
             "strings": ([""] * most, [""] * (most + 1)),
@@ -212,7 +212,7 @@ class PartsTests(SynchronousTestCase):
                     self.assertRaises(DecodeError, ClaspCodec().decode, encode_to_frame(message))
 
     def test_parts_of_all_values_of_a_message_count_together(self) -> None:
-        """Of the members of a BUNDLE, and of the definitions of an ANNOUNCE."""
+        """Those of all members of a BUNDLE, and of all definitions of an ANNOUNCE."""
         half = encode_value([[]] * (MAX_VALUE_PARTS // 2 - 1))
         fits = (Set("/a", half), Publish("/b", value=half), Publish("/c"), Set("/d", encode_value(1)))
         definition = SignalDefinition("/a", Signal.EVENT, default=half)
@@ -225,7 +225,7 @@ class PartsTests(SynchronousTestCase):
                 self.assertRaises(DecodeError, ClaspCodec().decode, encode_to_frame(longer))
 
     def test_parts_are_counted_and_not_the_bytes_that_look_like_them(self) -> None:
-        """A text of short lines, a file, numbers."""
+        """A text of short lines, a file and numbers are accepted."""
         for obj in (
             "1\n" * 30_000,
             b"\x08\x0a" * 30_000,
@@ -237,13 +237,13 @@ class PartsTests(SynchronousTestCase):
             self.assertEqual(skip_value(value, 1, value[0], MAX_VALUE_PARTS), len(value))
 
     def test_deep_value_is_refused_for_its_depth(self) -> None:
-        """Though it may have too many parts, too."""
+        """Even if it may have too many parts, too."""
         value = b"\x0a\x00\x01" * 20_000 + b"\x00"
         error = self.assertRaises(DecodeError, skip_value, value, 1, value[0], MAX_VALUE_PARTS)
         self.assertIn("deeper", error.message)
 
     def test_damaged_value_of_many_parts_is_refused(self) -> None:
-        """As one of few."""
+        """With the same error as one of few parts."""
         value = encode_value([""] * 4_000 + ["\n" * 20_000])
         for damaged in (value[:-1], value[:100], b"\x0a\xff\xff" + value[3:], b"\x0a\x00\x01\xfe" + b"\x0a" * 20_000):
             with self.subTest(damaged=damaged[:5]):
@@ -251,7 +251,7 @@ class PartsTests(SynchronousTestCase):
 
 
 class RunTests(SynchronousTestCase):
-    """Many items of fixed sizes, which are passed over together."""
+    """Many items of fixed sizes, which are skipped together."""
 
     RUNS: tuple[list[Any], ...] = (
         [None] * 300,
@@ -264,7 +264,7 @@ class RunTests(SynchronousTestCase):
     )
 
     def test_long_arrays_end_where_they_do(self) -> None:
-        """Whatever their items are; and come back as they were."""
+        """For items of any types; and their values come back unchanged."""
         for items in self.RUNS:
             with self.subTest(items=items[:4], count=len(items)):
                 value = encode_value(items)
@@ -274,7 +274,7 @@ class RunTests(SynchronousTestCase):
                     self.assertRaises(DecodeError, skip_value, value[:-cut], 1, value[0])
 
     def test_invalid_item_behind_a_run_is_found(self) -> None:
-        """Of an unknown type, or a BOOL of 2."""
+        """With an unknown type, or a BOOL of 2."""
         for item in (b"\x0c", b"\x01\x02"):
             for before in (64, 100, 128):
                 with self.subTest(item=item, before=before):
@@ -283,7 +283,7 @@ class RunTests(SynchronousTestCase):
                     self.assertRaises(DecodeError, skip_value, value, 1, value[0])
 
     def test_key_behind_a_run_is_found(self) -> None:
-        """In a map among the items, however deep."""
+        """In a map among the items, at any depth."""
         for bad in ("__proto__", "\ufeffa"):
             for items in self.RUNS:
                 with self.subTest(bad=bad, items=items[:4]):
@@ -322,7 +322,7 @@ class KeyTests(SynchronousTestCase):
 
     @given(ANY_OBJECTS)
     def test_keys_are_checked_by_their_definition(self, obj: Any) -> None:
-        """The search never misses a refused key, and strings may be what keys may not."""
+        """The search finds every refused key; strings that are not keys are accepted."""
         value = encode_value(obj)
         if has_refused_key(obj):
             self.assertTrue(has_suspect_key(value))

@@ -1,4 +1,4 @@
-"""Frames that the clients' own libraries made, and messages in the words those libraries use for them."""
+"""Frames that the client libraries made, and their messages as upstream's decoder describes them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def load(name: str) -> list[dict[str, Any]]:
 
 
 def untag(node: Any) -> Any:
-    """Turns the files' JSON into Python objects: bytes, special floats and big integers are tagged."""
+    """Converts the files' JSON to Python objects: bytes, special floats and big integers are tagged."""
     if isinstance(node, list):
         return [untag(item) for item in node]
     if not isinstance(node, dict):
@@ -38,7 +38,7 @@ def untag(node: Any) -> Any:
 
 
 def canonical(node: Any) -> str:
-    """Makes two descriptions comparable: map order does not count; the type of a number and -0.0 do."""
+    """Makes two descriptions comparable: the order of maps is ignored; types of numbers and -0.0 are not."""
     if isinstance(node, dict):
         return "{" + ", ".join(f"{key!r}: {canonical(node[key])}" for key in sorted(node)) + "}"
     if isinstance(node, list):

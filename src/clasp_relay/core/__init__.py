@@ -1,1 +1,1 @@
-"""The relay itself: decides everything about CLASP, touches nothing of the world."""
+"""The core of the relay: decides what each CLASP message does, without sockets, files or a clock of its own."""

@@ -3,7 +3,8 @@
 A long bundle is *decided* in pieces against the current params, and everything that the decisions read is noted. If any
 of it has changed when the last member is decided, the bundle is decided again. The last attempt reserves what it reads:
 writes there wait until the bundle is decided. Then the bundle is *accepted* in one step: its changes are given to the
-log, and its addresses are reserved. Then it is *carried out* in pieces. Only one bundle at a time reserves addresses.
+log, and its addresses are reserved. Then it is *carried out* in pieces. Only one bundle at a time reserves addresses
+(docs/protocol.md, Bundles).
 """
 
 from __future__ import annotations
@@ -39,12 +40,13 @@ ATTEMPTS = 2
 again."""
 
 CHECK_COST, MATCH_COST = 4_000, 100
-"""How much of what was read is looked at again in one step, in addresses, some ms of work; and how many of these a
-pattern counts for. A bundle that has read more is decided anew, with all that reserved, unless nothing has changed."""
+"""How much of what was read is compared again in one step, counted in addresses (this many take some ms), and the
+addresses that one pattern counts for. A bundle that has read more is decided again, with all of it reserved, unless
+nothing at all has changed."""
 
 
 class Watched:
-    """The params, for a draft on top, and what was read of them.
+    """The params below a draft, with a record of what was read of them.
 
     Args:
         params: the state.
@@ -59,11 +61,11 @@ class Watched:
 
     @property
     def is_too_much(self) -> bool:
-        """Whether comparing everything that was read once more would take too long."""
+        """Whether comparing everything that was read would take too long."""
         return self._cost > CHECK_COST
 
     def is_current(self) -> bool:
-        """Tells whether everything that was read is surely unchanged since it was first read."""
+        """Tells whether everything that was read is certainly unchanged since it was first read."""
         if self._params.changes == self._changes:
             return True
         if self._has_changed or self.is_too_much:
@@ -116,7 +118,7 @@ class Watched:
 
 
 class Reserving(Watched):
-    """The params, for a draft on top; everything that is read of them is reserved, so it cannot change."""
+    """The params below a draft; everything that is read of them is reserved, so it cannot change."""
 
     def _note(self, what: tuple[Callable[[Any], object], str | Pattern], _found: object) -> None:
         self._params.reserved.read(what[1])
@@ -148,19 +150,19 @@ class Bundles:
         self._carried_out: Iterator[int] | None = None
         """The rest of the accepted bundle that is being carried out."""
         self._when_whole: list[Callable[[], None]] = []
-        """Calls to make as soon as that is done."""
+        """Calls to make as soon as that bundle is carried out."""
         self._is_alone = False
-        """Whether a bundle is being decided whose reads are reserved."""
+        """Whether a bundle is being decided that reserves what it reads."""
 
     def at_once(self, session: Session, bundle: Bundle) -> int | None:
-        """Decides a short bundle and commits it, or lets it wait until it is due.
+        """Decides a short bundle in one step, and commits or schedules it.
 
         Args:
             session: its sender.
-            bundle: of at most ``DONE_AT_ONCE`` members, none of which wants to write at a reserved address.
+            bundle: at most ``DONE_AT_ONCE`` members, none of which writes at a reserved address.
 
         Returns:
-            the last revision; None where nothing was written.
+            the last revision; None if nothing was written.
 
         Raises:
             RequestError: it is refused; nothing has changed.
@@ -173,18 +175,18 @@ class Bundles:
         return _last_revision(accepted)
 
     def in_pieces(self, session: Session, bundle: Bundle, *, is_due: bool = False) -> Generator[int, None, int | None]:
-        """Does the same for a bundle of any length.
+        """Decides a bundle of any length in pieces, and carries it out or schedules it.
 
         Args:
             session: its sender.
             bundle: the bundle.
-            is_due: whether it was accepted before, for this time.
+            is_due: whether it is a scheduled bundle that is due now.
 
         Yields:
             the estimated cost of each piece, in µs.
 
         Returns:
-            the last revision; None where nothing was written.
+            the last revision; None if nothing was written.
 
         Raises:
             RequestError: it is refused; nothing has changed.

@@ -1,8 +1,8 @@
 """Commits changes: applies each one, tells its recipients, records it in the log, and then releases the answers.
 
 Everything that alters what the relay keeps passes here. A change is applied and put into every queue in the same step,
-so no session gets an older value after a newer one. Then it is given to the log. An ACK, and the ERRORs and PONGs
-behind it, are sent once the log has recorded the change. With a log that records at once no answer waits.
+so no session gets an older value after a newer one. Then it is given to the log. The change's ACK, and the ERRORs and
+PONGs behind it, are sent once the log has recorded the change. With a log that records at once no answer waits.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ENDED_AT_ONCE = 16
 """Params or locks that end in one piece of work. A hundred thousand can end at the same time."""
 
 MAX_HELD_ANSWERS = 10_000
-"""Answers that may wait behind a REPLAY that its client does not read."""
+"""Answers that may wait behind a REPLAY. A session with more is ended, since its client does not read."""
 
 NULL_US, END_US, LOOK_US = 40, 5, 100
 """Estimated cost in µs: to end a param and tell its recipients, to end a lock or a scheduled bundle, to look for
@@ -41,17 +41,17 @@ expired params."""
 
 
 class Committer:
-    """Commits what was decided; see the module.
+    """Commits changes; see the module.
 
     Args:
-        params: the table of values.
+        params: the state.
         schedule: the scheduled bundles.
-        decider: makes the nulls of what expires or is evicted.
+        decider: makes the nulls of params that expire or are evicted.
         recipients: tells the sessions that get a change.
         catch_ups: tells sessions what a change newly lets them see.
-        visibility: who sees which address.
-        permissions: their remembered answers end when a change alters what those rest on.
-        keeping: what is kept as history; None for nothing.
+        visibility: decides who sees which address.
+        permissions: their cached answers end when a change alters what these depend on.
+        keeping: the history rules; None if no history is kept.
         sessions: the live sessions.
         log: where changes are recorded.
         clock: the current time.
@@ -90,19 +90,19 @@ class Committer:
         self._is_immediate = log.is_immediate
         log.watch(self._recorded)
         self._held: dict[int, list[tuple[Session, Frame | None]]] = {}
-        """Waiting answers in order, by the batch that they wait for; None stands for a session whose own queue then
-        goes on."""
+        """Waiting answers in order, by the batch that they wait for. None stands for a session whose answers wait in
+        their own queue (``Session.answers``), which is released then."""
         self._recorded_batch = self._released_batch = 0
         """The last batch that is recorded, and the last one whose answers have all been sent."""
         self._clock = clock
         self.is_following = False
-        """Whether another relay decides: then life times and locks end when its log says so (``follow``)."""
+        """Whether another relay decides: then params and locks end only by the changes of its log (``follow``)."""
         self.carries_signals = False
         """Whether signals are recorded instead of sent: the relays that follow the log send them."""
         self.followed: Change | None = None
         """The change by another relay whose recipients are being told; None at any other time."""
         self.followed_with = b""
-        """What its sender's door sent with that change (``Session.sent_with``)."""
+        """The bytes that the door of its sender sent with that change (``Session.sent_with``)."""
         self.when_read: Callable[[str], None] = self._renew
         """Called with the address of a param that a GET has answered with."""
         self.when_accounts: Callable[[Change], None] = _ignore
@@ -118,7 +118,7 @@ class Committer:
         """Commits one write of a session.
 
         Raises:
-            RequestError: OVERLOADED when there is no room; nothing has changed.
+            RequestError: OVERLOADED if there is no room; nothing has changed.
         """
         if not self._is_immediate:
             self._log.check()
@@ -146,19 +146,21 @@ class Committer:
         *,
         is_due: bool = False,
     ) -> Sequence[Change | Publish]:
-        """Records the members of a bundle together. They must be carried out before anything else at their addresses.
+        """Records the members of a bundle together.
+
+        The caller carries them out before any other change at their addresses.
 
         Args:
             session: the writer.
             changes: writes, and signals that were accepted.
             outcomes: the last write at each address.
-            is_due: whether it was accepted earlier; then it is recorded even while the log refuses new changes.
+            is_due: whether the bundle was scheduled; then it is recorded even while the log refuses new changes.
 
         Returns:
             what is to be carried out: the nulls of evicted params, then ``changes``.
 
         Raises:
-            RequestError: OVERLOADED when there is no room; nothing has changed.
+            RequestError: OVERLOADED if there is no room; nothing has changed.
         """
         if not (self._is_immediate or is_due):
             self._log.check()
@@ -212,10 +214,10 @@ class Committer:
                 self._pass_on(session, change)
 
     def publish(self, session: Session, message: Publish) -> None:
-        """Passes an accepted signal on, and commits it where it is kept.
+        """Passes an accepted signal on; first commits it if history keeps it.
 
         Raises:
-            RequestError: OVERLOADED when it is to be kept and cannot be recorded; nobody was told.
+            RequestError: OVERLOADED if it is to be kept and cannot be recorded; then no session was told.
         """
         kept = None if self._keeping is None else self._keeping.event(session, message)
         if kept is not None:
@@ -228,12 +230,12 @@ class Committer:
         self._pass_on(session, message)
 
     def renew(self, address: str) -> None:
-        """Handles that a GET answered with a param, which may renew its life time."""
+        """Handles that a GET was answered with a param, which may renew the param's life time."""
         self.when_read(address)
 
     def _renew(self, address: str) -> None:
-        """Commits that a GET renewed a life time, if it does."""
-        # A bundle's write at this address is recorded already, with its own life time.
+        """Commits the renewal of a life time, if the param's TTL is sliding."""
+        # A bundle's write at this address is already recorded, with its own life time.
         is_replaced = address in self._params.reserved.writes
         change = None if is_replaced else self._params.renewal(address, self._clock.now_us())
         if change is not None:
@@ -241,10 +243,10 @@ class Committer:
             self._record((change,), None)
 
     def schedule(self, session: Session, bundle: Bundle, due_us: int) -> None:
-        """Commits that a bundle was accepted for later.
+        """Commits that a bundle was scheduled.
 
         Raises:
-            RequestError: it cannot wait; nothing has changed.
+            RequestError: it cannot be scheduled; nothing has changed.
         """
         if not self._is_immediate:
             self._log.check()
@@ -281,14 +283,14 @@ class Committer:
             self._record(changes, None)
 
     def follow(self, change: Change) -> None:
-        """Applies changes that another relay has committed, and tells their recipients here."""
+        """Applies a change that another relay has committed, and tells its recipients in this relay."""
         kind, message = change.kind, change.message
         if self._keeping is not None:
             self._keeping.follows(change)
         if kind is ChangeKind.WRITE:
             self._write(change)
         elif isinstance(message, Publish):
-            # A kept gesture comes a second time, as the signal that its moves were coalesced into.
+            # A kept gesture comes twice: as an entry of history, and as the SIGNAL into which its moves were coalesced.
             if kind is ChangeKind.SIGNAL or message.signal is not _GESTURE:
                 self._tell_signal(self._sessions.get(change.param.writer), message)
         elif kind is ChangeKind.LOCK_RELEASE:
@@ -338,14 +340,14 @@ class Committer:
                 is_behind = self._params.is_behind
                 cost_us = self.end_params(addresses)
                 yield LOOK_US + cost_us
-                # None was ended, so all of them are reserved; a later sweep ends them.
+                # If none was ended, all of them are reserved; a later sweep ends them.
                 if not cost_us and not is_behind:
                     break
         finally:
             self._is_expiring = False
 
     def until_free(self, addresses: Sequence[str]) -> Pieces:
-        """Waits while the decision of a bundle depends on some addresses."""
+        """Waits while a bundle is being decided that has read one of some addresses."""
         while self._params.reserved.any_is_read(addresses):
             yield WAIT_US
 
@@ -357,12 +359,12 @@ class Committer:
                 again waits for ``until_free`` first.
 
         Returns:
-            the estimated cost in µs; 0 where nothing was ended.
+            the estimated cost in µs; 0 if nothing was ended.
         """
         reserved = self._params.reserved
         changes = []
         for address in addresses:
-            # A bundle's write at this address has its revision already, and its own expiry.
+            # A bundle's write at this address already has its revision, and its own expiry.
             if address not in reserved:
                 changes.append(self._decider.null(address))
                 self._write(changes[-1])
@@ -377,7 +379,7 @@ class Committer:
             yield 1 + self.end_params([each for each in next_ones if self._params.get(each) is not None])
 
     def end_session(self, session: Session) -> Pieces:
-        """Commits, in pieces, that a session's locks are released; forgets its subject's remembered answers."""
+        """Releases a session's locks, in pieces; drops its subject's cached answers if it was the last session."""
         params, subject = self._params, session.identity.subject
         about = no_param("", session.id, subject, self._clock.now_us())
         while not self.is_following and (addresses := params.locks.of(session.id, ENDED_AT_ONCE)):
@@ -415,9 +417,9 @@ class Committer:
         """Reserves the place of a long answer among a session's answers; later ones wait for it.
 
         Args:
-            session: whose it is.
-            begin: called when all answers before it are sent; once it is marked as done, ``release`` sends the later
-                ones.
+            session: the session.
+            begin: called when all answers before it are sent. When the long answer is marked as done, ``release`` sends
+                the later ones.
         """
         place = LongAnswer(begin)
         if session.answers is None:
@@ -428,7 +430,7 @@ class Committer:
         return place
 
     def _mark(self, session: Session, answers: deque[Frame | LongAnswer | int]) -> None:
-        """Has the next answers in a session's queue wait until its last change is recorded."""
+        """Makes the next answers in a session's queue wait until its last change is recorded."""
         batch = session.awaits
         if batch > self._released_batch and batch > session.marked:
             session.marked = batch
@@ -436,7 +438,7 @@ class Committer:
             self._held.setdefault(batch, []).append((session, None))
 
     def release(self, session: Session) -> None:
-        """Sends those answers at the front of a session's queue that wait for nothing."""
+        """Sends the answers at the front of a session's queue that need not wait any longer."""
         answers = session.answers
         if answers is None:  # the session was ended meanwhile
             return
@@ -514,7 +516,7 @@ class Committer:
             self._memory.changed(address, True, existed)
             self._recipients.tell_change(change, place.live)
         else:
-            # A null is sent to the sessions that saw the value which it deletes.
+            # A null is sent to the sessions that saw the value that it deletes.
             self._recipients.tell_change(change, place.live)
             self._params.apply(change)
             self._memory.changed(address, False, existed)
@@ -543,7 +545,7 @@ class Committer:
             self._recipients.tell_signal(message, exclude=exclude)
 
     def _tell_own(self, message: Publish) -> None:
-        """Sends a signal that the log carries to the subscribers in this core: the rules at the decider."""
+        """Sends a signal that the log carries to this core's own subscribers: the rules (``rules/``) at the decider."""
         if not message.address.startswith(P2P_SIGNAL):
             self._recipients.tell_signal(message, exclude=None)
 
@@ -562,6 +564,6 @@ def _ignore(_what: object) -> None:
 
 
 def _signal_of(change: Change) -> Publish:
-    """Returns the signal of a change that is one."""
+    """Returns the PUBLISH of a change that records one."""
     assert isinstance(change.message, Publish), "a change without a signal"
     return change.message

@@ -23,7 +23,7 @@ from clasp_relay.wire.messages import NULL, Publish, Set, SignalDefinition, Snap
 from clasp_relay.wire.tuples import new_tuple
 
 _OWN_ADDRESSES = "/clasp/"
-"""Addresses below this mean something to the relay itself. Checked for each signal before the two longer prefixes."""
+"""Addresses below this have a meaning for the relay itself. Checked for each signal before the two longer prefixes."""
 
 P2P_SIGNAL = "/clasp/p2p/signal/"
 """A signal below this address goes only to the session whose id is the next segment."""
@@ -45,14 +45,14 @@ _WRITE = ChangeKind.WRITE
 
 
 class Decider:
-    """Decides about SETs and PUBLISHes.
+    """Decides SETs and PUBLISHes.
 
     Args:
         params: the state.
-        permissions: what sessions may do.
-        visibility: who sees which address.
+        permissions: decide what sessions may do.
+        visibility: decides who sees which address.
         sessions: the live sessions, for signals to one of them.
-        keeping: what is kept as history; None for nothing.
+        keeping: the history rules; None if no history is kept.
         clock: the current time.
     """
 
@@ -126,8 +126,8 @@ class Decider:
         """Applies the conflict rules to a SET and returns its revision.
 
         Raises:
-            RequestError: LOCKED when another session holds the lock and the writer does not own the address, CONFLICT
-                when the revision is not the current one.
+            RequestError: LOCKED if another session holds the lock and the writer does not own the address; CONFLICT
+                if the expected revision is not the current one.
         """
         holder = state.holder(address)
         # The locks of an ended session are released in pieces; until then they lock nobody out.
@@ -146,7 +146,7 @@ class Decider:
         """Decides a PUBLISH: address, permissions, size, and whether it is for one session only.
 
         Returns:
-            the message to send on, with its value changed where the permissions say so.
+            the message to pass on, with the value that the permissions put in place of its own, if they do.
 
         Raises:
             RequestError: it is refused.
@@ -203,7 +203,7 @@ def check_publish_fits(message: Publish) -> None:
     about = 4 * len(message.address) + len(message.value or b"") + len(message.samples or b"") + 64
     if about > MAX_PAYLOAD_BYTES:
         try:
-            # A kept signal also carries the time that history gives it.
+            # A kept signal also gets a timestamp.
             encode_to_frame(message._replace(timestamp_us=message.timestamp_us or 0))
         except ValueError:
             text = f"the message takes more than the {MAX_PAYLOAD_BYTES} bytes of a frame"

@@ -66,12 +66,12 @@ def in_turn(items: Iterable[Any], lane_of: Callable[[Any], object]) -> list[Any]
     """Returns the first item of each lane, then the second of each, and so on; within a lane in the given order.
 
     A caller that takes some items from the front, and puts the rest in this order before later ones, serves the lanes
-    round robin, however few it takes each time. It costs about half a microsecond for each item, so it is not called
-    where a turn has time for all.
+    round robin, however few it takes each time. This takes about 0.5 µs for each item, so it is not called where a turn
+    has time for all.
 
     Args:
-        items: what is to be ordered.
-        lane_of: returns the lane of one.
+        items: the items.
+        lane_of: returns the lane of an item.
     """
     counts: dict[object, int] = {}
 
@@ -80,5 +80,5 @@ def in_turn(items: Iterable[Any], lane_of: Callable[[Any], object]) -> list[Any]
         counts[lane] = found = counts.get(lane, -1) + 1
         return found
 
-    # It is asked once for each, in their order, and those of one place keep theirs.
+    # ``sorted`` calls the key once for each item, in order, and keeps the order of items with equal keys.
     return sorted(items, key=place)

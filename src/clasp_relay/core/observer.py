@@ -33,7 +33,7 @@ class Observer(Protocol):
         """A session has ended, also one without a HELLO (its ``hello_us`` is 0 then); reported once.
 
         Args:
-            session: which.
+            session: the session.
             cause: the cause, as text for people; may contain text that the client chose.
         """
 
@@ -44,10 +44,10 @@ class Observer(Protocol):
         """A message was dropped, since its session sends too many."""
 
     def operation(self, session: Session, message: Message) -> None:
-        """A message is about to be handled. Told only when ``watches``."""
+        """A message is about to be handled. Called only if ``watches``."""
 
     def frame(self, session: Session, data: bytes) -> None:
-        """A frame came, well-formed or not. Told only when ``traces``."""
+        """A frame was received, well-formed or not. Called only if ``traces``."""
 
 
 class Unwatched:
@@ -86,7 +86,7 @@ class Counts:
         self.received: dict[type[Message], int] = dict.fromkeys(get_args(Message), 0)
         """Messages by their type; those that were refused afterwards are among them."""
         self.sent = [0] * 256
-        """Answers by their message code; what subscribers get is counted by ``Deliveries``."""
+        """Answers by their message code; messages to subscribers are counted by ``Recipients``."""
         self.errors: dict[ErrorCode, int] = dict.fromkeys(ErrorCode, 0)
         """ERRORs that were sent, by their code."""
         self.undecodable: dict[ErrorCode, int] = {ErrorCode.FRAME: 0, ErrorCode.MESSAGE: 0}

@@ -58,13 +58,13 @@ class Clock(Protocol):
 
 
 class Codec(Protocol):
-    """A protocol that sessions speak, as pure functions between messages and bytes.
+    """A protocol of sessions, as pure functions between messages and bytes.
 
     All sessions of one protocol share one object: a message to many of them is encoded once.
     """
 
     def decode(self, data: bytes, /) -> tuple[Message, int]:
-        """Decodes what a session sent.
+        """Decodes one message of a session.
 
         Returns:
             The message, and its QoS: above 0 the sender waits for an ACK.
@@ -103,18 +103,18 @@ class Codec(Protocol):
 
 
 class Outbox(Protocol):
-    """One session's way out. Never waits, never raises; does nothing once the session is gone."""
+    """Sends to one session. Its methods never block and never raise; they do nothing once the session has ended."""
 
     def send(self, frame: Frame) -> None:
         """Queues a frame after everything that was sent to this session before."""
 
     def send_snapshot(self, key: object, frames: Iterator[bytes]) -> None:
-        """Queues frames after everything sent before; they are encoded as the socket drains.
+        """Queues frames after everything that was sent before; they are encoded as the socket drains.
 
         They do not count against the bound of the queue.
 
         Args:
-            key: names what they answer; a waiting snapshot with an equal key is dropped for the new one.
+            key: identifies what they answer; a waiting snapshot with an equal key is dropped for the new one.
             frames: yields encoded messages (as ``Frame.wire``), or ``NOT_YET`` after about the work of a thousand
                 params without a message. If it has a ``close``, as generators do, that is called once when the rest is
                 dropped.

@@ -39,7 +39,7 @@ class Param(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """What is remembered of an address whose param was deleted or expired."""
+    """The tombstone of an address: how its last param was deleted or expired."""
 
     revision: int
     when_us: int
@@ -50,11 +50,11 @@ class Ended(NamedTuple):
 
 
 class EndedSequence(Sequence[tuple[str, Ended]]):
-    """Addresses and how they ended. The pairs are made when they are read: a hundred thousand take 20 ms.
+    """Addresses and their tombstones. A pair is made when it is read: a hundred thousand at once would take 20 ms.
 
     Args:
         addresses: the addresses.
-        records: how each ended.
+        records: the tombstone of each.
     """
 
     __slots__ = ("_addresses", "_records")
@@ -96,7 +96,7 @@ class StateImage(NamedTuple):
     journal_seq: int = 0
     """The number of the last recorded change that it includes; 0 without a journal."""
     scheduled: tuple[Change, ...] = ()
-    """The scheduled bundles, where these are recorded."""
+    """The scheduled bundles, if the log records them."""
 
 
 class ChangeKind(IntEnum):
@@ -125,7 +125,7 @@ class ChangeKind(IntEnum):
     send."""
 
     POSITION = 9
-    """How far a cluster's log is in the journal: ``number`` names the last batch, ``param.value`` has its digest."""
+    """The last batch of a cluster's log that the journal has: its number is ``number``, its digest ``param.value``."""
 
     ACCOUNTS = 10
     """Rows of users.db have changed, in a cluster: ``number`` counts these changes, ``param.value`` is a list of bytes
@@ -140,14 +140,15 @@ class Change(NamedTuple):
     """
 
     param: Param
-    """For a WRITE, what is set afterwards; else what the change is about, with a ``value`` of null if it has none."""
+    """For a WRITE, what is set afterwards; else the address and the writer of the change, with a ``value`` of null if
+    the kind has none."""
     kind: ChangeKind = ChangeKind.WRITE
     lock: bool = False
-    """As the SET said."""
+    """As in the SET."""
     unlock: bool = False
-    """As the SET said."""
+    """As in the SET."""
     ttl: int | None = None
-    """As the SET said; ``param.ttl`` is the one in force. Of a RENEWAL, the seconds of the renewed life time."""
+    """As in the SET; ``param.ttl`` is the one in force. Of a RENEWAL, the seconds of the renewed life time."""
     takes_lock: bool = False
     """Whether the writer holds the lock afterwards."""
     stamp: str | None = None
@@ -166,12 +167,12 @@ def no_param(address: str, writer: str, subject: str, timestamp_us: int) -> Para
 
 
 def text_bytes(text: str) -> int:
-    """Returns how many bytes a text takes in UTF-8."""
+    """Returns the bytes of a text in UTF-8."""
     return len(text) if text.isascii() else len(text.encode())
 
 
 def param_bytes(param: Param) -> int:
-    """Returns how many bytes of the state a param counts for: its address and value."""
+    """Returns the bytes of the state that a param counts for: its address, its value, and ``sent_as``."""
     return text_bytes(param.address) + len(param.value) + len(param.sent_as)
 
 
@@ -195,7 +196,7 @@ _KINDS = {int(kind): kind for kind in ChangeKind}
 
 _USUAL_SET = Change(no_param("", "", "", 0))[1:]
 _USUAL_EVENT = Change(no_param("", "", "", 0), ChangeKind.EVENT)[1:-1]
-"""The other fields at their defaults, compared as one tuple: these are thousands of changes a second."""
+"""The other fields at their defaults, compared as one tuple, since thousands of changes a second are like this."""
 
 
 def encode_change(change: Change) -> bytes:

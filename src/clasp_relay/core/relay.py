@@ -1,6 +1,6 @@
-"""The relay: takes the messages of sessions, and passes each through one gate to its handler.
+"""The relay: receives the messages of sessions, and passes each through one gate to its handler.
 
-It knows no socket: ``net`` and other doors give it each session's outbox, and its bytes (:meth:`Relay.receive`) or
+It uses no socket: ``net`` and other doors give it each session's outbox, and its bytes (:meth:`Relay.receive`) or
 messages (:meth:`Relay.accept`); the clock is given to it, too. There is one thread: a change is applied and put into
 every queue in one step, so no update can overtake another one or a snapshot.
 """
@@ -55,12 +55,12 @@ from clasp_relay.wire.messages import Bundle, Error, Message
 from clasp_relay.wire.tuples import new_tuple
 from clasp_relay.wire.values import decode_value
 
-# Looked up for every message.
+# As names of the module, since they are looked up for every message.
 _LIVE, _CLOSED = SessionState.LIVE, SessionState.CLOSED
 _ACK, _KEEP = int(MessageCode.ACK), Kind.KEEP
 
 MAX_BAD_FRAMES = 100
-"""Undecodable frames within ``BAD_FRAMES_US`` that end a session: its client does not speak CLASP."""
+"""Undecodable frames within ``BAD_FRAMES_US`` that end a session: its client does not send CLASP."""
 
 BAD_FRAMES_US = 10_000_000
 
@@ -107,12 +107,12 @@ class Relay:
         handlers: the handler of each message type that a session may send (``core.handlers.HANDLERS``).
         clock: the current time and timers.
         new_id: makes session ids (UUID4, lower case).
-        fan_out: sends to many sessions.
+        fan_out: sends one frame to many sessions.
         report_fault: called with every unexpected exception and a description of the action.
-        permissions: what sessions may do and see.
-        observer: gets reports of what happens.
-        log: where changes are recorded before they are acknowledged.
-        history: the rules of what history keeps; None for nothing.
+        permissions: decide what sessions may do and see; None for the open mode.
+        observer: gets reports of what happens; None for no reports.
+        log: where changes are recorded before they are acknowledged; None for no log.
+        history: the rules of what history keeps; None for no history.
         reader: reads history; None without history.
     """
 
@@ -151,7 +151,7 @@ class Relay:
         self.throttles = self.recipients.throttles
         memory = None if self.permissions.is_open else self.permissions.memory
         self.keeping = None if history is None else Keeping(history, self.params, clock, memory)
-        """Decides what history keeps; None for nothing."""
+        """Decides what history keeps; None without history."""
         self.decider = Decider(self.params, self.permissions, self.visibility, self.sessions, self.keeping, clock)
         self.schedule = Schedule(clock, self.work, self._run_due)
         self.committer = self._make_committer(log or ImmediateLog())
@@ -162,9 +162,9 @@ class Relay:
         self.gestures = self.committer.gestures
         self._new_id = new_id
         self.refuses: Disconnect | None = None
-        """Why no HELLO is accepted now; None while sessions are admitted."""
+        """The refusal of every HELLO; None while sessions are admitted."""
         self.hooks = SessionHooks()
-        """What other layers add to a session's beginning and end."""
+        """Functions of other layers that are called at a session's beginning and end."""
         self._report_fault = report_fault
         self._report_unheard: Callable[[str, str], None] = _unreported
 
@@ -203,7 +203,7 @@ class Relay:
 
     @property
     def are_reads_held(self) -> bool:
-        """Whether reads are put off now: with accounts, while the relay may not know yet that a right has ended."""
+        """Whether reads are put off now: with accounts, while this relay may not know yet that a right has ended."""
         return self.refuses is not None and not self.permissions.is_open
 
     def connect(self, outbox: Outbox, peer: str, codec: Codec) -> Session:
@@ -223,7 +223,7 @@ class Relay:
 
         Args:
             session: the session.
-            cause: the cause, as text for people; that of the first call counts.
+            cause: the cause, for people; that of the first call counts.
         """
         if session.state is SessionState.CLOSED:
             return
@@ -279,8 +279,8 @@ class Relay:
             session: its sender.
             message: the message.
             qos: above 0 the session waits for an ACK.
-            mark: a context that is entered while the message is handled, once for each piece, also after a wait: so a
-                door knows which message causes what is encoded meanwhile.
+            mark: a context that is entered while the message is handled, again for each piece of work: so a door knows
+                which message causes the frames that are encoded meanwhile.
         """
         if session.held is not None:
             self._hold(session, (message, qos), mark)
@@ -293,14 +293,15 @@ class Relay:
             self._gate(session, error)
 
     def pay(self, session: Session, cost: int) -> bool:
-        """Takes what it costs to read a message from a session's limiter, before a door reads it.
+        """Takes the cost of decoding a message from a session's limiter, before a door decodes it.
 
         Args:
-            session: whose message it is.
-            cost: beside what ``accept`` takes; 0 for what takes no time.
+            session: its sender.
+            cost: the cost, in messages, in addition to what ``accept`` takes; 0 if decoding takes no time.
 
         Returns:
-            Whether it may be read; if not, it is dropped, and the session is told as of any that is too much.
+            Whether the door may decode it; if not, the message is dropped, and the session gets an ERROR as for any
+            message over its limit.
         """
         limiter = session.limiter
         return not cost or limiter is None or self._within_limit(session, limiter.reading_cost(cost))
@@ -349,13 +350,13 @@ class Relay:
         session.held.append(Held(message, mark, size_bytes))
 
     def _in_pieces(self, session: Session, pieces: Pieces, waiting: deque[Held]) -> Pieces:
-        """Runs the work that a message has left, then handles the messages that waited behind it."""
+        """Runs the remaining work of a message, then handles the messages that waited behind it."""
         yield from self._guarded(session, pieces)
         while waiting and session.held is waiting:
             session.hold(None)
             self._take_up(session, waiting.popleft())
             if session.held is not None:
-                # Its work goes on by itself, or the session has ended.
+                # The message's own work handles the others later, or the session has ended.
                 session.held.extend(waiting)
                 if session.state is _CLOSED:
                     _forget_held(session, waiting)
@@ -450,7 +451,7 @@ class Relay:
 
     def end(self, session: Session, reason: Disconnect) -> None:
         """Ends a session with an ERROR, if the reason has a code, and a close."""
-        # Answers that wait for the log are dropped: the ERROR would come after them, and the close before it.
+        # Answers that wait for the log are dropped: the ERROR would wait behind them, and the close would come first.
         self.committer.forget_answers(session)
         if reason.code is not None:
             self._send_error(session, reason.code, reason.reason, None)
@@ -482,14 +483,14 @@ class Relay:
         self.end(session, Disconnect(CloseCode.TRY_AGAIN_LATER, "too slow", ErrorCode.OVERLOADED))
 
     def end_token(self, subject: str, token: bytes, reason: Disconnect) -> None:
-        """Ends the sessions of a token that is no longer valid: they are sent only the reason.
+        """Ends the sessions of a token that is no longer valid; what waits for them is discarded.
 
         Their scheduled bundles are dropped, those of ended sessions included.
 
         Args:
-            subject: its subject.
+            subject: the token's subject.
             token: its id (``Identity.token``).
-            reason: the reason that its sessions are sent.
+            reason: the ERROR and close that its sessions get.
         """
         for session in self.sessions.of_token(subject, token):
             session.outbox.discard()
@@ -536,7 +537,7 @@ class Relay:
         """Refuses a subscription over the session's limits.
 
         Raises:
-            RequestError: LIMIT when too much is kept for the session.
+            RequestError: LIMIT if too much is kept for the session.
         """
         replaced = session.subscriptions.get(subscription.id)
         more_bytes = subscription.kept_bytes - (0 if replaced is None else replaced.kept_bytes)

@@ -17,8 +17,8 @@ from typing import TypeAlias
 from clasp_relay.core.ports import Clock
 
 TURN_US = 2_000
-"""Work in one turn, by estimate, and by the clock where pieces take longer, as on a slow or busy machine. Together with
-the SNAPSHOTs that a turn encodes it is about 4 ms."""
+"""Time of the work in one turn in µs: of each piece its estimate, or the measured time if that is longer, as on a slow
+or busy machine. Together with the SNAPSHOTs that a turn encodes it is about 4 ms."""
 
 WAIT_US = 1
 """Estimated cost in µs to check whether a wait for other work is over."""

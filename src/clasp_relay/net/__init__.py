@@ -1,1 +1,1 @@
-"""WebSocket: Autobahn protocols, outboxes, and the one write per session and event-loop turn."""
+"""WebSocket: Autobahn protocols, outboxes, and one write per session and turn of the event loop."""

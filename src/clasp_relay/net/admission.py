@@ -74,7 +74,7 @@ class Admission:
         A few more are accepted than may become sessions, so that a client over the limit reads the reason.
 
         Args:
-            address: the client's.
+            address: the client's address.
         """
         limit = self._limits.max_sessions_per_address
         if not limit or self._is_exempt(address):

@@ -23,7 +23,7 @@ NOT_YET_BYTES = 16 * 1024
 MIN_FRAME_BYTES = 128
 """The bytes that a waiting frame counts for at least.
 
-Beside its bytes it takes up to 400 more: the objects, its place in the queue and in the index. Frames of 13 bytes
+A frame takes up to 400 bytes beside its own: the objects, its entries in the queue and in the index. Frames of 13 bytes
 that fill a bound took 16 times as much memory; counted like this they take less than 5 times as much.
 """
 
@@ -63,7 +63,7 @@ def give_up(frames: Iterator[bytes]) -> None:
 
 
 class Snapshot:
-    """Frames that are encoded while the socket drains; see ``core.ports.Outbox.send_snapshot``."""
+    """The frames of a SNAPSHOT, encoded while the socket drains; see ``core.ports.Outbox.send_snapshot``."""
 
     __slots__ = ("frames", "key")
 
@@ -208,7 +208,8 @@ class Backlog:
             is_over: tells whether the time for snapshots is over; called before each piece of one.
 
         Returns:
-            The bytes in pieces, and how many bytes of snapshots they have, work without a frame included.
+            The bytes in pieces, and the encoded bytes of snapshots among them; each ``NOT_YET`` counts as
+            ``NOT_YET_BYTES``.
         """
         parts: list[bytes] = []
         size = encoded = 0

@@ -21,12 +21,10 @@ ENDS_S = 0.002
 
 
 class EndQueue:
-    """Ends sessions, at once if possible, but only for some milliseconds in each turn of the event loop.
+    """Ends sessions, at once if possible, but only for ``ENDS_S`` in each turn of the event loop.
 
-    Lanes are served round robin.
-
-    The end of a session may release its locks and tell hundreds of others: 300 connections that were reset at once
-    delayed all other sessions by more than a second.
+    Lanes are served round robin. The end of a session may release its locks and tell hundreds of others: 300
+    connections that were reset at once delayed all other sessions by more than a second.
 
     Args:
         reactor: for its clock.
@@ -39,10 +37,10 @@ class EndQueue:
         self._turn_ends_s = 0.0
 
     def add(self, end: Callable[[], None], lane: str) -> None:
-        """Ends a session, after those of its lane that wait.
+        """Ends a session, after those of its lane that already wait.
 
         Args:
-            end: ends it.
+            end: the function that ends it.
             lane: the lane of its connection.
         """
         self._waiting.add(end, lane)
@@ -121,7 +119,7 @@ class CloseAll:
             batch: connections that are closed in one turn.
 
         Returns:
-            How many connections had to be aborted.
+            the number of connections that had to be aborted.
         """
         done: Deferred[int] = Deferred()
         self._waiters.append(done)

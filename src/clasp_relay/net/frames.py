@@ -2,7 +2,7 @@
 
 A CLASP frame is one binary WebSocket message (RFC 6455 §5.2). A server's messages are not fragmented and not masked, so
 a message to many sessions is framed once. Clients' frames go through Autobahn's state machine, with limits on all that
-a peer can make it keep; the usual frame takes the fast path.
+a peer can make it keep; the usual frame (complete, not fragmented, binary) takes the fast path.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MAX_CONTROL_FRAMES_PER_S = 50
 PONG_INTERVAL_S = 0.25
 """Shortest interval between two pongs, in seconds."""
 
-# Module globals are looked up faster than class attributes; these are needed for every read.
+# As names of the module, which are looked up faster than class attributes: these are needed for every read.
 _OPEN, _CLOSING = WebSocketServerProtocol.STATE_OPEN, WebSocketServerProtocol.STATE_CLOSING
 _CLOSED = WebSocketServerProtocol.STATE_CLOSED
 
@@ -120,7 +120,7 @@ class ControlFrames:
         """Counts a control frame.
 
         Args:
-            is_live: whether the session has said HELLO.
+            is_live: whether the HELLO of the session was accepted.
 
         Returns:
             The reason to close the session, for people; None within the limits.
@@ -162,15 +162,15 @@ class ControlFrames:
 class SideLog:
     """Logs Autobahn's messages about single connections at level debug.
 
-    Its warnings and errors are about peers' mistakes, which a peer can repeat as often as it likes; its debug lines are
-    several for each message.
+    Its warnings and errors are about mistakes of peers, which can repeat them as often as they like. Its debug lines,
+    several for each message, are dropped.
     """
 
     def debug(self, text: str, **values: object) -> None:
-        """Is dropped."""
+        """Drops the line."""
 
     def info(self, text: str, **values: object) -> None:
-        """Becomes a debug line."""
+        """Logs the line at level debug."""
         events.CONNECTION_DETAIL.log(detail=formatEvent({"log_format": text, **values}))
 
     warn = error = info
@@ -180,8 +180,8 @@ def _plain(value: object) -> str:
     return getattr(value, "__qualname__", "") or f"{value}"
 
 
-# Autobahn colours the values of its debug lines before it asks whether anybody wants these: a tenth of the time that a
-# connection takes, from accept to close (docs/performance.md).
+# Autobahn colours the values of its debug lines even if these are not logged: a tenth of the time that a connection
+# takes, from accept to close (docs/performance.md).
 _module: Any
 for _module in (autobahn.websocket.protocol, autobahn.twisted.websocket):
     _module.hltype = _module.hlval = _plain
@@ -198,7 +198,7 @@ class GuardedProtocol(WebSocketServerProtocol):
     _fragments = 0
 
     def processHandshake(self) -> None:  # noqa: N802
-        """Takes the HTTP request, once it is complete."""
+        """Handles the HTTP request once it is complete: answers a health check, or begins the upgrade."""
         if self.data.startswith(TLS_BEGIN):
             self.on_tls()
             return
@@ -233,40 +233,40 @@ class GuardedProtocol(WebSocketServerProtocol):
         self.dropConnection()
 
     def onMessageBegin(self, isBinary: bool) -> None:  # noqa: N803
-        """A message begins."""
+        """Begins to count the fragments of a message."""
         self._fragments = 0
         super().onMessageBegin(isBinary)
 
     def onMessageFrameEnd(self) -> None:
-        """A fragment of a message is there."""
+        """Counts a complete fragment of a message; too many end the session."""
         super().onMessageFrameEnd()
         self._fragments += 1
         if self._fragments > MAX_FRAGMENTS and not self.failedByMe:
             self._max_message_size_exceeded(self._fragments, MAX_FRAGMENTS, "too many fragments")
 
     def onMessageEnd(self) -> None:
-        """A message is there."""
+        """Passes a complete message on."""
         pieces, self.message_data = self.message_data, None
         if not self.failedByMe:
             self.onMessage(b"".join(pieces), self.message_is_binary)
 
     def onFrameData(self, payload: bytes) -> bool | None:
-        """Takes a piece of a frame.
+        """Handles a piece of a frame's payload.
 
-        After a protocol error Autobahn goes on reading, to find the peer's Close: an oversized control frame would be
-        buffered without a limit.
+        After a protocol error Autobahn goes on reading, to find the peer's Close; it would buffer an oversized control
+        frame without a limit.
         """
         if self.failedByMe and self.current_frame.length > 125:
             return None
         return super().onFrameData(payload)
 
     def forget_request(self) -> None:
-        """Frees what only the upgrade needed: several kB for each connection."""
+        """Frees memory that only the upgrade needed: several kB for each connection."""
         self.http_request_data = b""
         self.http_response_data = ""
         self.http_headers = {}
         self.websocket_extensions = []
-        # For messages that are sent in pieces; there are none here. An empty deque takes 760 bytes.
+        # The queue is for messages that are sent in pieces, which the relay never does; an empty deque takes 760 bytes.
         self.send_queue = ()
 
 
@@ -274,7 +274,7 @@ class FastPathProtocol(GuardedProtocol):
     """Reads usual frames itself and leaves others to Autobahn; both only within the connection's slice of the turn."""
 
     factory: Any
-    """Gives the connection its time (``net.reading``)."""
+    """The factory, whose ``reading`` gives the connection its slices (``net.reading``)."""
     _tail = b""
     """Received bytes that are not handled yet: the beginning of a short usual frame, or all that waits for a later
     turn."""
@@ -296,7 +296,7 @@ class FastPathProtocol(GuardedProtocol):
             self.factory.reading.wait(self)
 
     def consumeData(self) -> None:  # noqa: N802
-        """Handles what Autobahn has in its buffer."""
+        """Handles the bytes in Autobahn's buffer, within the connection's slice of the turn."""
         if self.state not in (_OPEN, _CLOSING):
             super().consumeData()
             return
@@ -351,7 +351,7 @@ class FastPathProtocol(GuardedProtocol):
             length = data[at + 1] ^ _MASKED
             start = at + 6
             if length >= 126:
-                # Not masked, longer than 64 kB, or a 16-bit length that is not needed: left to Autobahn.
+                # Not masked, longer than 64 kB, or a 16-bit length below 126: left to Autobahn.
                 if length != 126 or end - at < 8:
                     break
                 length = data[at + 2] << 8 | data[at + 3]

@@ -1,4 +1,4 @@
-"""Listens on ports and endpoints; an error is one line that names the option."""
+"""Listens on ports and endpoints. A failure is a ``StartError`` whose text names the option."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from clasp_relay.net.tls import ServerTls
 __all__ = ["BACKLOG", "TcpPlace", "Where", "address_text", "listen"]
 
 BACKLOG = 1_024
-"""Connections that the system queues until they are accepted, as when all clients reconnect at once."""
+"""Connections that the system queues until they are accepted, for example when all clients reconnect at once."""
 
 ACCEPTED_AT_ONCE = 16
 """Connections that a port accepts in one turn of the event loop, about 0.1 ms each. Twisted accepts a hundred, and 20
@@ -51,12 +51,12 @@ Where: TypeAlias = TcpPlace | str
 def listen(
     reactor: Any, where: Where, factory: IProtocolFactory, option: str, backlog: int = BACKLOG
 ) -> IListeningPort:
-    """Listens at once.
+    """Listens at a place; it accepts connections when this returns.
 
     Args:
-        reactor: accepts the connections.
+        reactor: the reactor, which accepts the connections.
         where: the place; an endpoint string has its own backlog.
-        factory: makes the protocols.
+        factory: the factory of the protocols.
         option: the option that names the place, for the error.
         backlog: connections that the system queues until they are accepted.
 
@@ -79,7 +79,7 @@ def listen(
 
 
 def _share(reactor: Any, place: TcpPlace, factory: IProtocolFactory, backlog: int) -> IListeningPort:
-    """Listens with SO_REUSEPORT: the system gives each connection to one of those that listen there."""
+    """Listens with SO_REUSEPORT: the system gives each connection to one of the processes that listen there."""
     (family, kind, protocol, _, address), *_ = socket.getaddrinfo(
         place.host, place.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
@@ -99,7 +99,7 @@ def _share(reactor: Any, place: TcpPlace, factory: IProtocolFactory, backlog: in
 def _listen_at_endpoint(reactor: Any, text: str, factory: IProtocolFactory, option: str) -> IListeningPort:
     try:
         endpoint = serverFromString(reactor, text)
-    # Each type of endpoint reads its own part of the string, also those of plugins; what they raise is up to them.
+    # Each type of endpoint parses its own part of the string, also those of plugins, which may raise anything.
     except Exception as error:
         raise StartError(
             f"{option}: {text!r} is not a server endpoint ({_cause(error)}), "

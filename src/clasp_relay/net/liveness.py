@@ -13,17 +13,17 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from clasp_relay.logs import events
 
 PING_INTERVAL_S = 30.0
-"""How often each connection is pinged: proxies cut connections that are silent for a minute."""
+"""Interval in s between two pings of a connection: proxies cut connections that are silent for a minute."""
 
 SLOTS = 30
-"""Into how many groups the connections are divided."""
+"""Groups into which the connections are divided."""
 
 
 class Pinged(Protocol):
     """A connection that is checked. Hashable by identity."""
 
     def keep_alive(self, interval_s: float) -> None:
-        """Is called every ``interval_s`` seconds; pings the peer, or ends a connection that was silent too long."""
+        """Called every ``interval_s`` seconds; pings the peer, or ends a connection that was silent too long."""
 
 
 class Liveness:
@@ -31,7 +31,7 @@ class Liveness:
 
     Args:
         reactor: for its clock.
-        timeout_s: how long a peer may be silent, in seconds. At least three pings are sent in that time.
+        timeout_s: idle timeout of a peer, in seconds. At least three pings are sent in that time.
     """
 
     def __init__(self, reactor: IReactorTime, timeout_s: float) -> None:

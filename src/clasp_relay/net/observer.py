@@ -17,8 +17,8 @@ class NetObserver(Protocol):
         """A connection did not become a session.
 
         Args:
-            address: the client's.
-            why: for people.
+            address: the client's address.
+            why: the reason, for people.
         """
 
     def slow(self, session: str, address: str, waiting_bytes: int) -> None:
@@ -28,7 +28,7 @@ class NetObserver(Protocol):
 
         Args:
             session: its id.
-            address: the client's.
+            address: the client's address.
             waiting_bytes: the bytes in the queue.
         """
 

@@ -19,7 +19,7 @@ RESERVED = 64
 def raise_limit() -> int:
     """Raises the soft limit of open files to the hard one.
 
-    For a process that is a relay: epoll has no trouble with high descriptors, as programs with select() have.
+    For a process that runs only a relay: epoll works with high descriptors, unlike select().
 
     Returns:
         The limit in force.

@@ -25,7 +25,7 @@ MAX_SNAPSHOTS = 2000
 
 
 class Connection(Protocol):
-    """What an outbox needs of the connection that it belongs to."""
+    """The connection of an outbox, as far as the outbox uses it."""
 
     transport: Any
     """The transport (``ITransport``, ``IConsumer``)."""
@@ -39,7 +39,7 @@ class Connection(Protocol):
         """Its lane (``core.lanes``)."""
 
     def send_close(self, close_code: CloseCode, reason: str) -> None:
-        """Tells the peer that the session is closed, and why."""
+        """Sends a WebSocket Close with a code and a reason."""
 
     def expect_end(self) -> None:
         """Aborts the connection unless it ends within 10 s."""
@@ -71,10 +71,10 @@ class Writer(Protocol):
         """
 
     def mark_dirty(self, outbox: Outbox) -> None:
-        """Has what is pending for an outbox written at the end of the turn."""
+        """Has an outbox flushed at the end of the turn."""
 
     def queue_pump(self, outbox: Outbox) -> None:
-        """Has what waits for an outbox written, a bounded piece of its snapshots per turn."""
+        """Has the backlog of an outbox written, with a bounded piece of its snapshots per turn."""
 
     def is_pump_over(self) -> bool:
         """Tells whether the time of this turn for snapshots is over."""
@@ -90,12 +90,11 @@ class Sink:
     """A transport as an outbox writes to it.
 
     Over plain TCP a piece is written to the socket in the same turn, and only the rest goes to the transport's buffer.
-    ``ITransport.write`` would wait for the reactor's next turn, and the way
-    through the transport to the socket takes as long as all that is done for a subscriber besides
-    (``docs/performance.md``, fan-out).
+    ``ITransport.write`` would wait for the reactor's next turn, and its path to the socket takes as long as all other
+    work for a subscriber (``docs/performance.md``, fan-out).
 
     Args:
-        transport: any ``ITransport``; None for one that accepts nothing any more.
+        transport: any ``ITransport``; None drops all that is written.
         counters: where bytes are counted.
         trace: gets reports of all that is written.
     """
@@ -130,14 +129,14 @@ class Sink:
             try:
                 taken = send(data)
             except OSError:
-                # The socket buffer is full, or an error: the reactor gets it again and handles it as usual.
+                # The socket buffer is full, or there is an error, which the reactor's own write handles as usual.
                 taken = 0
             if taken != len(data):
                 transport.write(data[taken:])
 
     @property
     def buffered_bytes(self) -> int:
-        """The bytes in the transport's buffer; if it does not tell, the size of the piece that made it pause."""
+        """The bytes in the transport's buffer; if the transport does not tell, the size of the last piece."""
         transport = self._transport
         if self._send is None:
             return self._handed_bytes
@@ -146,14 +145,14 @@ class Sink:
 
 
 CLOSED = Sink(None, Counters())
-"""Accepts nothing; replaces a transport that is gone."""
+"""Drops all that is written; replaces the sink of a connection that has ended."""
 
 
 @implementer(IPushProducer)
 class Outbox:
     """Implements ``core.ports.Outbox`` and the rules for slow consumers (``docs/protocol.md``).
 
-    Usually the socket accepts everything: frames collect in ``pending`` and are written at the end of the turn. When
+    Usually the socket accepts everything: frames are gathered in ``pending`` and written at the end of the turn. When
     the transport asks for a pause, or a snapshot is to be encoded, everything goes to a backlog until that has
     drained.
 
@@ -389,7 +388,7 @@ class Outbox:
             self._put_behind(backlog, item)
 
     def _measure_room(self) -> None:
-        """Returns how much the backlog may hold beside the transport's buffer: at least half of the bound.
+        """Sets how much the backlog may hold beside the transport's buffer: at least half of the bound.
 
         The transport may hold two pieces of a snapshot, which are not counted, and a small bound is not larger than
         these.

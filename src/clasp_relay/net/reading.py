@@ -1,10 +1,10 @@
-"""Who is read from, and for how long in a turn, so that nobody's messages hold up those of all others.
+"""Bounds the time for which one connection's messages are handled in a turn, so that they do not delay all others.
 
-What one read has brought may be thousands of messages, or some of the costly kind. The first message of a read is
-handled as it comes; those behind it have a slice of the turn, and all such slices together a bounded part of it. What
-is left waits for a later turn, and meanwhile nothing more is read from that connection. Each turn has another bounded
-time for connections that wait, client addresses in turn (``core.lanes``); who begins to wait comes between those that
-had a slice already.
+One read may have brought thousands of messages, or some costly ones. The first message of a read is handled at once;
+those behind it have a *slice* of the turn, and all such slices together have a bounded part of it. What is left waits
+for a later turn, and meanwhile nothing more is read from that connection. Each turn has another bounded time for
+connections that wait, client addresses in turn (``core.lanes``); those that wait for their first slice alternate with
+those that have had one.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from clasp_relay.core.lanes import Lanes
 from clasp_relay.logs import events
 
 TURN_S = 0.006
-"""How long a turn is, as far as what it does can wait: behind that everybody has the least share."""
+"""Length of a turn in s, as far as its work can wait; after that each kind of work still has ``LEAST_S``."""
 
 LEAST_S = 0.0005
-"""The least share of a turn: a piece of work or two. Nobody waits for ever, whatever else there is to do."""
+"""Shortest share of a turn in s: a piece of work or two, so that no work waits for ever."""
 
 SLICE_S = 0.002
-"""How long one connection's messages are handled before it is the others' turn: a hundred usual ones."""
+"""Time in s for which one connection's messages are handled before it is the others' turn: a hundred usual ones."""
 
 FRESH_S = 0.002
-"""How much of a turn goes to what comes behind the first message of a read, for all connections together."""
+"""Time of a turn in s for messages behind the first one of a read, for all connections together."""
 
 REST_S = 0.002
-"""How much of a turn goes to connections that wait. All such shares together end where the turn should end
+"""Time of a turn in s for connections that wait. All such shares together end where the turn should end
 (:func:`share_end_s`)."""
 
 
 BUSY_STEP_S, MAX_BUSY_STEP_S = 0.0005, 0.01
-"""First and longest interval between two looks whether a connection's message is still at work: in a cluster without a
-decider it is for seconds."""
+"""First and longest interval in s between two checks whether a connection's message is still being handled: in a
+cluster without a decider this takes seconds."""
 
 
 def share_end_s(reactor: Any, share_s: float) -> float:
-    """Returns until when work that can go on in a later turn may go on in this one.
+    """Returns the time until which work that can go on in a later turn may go on in this one.
 
     Args:
-        reactor: the reactor. One that does not tell when its turns began gives the whole share.
-        share_s: how much of a turn the work may have at most.
+        reactor: the reactor. If it does not tell when its turns should end, the work has its whole share.
+        share_s: the share of a turn that the work may have at most, in s.
 
     Returns:
         a time by ``reactor.seconds``, ``LEAST_S`` ahead at least.
@@ -54,22 +54,22 @@ def share_end_s(reactor: Any, share_s: float) -> float:
 
 
 class Reader(Protocol):
-    """A connection that has read more than it may handle in this turn."""
+    """A connection that has received more than it may handle in this turn."""
 
     @property
     def lane(self) -> str:
-        """What has one place in a turn; see ``core.lanes``."""
+        """Its lane (``core.lanes``)."""
 
     @property
     def is_busy(self) -> bool:
-        """Whether what it has read waits for a message that is at work, not for time."""
+        """Whether its messages wait behind one that is being handled, not for a slice."""
 
     def go_on(self) -> None:
-        """Handles what it has read, in a new slice."""
+        """Handles the bytes that wait, in a new slice."""
 
 
 class Reading:
-    """Gives connections their time.
+    """Gives connections their slices.
 
     Args:
         reactor: for its clock, and for the next turn.
@@ -78,53 +78,53 @@ class Reading:
     def __init__(self, reactor: IReactorTime) -> None:
         self._reactor = reactor
         self.now_s = reactor.seconds
-        """Returns the time in s by which slices are measured."""
+        """Returns the current time in s, by which slices are measured."""
         self._new: Lanes[Reader] = Lanes()
-        """Those that wait for their first slice."""
+        """Connections that wait for their first slice."""
         self._waiting: Lanes[Reader] = Lanes()
-        """Those that had a slice and have more."""
+        """Connections that have had a slice and have more messages."""
         self._is_owed = False
-        """Whether the last turn had no slice for these, though they waited."""
+        """Whether connections in ``_waiting`` got no slice in the last turn."""
         self._current: Reader | None = None
-        """The one whose time it is of those that waited."""
+        """The connection that waited and has its slice now."""
         self._end_s = 0.0
-        """Until when slices of a turn go; 0 before the first one."""
+        """When the slices of the turn end; 0 before the first one."""
         self._turn_end_s: float | None = None
-        """When that turn should end, which tells it from the others; None where the reactor does not say that."""
+        """When that turn should end, which identifies the turn; None if the reactor does not tell."""
         self._busy: dict[Reader, None] = {}
-        """Those that wait for a message that is at work."""
+        """Connections whose messages wait behind one that is being handled."""
         self._look_s = 0.0
-        """How long it takes until it is looked again whether they still do."""
+        """The interval in s until they are checked again."""
         self._timer: IDelayedCall | None = None
         self._is_delayed = False
-        """Whether the timer is only for those that are busy."""
+        """Whether the timer is only for the next check of ``_busy``."""
 
     def __len__(self) -> int:
         return len(self._new) + len(self._waiting)
 
     def slice_end_s(self) -> float:
-        """Returns until when, by ``now_s``, a connection may handle what came behind its first message."""
+        """Returns the time, by ``now_s``, until which a connection may handle the messages behind its first one."""
         if not self._end_s or self._turn_end_s != getattr(self._reactor, "turn_end_s", None):
             self._begin(FRESH_S)
             if self._turn_end_s is None:
-                # The next turn has to begin with a call, which takes as long as a message.
+                # Such a reactor needs a call to begin the next turn; the call takes as long as a message.
                 self._schedule()
         return min(self.now_s() + SLICE_S, self._end_s)
 
     def wait(self, reader: Reader) -> None:
-        """Has a connection go on in a later turn, behind those of its lane that wait already."""
+        """Lets a connection go on in a later turn, behind those of its lane that already wait."""
         queue = self._waiting if reader is self._current else self._new
         queue.add(reader, reader.lane)
         self._schedule()
 
     def forget(self, reader: Reader) -> None:
-        """Lets a connection wait no longer, since it has ended."""
+        """Forgets a connection that has ended."""
         self._new.discard(reader)
         self._waiting.discard(reader)
         self._busy.pop(reader, None)
 
     def _begin(self, share_s: float) -> None:
-        """Begins the slices of this turn, which have so much of it."""
+        """Begins the slices of this turn, which have a share of it."""
         self._turn_end_s = getattr(self._reactor, "turn_end_s", None)
         self._end_s = share_end_s(self._reactor, share_s)
 
@@ -136,7 +136,7 @@ class Reading:
         self._is_delayed = False
 
     def _look_at_busy(self) -> None:
-        """Has those go on that are busy no longer; looks more and more rarely while there are none."""
+        """Lets connections go on that are no longer busy; checks less and less often while there are none."""
         free = [reader for reader in self._busy if not reader.is_busy]
         for reader in free:
             del self._busy[reader]
@@ -148,7 +148,7 @@ class Reading:
         self._look_at_busy()
         self._begin(REST_S)
         end_s = self._end_s
-        # They take turns, so that neither newcomers nor those with much to say wait for ever.
+        # The two queues alternate, so that no connection waits for ever in either.
         is_turn_of_new, is_owed = not self._is_owed, bool(self._waiting)
         for _ in range(len(self)):
             first, second = (self._new, self._waiting) if is_turn_of_new else (self._waiting, self._new)
@@ -166,7 +166,7 @@ class Reading:
             try:
                 reader.go_on()
             except Exception:
-                # The fault of one connection keeps none of the others waiting.
+                # An exception of one connection must not delay the others.
                 events.CONNECTION_FAULT.failure(action="went on with what it had read")
         self._current, self._end_s, self._is_owed = None, 0.0, is_owed
         if len(self):

@@ -19,7 +19,7 @@ from clasp_relay.logs import events
 __all__ = ["ServerTls"]
 
 _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20:ECDHE+AES256:ECDHE+AES128:!aNULL:!MD5:!DSS"
-"""Of TLS 1.2: all have forward secrecy, and AES-GCM and ChaCha20 go first, as in Twisted's own list."""
+"""The cipher suites of TLS 1.2: all have forward secrecy; AES-GCM and ChaCha20 come first, as in Twisted's own list."""
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -120,12 +120,12 @@ def _make_context() -> SSL.Context:
 
 
 def _reason(error: SSL.Error) -> str:
-    """Returns what OpenSSL says, such as «ee key too small»."""
+    """Returns the text of an OpenSSL error, such as «ee key too small»."""
     return "; ".join(str(each[-1]) for each in error.args[0]) if error.args and error.args[0] else "refused by OpenSSL"
 
 
 def _log_end(leaf: Certificate, path: Path) -> None:
-    """Logs until when a certificate is valid, as a warning when it has expired."""
+    """Logs the end of a certificate's validity; as a warning if it has expired."""
     end = leaf.not_valid_after_utc
     if end < datetime.now(UTC):
         events.TLS_EXPIRED.log(path=str(path), end=end.isoformat())

@@ -1,4 +1,4 @@
-"""All that goes out in one turn of the event loop, written with one system call per session."""
+"""Writes all messages of one turn of the event loop, with one system call per session."""
 
 from __future__ import annotations
 
@@ -20,43 +20,44 @@ from clasp_relay.net.outbox import Outbox
 from clasp_relay.net.reading import share_end_s
 
 SNAPSHOT_BYTES = 256 * 1024
-"""How much of snapshots is encoded in one turn, for all sessions together, as far as ``PUMP_S`` goes."""
+"""Bytes of snapshots that are encoded in one turn at most, for all sessions together; ``PUMP_S`` limits the time."""
 
 MAX_DELAY_S = 0.03
 """Longest delay of a flush while there is more to read or handle than a turn has time for, in CPU time of this thread.
-By the clock, a busy machine would flush after a third of a thousand senders, and so write to everybody three times."""
+Measured by the clock, a busy machine would flush after a third of a thousand senders, and so write to each three
+times."""
 
 DELAY_PER_SESSION_S = 0.00003
-"""How long it waits for each session that it is written to: about four times as long as to write to one takes. So
-writes take a fifth of the time at most, and what is for few people waits for no longer than a turn or two."""
+"""Delay of a flush in s for each session that it writes to: about four times the duration of a write to one. So writes
+take at most a fifth of the time, and a message for few sessions waits no longer than a turn or two."""
 
 PUMP_S = 0.002
-"""How long snapshots are worked for in one turn, for all sessions together; the piece at work then comes on top."""
+"""Time in s for encoding snapshots in one turn, for all sessions together; a piece that is begun is finished."""
 
 SNAPSHOT_SHARE_BYTES = 64 * 1024
-"""How much of that one session gets before the next one's turn."""
+"""Bytes of snapshots that are encoded for one session before it is the next one's turn."""
 
 RUN_BYTES = 32 * 1024
-"""A longer run is cut, so that what waits for a slow session can be handed over in small pieces."""
+"""Bytes at which a run ends, so that what waits for a slow session can be handed over in small pieces."""
 
 _Edit: TypeAlias = tuple[int, Frame | Snapshot | Close | None]
-"""A place in a run, and what one session gets before it, or None: the session does not get that frame."""
+"""An index in a run's frames, and the item that one session gets before that frame; None: it does not get the frame."""
 
 
 class Run:
-    """Messages for the same audience, with nothing in between for anybody of it.
+    """Messages for the same audience, with nothing in between for any of its sessions.
 
-    It costs the same whether ten sessions or a thousand get it: only at the end of the turn is its one piece of
-    bytes handed to each.
+    It costs the same for ten sessions and for a thousand: its bytes are joined once, and handed to each session only at
+    the end of the turn.
 
     Attributes:
-        audience: who gets them.
+        audience: the recipients.
         frames: the frames.
-        wires: their bytes. A room in which everybody sends joins them anew for each sender, who does not get its own:
-            to ask each frame for its bytes again took a tenth of what a message costs there.
-        size_bytes: what their bytes are together.
-        private: what is different for some of the sessions, in the order of its places.
-        starts: where the run begins for those to whom what was before is not sent any more.
+        wires: the bytes of each. In a room in which every member sends they are joined again for each sender, who does
+            not get its own: asking each frame for its bytes again took a tenth of the cost of a message there.
+        size_bytes: the bytes of all frames together.
+        private: the edits for sessions that do not get the run as it is, in the order of their indexes.
+        starts: the index at which the run begins for sessions whose earlier part of it was discarded.
     """
 
     __slots__ = ("audience", "frames", "private", "size_bytes", "starts", "wires")
@@ -70,14 +71,14 @@ class Run:
         self.starts: dict[AnyOutbox, int] = {}
 
     def edit(self, outbox: AnyOutbox, item: Frame | Snapshot | Close | None) -> None:
-        """Notes an edit at the run's present end."""
+        """Adds an edit for a session at the current end of the run."""
         edits = self.private.get(outbox)
         if edits is None:
             edits = self.private[outbox] = []
         edits.append((len(self.frames), item))
 
     def discard(self, outbox: AnyOutbox) -> None:
-        """Drops a session's part of the run, up to here."""
+        """Drops a session's part of the run up to its current end."""
         for _, item in self.private.get(outbox, ()):
             if isinstance(item, Snapshot):
                 item.give_up()
@@ -85,19 +86,19 @@ class Run:
         self.starts[outbox] = len(self.frames)
 
     def others(self) -> Sequence[AnyOutbox]:
-        """Returns the sessions that get all of the run as it is."""
+        """Returns the sessions that get the run without edits."""
         private, outboxes = self.private, self.audience.outboxes
         return [outbox for outbox in outboxes if outbox not in private] if private else outboxes
 
     def whole(self) -> Batch:
-        """Returns all of the run as one piece."""
+        """Returns the run without edits, as one piece."""
         return Batch(self.frames, b"".join(self.wires))
 
     def own_bytes(self, outbox: AnyOutbox) -> bytes | None:
-        """Returns the run's bytes as one session gets it, or None where they are not all: see ``edited``.
+        """Returns the bytes that one session gets of the run; None if it also gets a SNAPSHOT or a Close (``edited``).
 
-        That is all that a session needs whose socket takes everything: in a room in which everybody sends they are
-        worked out for each message.
+        For a session whose socket takes everything, this is all that is needed, and less work than ``edited``: in a
+        room in which every member sends it is done for each message.
         """
         wires: list[bytes] = []
         start = self.starts.get(outbox, 0)
@@ -114,7 +115,7 @@ class Run:
         return b"".join(wires)
 
     def edited(self, outbox: AnyOutbox) -> list[Batch | Snapshot | Close]:
-        """Returns the run as one session gets it, in as few pieces as can be."""
+        """Returns the run with the edits for one session, in as few pieces as possible."""
         items: list[Batch | Snapshot | Close] = []
         frames: list[Frame] = []
         wires: list[bytes] = []
@@ -154,17 +155,17 @@ class TurnWriter:
         self._to_pump: dict[Outbox, None] = {}
         self._pump_end_s = 0.0
         self._behind_since_s: float | None = None
-        """Since when what is to be written waits for what is to be read, by the thread's time."""
+        """When the delay of the flush began, in CPU time of this thread; None if it is not delayed."""
         self.runs: list[Run] = []
-        """Runs that are not handed to their sessions yet, in the order in which a session gets those that it is in;
-        read by the outboxes."""
+        """Runs that are not handed to their sessions yet, in the order in which a session gets its own; read by the
+        outboxes."""
         self._open: dict[Audience, Run] = {}
-        # The last run that each session is in; empty while there is but one, as in most turns.
+        # The last run of each session; empty while there is only one run, as in most turns.
         self._latest: dict[AnyOutbox, Run] = {}
         self.counters = Counters()
-        """What slow sessions missed."""
+        """The counters of the net layer."""
         self.unhandled: Sized = ()
-        """What was read and waits to be handled in a later turn; set by the factory."""
+        """Connections whose received messages wait for a later turn; set by the factory."""
 
     def fan_out(self, audience: Audience, frame: Frame, exclude: AnyOutbox | None = None) -> None:
         """See ``core.ports.FanOut.fan_out``."""
@@ -183,10 +184,10 @@ class TurnWriter:
             del self._open[audience]
 
     def attach(self, outbox: Outbox, item: Frame | Snapshot | Close) -> bool:
-        """Puts something for one session into the last run that the session is in. Some run must be there.
+        """Adds an item for one session to the last run of the session. There must be a run.
 
         Returns:
-            Whether the session is in any; else it stands behind what the session has already.
+            Whether a run includes the session; if none does, the caller adds the item to the session's own queue.
         """
         run = self._latest.get(outbox) if self._latest else self.runs[0]
         if run is None or outbox not in run.audience.members:
@@ -195,19 +196,19 @@ class TurnWriter:
         return True
 
     def mark_dirty(self, outbox: Outbox) -> None:
-        """Has what is pending for an outbox written at the end of the turn."""
+        """Has an outbox flushed at the end of the turn."""
         self._dirty.append(outbox)
         if not self._is_scheduled:
             self._schedule()
 
     def queue_pump(self, outbox: Outbox) -> None:
-        """Has what waits for an outbox written, a bounded piece of its snapshots per turn."""
+        """Has the backlog of an outbox written, with a bounded piece of its snapshots per turn."""
         self._to_pump[outbox] = None
         if not self._is_scheduled:
             self._schedule()
 
     def is_pump_over(self) -> bool:
-        """Tells whether snapshots have had their time in this turn."""
+        """Tells whether the time of this turn for snapshots is over."""
         return self._reactor.seconds() >= self._pump_end_s
 
     def flush_runs(self) -> None:
@@ -216,13 +217,13 @@ class TurnWriter:
             self._hand_over(run)
 
     def discard(self, outbox: Outbox) -> None:
-        """Drops an outbox's part of all runs, up to here."""
+        """Drops an outbox's part of all runs so far."""
         for run in self.runs:
             if outbox in run.audience.members:
                 run.discard(outbox)
 
     def flush(self) -> None:
-        """Writes all that is to be written; an error of one session is that session's end only."""
+        """Writes everything of this turn; an error of one session ends only that session."""
         last_runs = set(self._open.values())
         try:
             direct = []
@@ -232,7 +233,7 @@ class TurnWriter:
                 else:
                     self._hand_over(run)
             if direct:
-                # Who sent something goes on while the others get it.
+                # Senders that are in none of these runs get their answers first, so that they can go on meanwhile.
                 self._flush_dirty(later=_members(direct))
                 for run in direct:
                     self._write(run)
@@ -242,7 +243,7 @@ class TurnWriter:
         if self._to_pump:
             self._pump()
         if self.runs and not self._is_scheduled:
-            # The end of a session that could not be written to was told to others.
+            # A session to which a write failed has ended, and other sessions were told of that.
             self._schedule()
 
     def _take_runs(self) -> list[Run]:
@@ -267,10 +268,11 @@ class TurnWriter:
         self._reactor.callLater(0, self._flush_in_time)
 
     def _flush_in_time(self) -> None:
-        """Flushes once all that was ready to be read has been handled, or before long: everybody gets it in one piece.
+        """Flushes once all that was ready to be read is handled, or after a bounded delay, so that writes are joined.
 
-        Where a thousand sessions say something at once, a write for each turn's share of it costs four times as much.
-        Where a few do, while others keep the relay busy with something else, there is next to nothing to be gained.
+        When a thousand sessions send at once, their messages take several turns, and a write to everybody in each of
+        these costs four times as much. When few messages are to be written and the relay is busy with something else, a
+        delay gains next to nothing, so it grows with the number of sessions to write to.
         """
         if self.unhandled or getattr(self._reactor, "is_behind", False):
             now_s = thread_time()
@@ -295,13 +297,13 @@ class TurnWriter:
         return run
 
     def _end_runs_of(self, members: frozenset[AnyOutbox]) -> None:
-        """Ends the runs that some sessions are in, who are to read the next one behind all of these."""
+        """Ends the open runs of some sessions, so that these sessions get the next run behind all of them."""
         if not self._latest:
             self._latest = dict.fromkeys(self.runs[0].audience.members, self.runs[0])
         if self._latest.keys().isdisjoint(members):
             return
         if len(self._open) == 1:
-            # It is this one, or nearly always; to ask for each session takes as long as to write to it.
+            # It nearly always has one of them; looking up each session would take as long as writing to it.
             self._open.clear()
             return
         for run in set(map(self._latest.get, members)):
@@ -309,7 +311,7 @@ class TurnWriter:
                 self._open.pop(run.audience, None)
 
     def _hand_over(self, run: Run) -> None:
-        """Puts a run behind what its sessions have."""
+        """Adds a run behind everything that its sessions were sent before."""
         for outbox in run.private:
             for item in run.edited(outbox):
                 cast("Outbox", outbox).put(item)
@@ -325,7 +327,7 @@ class TurnWriter:
                 outbox.put(whole)
 
     def _write(self, run: Run) -> None:
-        """Writes a run that no other run follows for any of its sessions: for most it is all there is."""
+        """Writes a run that is the last one for all of its sessions; most of them have nothing else in this turn."""
         for outbox in cast("dict[Outbox, list[_Edit]]", run.private):
             own = None if outbox.pending or outbox.backlog is not None else run.own_bytes(outbox)
             if own is None:
@@ -368,7 +370,7 @@ class TurnWriter:
             left_bytes -= used
             if used and outbox in self._to_pump:
                 served.append(outbox)
-        # Those that got nothing stand before those that got something, client addresses in turn.
+        # The next turn serves those first that got nothing; client addresses in turn.
         for outbox in served:
             del self._to_pump[outbox]
             self._to_pump[outbox] = None

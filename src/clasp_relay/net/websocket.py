@@ -28,10 +28,10 @@ from clasp_relay.net.turn import TurnWriter
 from clasp_relay.wire.constants import MAX_FRAME_BYTES
 
 SUBPROTOCOLS = ("clasp", "clasp.v2")
-"""What a client may ask for; it fails the connection unless the answer names one that it asked for."""
+"""The subprotocols of CLASP. A client fails the connection unless the answer names one that it offered."""
 
 END_TIMEOUT_S = 10.0
-"""How long a peer has to take what was sent and answer a Close, before the connection is aborted."""
+"""Time in s for a peer to read what was sent and to answer a Close; then the connection is aborted."""
 
 MAX_REASON_BYTES = 123
 """A control frame carries 125 bytes, two of them the close code (RFC 6455 §5.5)."""
@@ -42,35 +42,35 @@ _OPCODE_PONG = 10
 
 
 class SessionPort(Protocol):
-    """A session, as far as its connection looks at it."""
+    """A session, as far as its connection uses it."""
 
     @property
     def id(self) -> str:
-        """What the session is called in the log."""
+        """The id of the session, for the log."""
 
     @property
     def is_live(self) -> bool:
-        """Whether HELLO was accepted and WELCOME sent."""
+        """Whether its HELLO was accepted, and it has not ended."""
 
     @property
     def is_busy(self) -> bool:
-        """Whether a message of it is still at work; those behind it have to wait."""
+        """Whether a message is being handled in pieces; later ones have to wait."""
 
 
 S = TypeVar("S", bound=SessionPort)
 
 
 class CountedConnection(Closable, Pinged, Protocol):
-    """A client's TCP connection, at whichever door. Hashable by identity."""
+    """A client's TCP connection, of any door. Hashable by identity."""
 
     address: str
-    """The client's address; empty where there is none."""
+    """The client's address; empty if there is none."""
     lane: str
-    """What has one place in a turn with it; see ``core.lanes``. Set by the factory."""
+    """Its lane (``core.lanes``); set by the factory."""
 
     @property
     def waiting_bytes(self) -> int:
-        """How much was sent and has not left this process, as far as that is known."""
+        """The bytes that were sent and have not left this process, as far as that is known."""
 
 
 class RelayPort(Protocol[S]):
@@ -80,29 +80,29 @@ class RelayPort(Protocol[S]):
         """Begins a session.
 
         Args:
-            outbox: its way out.
+            outbox: its outbox.
             peer: the client's address.
-            codec: the protocol that it speaks.
+            codec: its protocol.
         """
 
     def receive(self, session: S, data: bytes) -> None:
-        """Takes one message, in the session's codec."""
+        """Handles one message, in the session's codec."""
 
     def disconnect(self, session: S, cause: str) -> None:
-        """Ends a session; harmless when it has ended already.
+        """Ends a session; does nothing if it has already ended.
 
         Args:
-            session: which.
-            cause: why, for people.
+            session: the session.
+            cause: the cause, for people.
         """
 
 
 class Draining:
-    """A connection with an outbox, as far as it tells what has not left this process."""
+    """The part of a connection with an outbox that tells which bytes have not left this process."""
 
     transport: Any
     outbox: SocketOutbox | None = None
-    """Its way out, while it has one."""
+    """Its outbox; None before the upgrade and after the end."""
 
     @property
     def is_drained(self) -> bool:
@@ -111,7 +111,7 @@ class Draining:
 
     @property
     def waiting_bytes(self) -> int:
-        """How much was sent and has not left this process, as far as that is known."""
+        """The bytes that were sent and have not left this process, as far as that is known."""
         backlog = None if self.outbox is None else self.outbox.backlog
         return buffered_bytes(self.transport) + (0 if backlog is None else backlog.size_bytes)
 
@@ -124,11 +124,11 @@ class ClaspProtocol(Draining, FastPathProtocol):  # type: ignore[misc]  # Autoba
     codec: Codec = CODEC
     """See ``outbox.Connection``."""
     address = ""
-    """The client's address; empty where there is none, as on a Unix socket."""
+    """The client's address; empty if there is none, as on a Unix socket."""
     lane = ""
     """See ``CountedConnection``."""
     cause = ""
-    """Why it ends, for people, once that is known."""
+    """The cause of its end, for people, once that is known."""
     trace: Callable[[bytes], None] | None = None
     """See ``outbox.Connection``."""
     heard = False
@@ -144,7 +144,7 @@ class ClaspProtocol(Draining, FastPathProtocol):  # type: ignore[misc]  # Autoba
     # From the transport
 
     def connectionMade(self) -> None:
-        """The client's TCP connection is there: it has 10 s for TLS and upgrade, however they drip."""
+        """Begins a TCP connection: the client has 10 s for TLS and the upgrade together."""
         factory = self.factory
         self._port = factory.relay
         factory.connected(self, peer_host(self.transport))
@@ -155,14 +155,14 @@ class ClaspProtocol(Draining, FastPathProtocol):  # type: ignore[misc]  # Autoba
             keep_alive(True)
 
     def dataReceived(self, data: bytes) -> None:
-        """Takes bytes. Once the connection is being dropped they are thrown away and not collected."""
+        """Handles received bytes; once the connection is being dropped, they are discarded."""
         self.heard = True
         self.factory.writer.counters.received_bytes += len(data)
         if self.state != _CLOSED:
             self._dataReceived(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The connection is gone, whatever ended it."""
+        """Ends the session of a connection that was lost, for whatever cause."""
         self._stop_timer()
         self.factory.reading.forget(self)
         if self._controls is not None:
@@ -190,10 +190,10 @@ class ClaspProtocol(Draining, FastPathProtocol):  # type: ignore[misc]  # Autoba
         """Decides about an upgrade.
 
         Returns:
-            The subprotocol, or None when the client asks for none.
+            The subprotocol; None if the client offers none.
 
         Raises:
-            ConnectionDeny: 403 for a web page of another origin, 400 when the client speaks no CLASP.
+            ConnectionDeny: 403 for a web page of another origin; 400 if the client offers only unknown subprotocols.
         """
         factory = self.factory
         headers = request.headers
@@ -214,7 +214,7 @@ class ClaspProtocol(Draining, FastPathProtocol):  # type: ignore[misc]  # Autoba
         raise ConnectionDeny(400, "none of the subprotocols is known; this is clasp")
 
     def onOpen(self) -> None:
-        """The upgrade is done: a session begins, which has 10 s for HELLO, or the client reads why there is none."""
+        """Begins a session after the upgrade, with 10 s for HELLO; or sends the reason of a refusal, and closes."""
         self.forget_request()
         if self._timer is not None:
             self._timer.reset(self.factory.limits.hello_timeout_s)
@@ -222,7 +222,7 @@ class ClaspProtocol(Draining, FastPathProtocol):  # type: ignore[misc]  # Autoba
         if factory.observer.traces:
             self.trace = self._tell_sent
         outbox = self.outbox = SocketOutbox(self, factory.writer, factory.limits.outbox_bytes)
-        # Behind a web server's resource the HTTP channel may still be registered.
+        # With a ``WebSocketResource`` of a web server, the HTTP channel may still be registered as producer.
         self.transport.unregisterProducer()
         self.transport.registerProducer(outbox, True)
         refusal = factory.admit(self)
@@ -264,11 +264,11 @@ class ClaspProtocol(Draining, FastPathProtocol):  # type: ignore[misc]  # Autoba
             controls.answer(payload)
 
     def onPong(self, payload: bytes) -> None:  # noqa: ARG002
-        """Counts a pong; that it came shows that the peer is alive."""
+        """Counts a pong; ``dataReceived`` has noted that the peer is alive."""
         self._count_control()
 
     def _count_control(self) -> ControlFrames | None:
-        """Counts a control frame; None when the session is closed, for its number or for another reason."""
+        """Counts a control frame; returns None if the session is closed, because of too many of them or otherwise."""
         outbox, session = self.outbox, self._session
         if outbox is None or outbox.is_closing:
             return None
@@ -301,7 +301,7 @@ class ClaspProtocol(Draining, FastPathProtocol):  # type: ignore[misc]  # Autoba
         self.expect_end()
 
     def dropConnection(self, abort: bool = False) -> None:
-        """Ends the TCP connection, in order where the WebSocket ended in order."""
+        """Ends the TCP connection: with a reset only if the WebSocket did not end cleanly."""
         if self.outbox is not None:
             self.outbox.close_now()
         # Autobahn resets the connection once the peer has answered a Close; some peers call that an error.
@@ -309,7 +309,7 @@ class ClaspProtocol(Draining, FastPathProtocol):  # type: ignore[misc]  # Autoba
         self.expect_end()
 
     def close(self, close_code: CloseCode, reason: str) -> None:
-        """Ends the session, or a connection that is none yet."""
+        """Closes the session; aborts a connection that is not a session yet."""
         if self.outbox is None:
             self.abort()
         else:
@@ -348,7 +348,7 @@ class ClaspProtocol(Draining, FastPathProtocol):  # type: ignore[misc]  # Autoba
     # Time
 
     def keep_alive(self, interval_s: float) -> None:
-        """Pings the peer; ends the session when nothing came from it for too long."""
+        """Pings the peer; ends the session if nothing was received within the idle timeout."""
         outbox = self.outbox
         if outbox is None or outbox.is_closing:
             return
@@ -377,7 +377,7 @@ class ClaspProtocol(Draining, FastPathProtocol):  # type: ignore[misc]  # Autoba
         self.factory.observer.sent("" if self._session is None else self._session.id, data)
 
     def _cause_of(self, lost: Failure) -> str:
-        """Says why a connection ended that nobody here ended."""
+        """Returns why a connection ended that the relay did not end, for people."""
         code = self.remoteCloseCode
         if code is not None:
             return f"closed by the client ({code} {self.remoteCloseReason or ''}".rstrip() + ")"
@@ -390,7 +390,7 @@ class ClaspProtocol(Draining, FastPathProtocol):  # type: ignore[misc]  # Autoba
 
 
 def buffered_bytes(transport: Any) -> int:
-    """Returns how much a transport keeps in memory: what TLS has not encrypted yet, and what TCP has not sent."""
+    """Returns the bytes that a transport keeps in memory: those not yet encrypted by TLS, and those not yet sent."""
     size_bytes = 0
     while transport is not None:
         aggregator = getattr(transport, "_aggregator", None)
@@ -402,17 +402,17 @@ def buffered_bytes(transport: Any) -> int:
 
 
 def peer_host(transport: Any) -> str:
-    """Returns the address of a transport's peer; empty where it has none."""
+    """Returns the address of a transport's peer; empty if it has none."""
     return str(getattr(transport.getPeer(), "host", ""))
 
 
 def any_origin(origin: str, host: str) -> bool:  # noqa: ARG001
-    """Lets web pages of every origin connect."""
+    """Allows every origin."""
     return True
 
 
 def socket_address(peer: str, forwarded_for: str) -> str:  # noqa: ARG001
-    """Takes the socket's peer as the client, since no proxy is trusted."""
+    """Returns the socket's peer: no proxy is trusted."""
     return peer
 
 
@@ -425,16 +425,16 @@ class ClaspFactory(WebSocketServerFactory):
     """Serves CLASP over WebSocket, on a port of its own or as a web server's ``WebSocketResource``.
 
     Args:
-        relay: takes the messages.
-        writer: writes to the sessions at the end of each turn; the one that the relay fans out with.
+        relay: handles the messages.
+        writer: writes to the sessions at the end of each turn; the relay's ``FanOut``.
         reactor: for its clock (``IReactorTime``).
-        limits: what connections may use.
-        allows_origin: given Origin and Host of an upgrade, says whether a page from there may connect.
+        limits: the limits of connections.
+        allows_origin: given Origin and Host of an upgrade, tells whether a page of this origin may connect.
         client_address: given the socket's peer and ``X-Forwarded-For`` (or an empty string), returns the
             client's address.
-        address_group: returns what is counted as one client address.
-        is_proxy: says whether a socket's peer is a trusted proxy, whose connections count for its clients.
-        observer: is told what happens to connections.
+        address_group: maps a client address to what counts as one (``Admission``).
+        is_proxy: tells whether a socket's peer is a trusted proxy, whose connections count for its clients.
+        observer: gets reports about connections.
     """
 
     noisy = False
@@ -470,14 +470,14 @@ class ClaspFactory(WebSocketServerFactory):
         )
         self.relay = relay
         self.others: dict[str, tuple[RelayPort[Any], Codec]] = {}
-        """Who takes the messages of other subprotocols, and what an ERROR of this layer is there."""
+        """The relay and the codec of each other subprotocol. This layer encodes its ERRORs with the codec."""
         self.writer = writer
         self.limits = limits or NetLimits()
         self.allows_origin = allows_origin
         self.client_address = client_address
         self.observer: NetObserver = observer or UnwatchedNet()
         self.reading = Reading(reactor)
-        """Who is read from in a turn."""
+        """Gives connections their slices of a turn."""
         writer.unhandled = self.reading
         self.liveness = Liveness(reactor, self.limits.session_timeout_s)
         self.connections: set[CountedConnection] = set()
@@ -492,12 +492,12 @@ class ClaspFactory(WebSocketServerFactory):
 
     @property
     def sessions(self) -> int:
-        """How many connections are upgraded and counted as sessions."""
+        """Number of connections that are upgraded and counted as sessions."""
         return len(self._admission)
 
     @property
     def waiting_bytes(self) -> int:
-        """How much waits for slow connections, all together."""
+        """The bytes that wait for all connections together."""
         return sum(connection.waiting_bytes for connection in self.connections)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
@@ -505,7 +505,7 @@ class ClaspFactory(WebSocketServerFactory):
         return super().buildProtocol(addr) if self.accepts(getattr(addr, "host", "")) else None
 
     def accepts(self, host: str) -> bool:
-        """Says whether a new TCP connection is accepted; if not, it is counted as turned away.
+        """Tells whether a new TCP connection is accepted; if not, it is counted as turned away.
 
         Args:
             host: the socket's peer.
@@ -527,14 +527,14 @@ class ClaspFactory(WebSocketServerFactory):
 
         Args:
             connection: the connection.
-            peer: the socket's peer; if it is a trusted proxy, the client is known after the request.
+            peer: the socket's peer; if it is a trusted proxy, the client's address is known only with the request.
         """
         self.connections.add(connection)
         connection.lane = self._address_group(peer)
         self._admission.connected(connection, "" if self._is_proxy(peer) else peer)
 
     def located(self, connection: CountedConnection) -> None:
-        """Counts a connection for its client's address, which is known now."""
+        """Counts a connection for its client's address, once that is known."""
         connection.lane = self._address_group(connection.address)
         self._admission.connected(connection, connection.address)
 
@@ -547,7 +547,7 @@ class ClaspFactory(WebSocketServerFactory):
         """Counts an upgraded connection as a session.
 
         Returns:
-            Why it cannot be one, for people; None when it is one.
+            The reason of a refusal, for people; None if it is accepted.
         """
         refusal = "the server is stopping" if self._is_stopping else self._admission.admit(connection)
         if refusal is None:
@@ -555,7 +555,7 @@ class ClaspFactory(WebSocketServerFactory):
         return refusal
 
     def forget(self, connection: CountedConnection) -> None:
-        """A connection is gone."""
+        """Stops counting a connection that has ended."""
         self.connections.discard(connection)
         self.liveness.remove(connection)
         self._admission.leave(connection)
@@ -578,11 +578,11 @@ class ClaspFactory(WebSocketServerFactory):
         Args:
             code: the WebSocket close code.
             reason: the close reason.
-            batch: how many are closed in one turn of the event loop.
-            timeout_s: how long to wait; then what is left is aborted.
+            batch: connections that are closed in one turn of the event loop.
+            timeout_s: seconds to wait; then the connections that are left are aborted.
 
         Returns:
-            How many connections had to be aborted.
+            the number of connections that had to be aborted.
         """
         self.stop_accepting()
         if self._closing is None:
@@ -596,8 +596,9 @@ class ClaspFactory(WebSocketServerFactory):
     def _protocol_class(self) -> type[ClaspProtocol]:
         """Returns the protocol with its options as class attributes.
 
-        Autobahn copies some thirty of them to each connection, and formats them all for a debug line. One of them
-        is a function, called with the client's compression offers only: as a method it would also get the protocol.
+        Otherwise Autobahn would copy some thirty of them to each connection, and format them all for a debug line. One
+        of them is a function that is called with the client's compression offers only: as a method it would also get
+        the protocol.
         """
         options = {name: getattr(self, name) for name in ClaspProtocol.CONFIG_ATTRS}
         options["perMessageCompressionAccept"] = staticmethod(options["perMessageCompressionAccept"])

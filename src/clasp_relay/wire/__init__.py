@@ -1,1 +1,1 @@
-"""Bytes and messages: pure functions, no Twisted, no clock, no state."""
+"""Decodes bytes to messages and encodes messages: pure functions, without Twisted, clock or state."""

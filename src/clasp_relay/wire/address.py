@@ -1,8 +1,8 @@
 """Addresses and patterns (``docs/protocol.md``, Addresses and patterns).
 
 One matcher serves subscriptions, snapshots, QUERY, scopes and policy paths. It reads the address once, segment by
-segment, and keeps the set of the positions in the pattern that the address can be at, as the bits of one integer. So
-the cost is at most the segments of the address times the partial segments of the pattern, whatever both are.
+segment, and keeps the set of the places in the pattern that the segments so far can have reached, as the bits of one
+integer. So the cost is at most the segments of the address times the partial segments of the pattern.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.constants import MAX_ADDRESS_BYTES
 
 MAX_SEGMENTS = 128
-"""Segments of an address or a pattern. What matching costs grows with them; real ones have ten."""
+"""Segments of an address or a pattern. The cost of matching grows with them; real ones have ten."""
 
 MAX_SEGMENT_WILDCARDS = 8
 """Wildcards in one segment of a pattern; each is a search through the segment of the address."""
@@ -22,14 +22,14 @@ MAX_WILDCARDS = 32
 """Wildcards in a pattern, where ``**`` as a whole segment counts as one."""
 
 _SURELY_SHORT = 2 * MAX_SEGMENTS
-"""Characters that cannot be more than ``MAX_SEGMENTS`` segments, since each takes a slash and a character."""
+"""Characters that cannot be more than ``MAX_SEGMENTS`` segments, since each has a slash and a character."""
 
 
 def check_address(address: str) -> None:
-    """Checks that a text is an address, which a value can be stored at or a signal sent to.
+    """Checks that a text is a valid address.
 
     Args:
-        address: what a client sent.
+        address: the text that a client sent.
 
     Raises:
         RequestError: code 200; it does not start with a slash, has an empty segment or a ``*``, has more than
@@ -68,7 +68,7 @@ def _problem(text: str) -> str | None:
 
 
 def _wildcard_problem(pattern: str) -> str | None:
-    """Returns which limit of wildcards a pattern exceeds, as the end of a sentence, or None."""
+    """Returns the limit of wildcards that a pattern exceeds, as the end of a sentence, or None."""
     if pattern.count("*") <= MAX_SEGMENT_WILDCARDS:
         return None
     counts = [1 if segment == "**" else segment.count("*") for segment in pattern.split("/")]
@@ -78,7 +78,7 @@ def _wildcard_problem(pattern: str) -> str | None:
 
 
 def _for_error(text: str) -> str | None:
-    """Returns the address or pattern for an ERROR to name; None when it is too long or has no encoding."""
+    """Returns the address or pattern for an ERROR to name; None if it is too long or has no encoding."""
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
@@ -87,7 +87,7 @@ def _for_error(text: str) -> str | None:
 
 
 def match_segment(pattern: str, segment: str) -> bool:
-    """Returns whether one segment of a pattern (not ``**``) matches one segment of an address.
+    """Tells whether one segment of a pattern (not ``**``) matches one segment of an address.
 
     Args:
         pattern: a literal, ``*``, or a partial segment such as ``zone*``.
@@ -97,9 +97,9 @@ def match_segment(pattern: str, segment: str) -> bool:
 
 
 def match_pieces(pieces: tuple[str, ...], segment: str) -> bool:
-    """Matches a segment against literal pieces with zero or more characters between them.
+    """Tells whether a segment consists of literal pieces with zero or more characters between them.
 
-    The first position where a piece occurs is always a right one, so each piece is searched for once.
+    If there is a match, there is one with the first occurrence of each piece, so each is searched for once.
     """
     if len(pieces) == 1:
         return pieces[0] == segment
@@ -206,8 +206,8 @@ def _places(segments: list[str]) -> _Places:
 class Pattern:
     """A valid pattern, immutable. Two patterns are equal when their texts are.
 
-    Make one with ``Pattern.parse``. The table for matching is built when it is first needed, because most of the
-    scopes that a token carries are never asked.
+    Made by ``Pattern.parse``. The table for matching is built when it is first needed, because most scopes of a token
+    are never used.
 
     Attributes:
         is_literal: it has no wildcard and matches only the address with the same text.
@@ -227,7 +227,7 @@ class Pattern:
         """Checks a pattern.
 
         Args:
-            text: what a client or a policy wrote.
+            text: the text of a client or a policy.
 
         Raises:
             RequestError: code 202; it does not start with a slash, has an empty segment, more than
@@ -266,7 +266,7 @@ class Pattern:
         return places
 
     def matches(self, address: str) -> bool:
-        """Returns whether a valid address matches."""
+        """Tells whether a valid address matches."""
         if self.is_literal:
             return address == self._text
         prefix = self._prefix
@@ -298,7 +298,7 @@ class Pattern:
         return None if places & table.particular else table.after_any(places, table.single)
 
     def accepts(self, places: int) -> bool:
-        """Returns whether an address that ends at these places matches."""
+        """Tells whether an address that ends at these places matches."""
         return bool(places & self._table().final)
 
     def literals(self, places: int) -> list[str] | None:
@@ -309,10 +309,10 @@ class Pattern:
         return [segment for segment, at in table.literals.items() if places & at]
 
     def covers(self, other: Pattern) -> bool:
-        """Returns whether this pattern matches every address that ``other`` matches.
+        """Tells whether this pattern matches every address that ``other`` matches.
 
-        Where partial segments of both meet, True is right and False may be wrong: the pattern may cover ``other``
-        all the same. Everywhere else the answer is exact.
+        Where partial segments of both are compared, False may be wrong: this pattern may cover ``other`` nevertheless.
+        True is always right, and in all other cases the answer is exact.
 
         Args:
             other: for example the pattern of a SUBSCRIBE, when this one is a scope.
@@ -342,8 +342,9 @@ class Pattern:
 def intersects(one: Pattern, other: Pattern) -> bool:
     """Tells whether some address matches both of two patterns.
 
-    The first pattern is read segment by segment, like an address, with the set of the places in the second one that it
-    can be at. Two of the costliest patterns take about 2 ms; of nearly all pairs the first segments tell.
+    The first pattern is read segment by segment, like an address, with the set of the places in the second one that its
+    segments so far can have reached. Two of the costliest patterns take about 2 ms; nearly all pairs are decided by
+    their first segments.
     """
     if one.is_literal:
         return other.matches(one.text)
@@ -354,7 +355,7 @@ def intersects(one: Pattern, other: Pattern) -> bool:
     places = table.start()
     for segment in one._table().normal:
         if segment == "**":
-            # Something matches each segment of the other pattern, so all places from the first one on can be next.
+            # ``**`` can match any segments of the other pattern, so all places from the first one on can be reached.
             places = every & -(places & -places)
         elif segment == "*":
             places = table.after_any(places, every)
@@ -370,7 +371,7 @@ def intersects(one: Pattern, other: Pattern) -> bool:
 def _pieces_intersect(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
     """Tells whether some segment matches both of two partial segments, each given as the pieces between its wildcards.
 
-    What stands before the first and behind the last wildcard has to agree; what is between is always possible.
+    The pieces before the first wildcard have to agree, and those behind the last one; what is between always fits.
     """
     heads, tails = (one[0], other[0]), (one[-1], other[-1])
     return (heads[0].startswith(heads[1]) or heads[1].startswith(heads[0])) and (

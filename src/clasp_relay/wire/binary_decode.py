@@ -65,7 +65,7 @@ class _Cursor:
         return float(self._number(_F64))
 
     def raw(self) -> bytes:
-        """Reads as many bytes as the length before them says."""
+        """Reads a length and as many bytes."""
         size = self.u16()
         start, self._at = self._at, self._at + size
         if self._at > len(self._data):
@@ -76,11 +76,11 @@ class _Cursor:
         return self.raw().decode()
 
     def value(self, address: str) -> m.Value:
-        """Reads a value; ``address`` is what an ERROR about it names."""
+        """Reads a value; an ERROR about it names ``address``."""
         start, value_type = self._at, self._data[self._at]
         self._at = skip_value(self._data, start + 1, value_type)
         if value_type >= ValueType.ARRAY:
-            # Searched for once, since there may be thousands of values.
+            # The payload is searched once, since there may be thousands of values.
             if self._is_suspect is None:
                 self._is_suspect = has_suspect_key(self._data)
             if self._is_suspect:
@@ -88,7 +88,7 @@ class _Cursor:
         return self._data[start : self._at]
 
     def count_parts(self, value: m.Value) -> None:
-        """Refuses a message whose values have too many parts together; this is one of them."""
+        """Counts the parts of one value, and refuses a message whose values have too many together."""
         if self._parts_left is None:
             may_be_many = len(self._data) > 2 * MAX_VALUE_PARTS and most_parts(self._data) > MAX_VALUE_PARTS
             self._parts_left = MAX_VALUE_PARTS if may_be_many else -1
@@ -170,7 +170,7 @@ def _federation_sync(_: _Cursor) -> NoReturn:
 
 
 def _types(c: _Cursor) -> int:
-    """Reads a type mask. 0 means all: the Python client writes it when it knows none of the types asked for."""
+    """Reads a type mask. 0 means all: the Python client writes it if it knows none of the types asked for."""
     return c.u8() or ALL_TYPES
 
 
@@ -178,7 +178,7 @@ def _subscribe(c: _Cursor) -> m.Subscribe:
     identity, pattern, types, flags = c.u32(), c.text(), _types(c), c.flags(15)
     max_rate = c.u32() if flags & 1 else None
     epsilon = c.f64() if flags & 2 else None
-    # History and window, which the Python client sends, are read and ignored: the relay keeps no history.
+    # History and window, which the Python client sends, are read and ignored: REPLAY is used for the past.
     for flag in (4, 8):
         if flags & flag:
             c.u32()

@@ -27,7 +27,7 @@ def _text(text: str) -> bytes:
 
 
 class _Options:
-    """Collects the flags and the bytes of the optional fields that are present."""
+    """Gathers the flags and the bytes of the optional fields that are present."""
 
     __slots__ = ("_parts", "flags")
 
@@ -88,7 +88,7 @@ def _unsubscribe(message: m.Unsubscribe) -> bytes:
 
 
 def snapshot_entry(param: m.SnapshotParam) -> bytes:
-    """Encodes one param of a SNAPSHOT, so that a SNAPSHOT can be cut by what its params take.
+    """Encodes one param of a SNAPSHOT, so that a SNAPSHOT can be cut by the size of its params.
 
     Raises:
         ValueError: the address or the writer is longer than 65,535 bytes.
@@ -97,7 +97,7 @@ def snapshot_entry(param: m.SnapshotParam) -> bytes:
     raw = address.encode()
     head = _U16.pack(len(raw))
     if writer is not None and timestamp_us is not None:
-        # What nearly all params have; a newcomer gets thousands of them at once.
+        # Nearly all params have both; a new session gets thousands of params at once.
         name = writer.encode()
         tail = _PARAM_TAIL.pack(revision, 3, len(name))
         return b"".join((head, raw, value, tail, name, _U64.pack(timestamp_us)))
@@ -206,13 +206,13 @@ def encode(message: m.Message) -> bytes:
     """Encodes a message as a binary payload.
 
     Args:
-        message: its values must be valid; they are copied as they are.
+        message: the message; its values must be valid, since they are copied unchanged.
 
     Returns:
         The payload, without a frame.
 
     Raises:
-        ValueError: a field does not fit into its place on the wire.
+        ValueError: a field is too large for its encoding.
     """
     try:
         return ENCODERS[type(message)](message)
@@ -221,17 +221,17 @@ def encode(message: m.Message) -> bytes:
 
 
 SET_QOS = Qos.CONFIRM
-"""The QoS of a SET that the relay sends; the router that the clients come with sends the same."""
+"""The QoS of a SET that the relay sends; the router that the clients were written for sends the same."""
 
 PUBLISH_QOS = (Qos.CONFIRM, Qos.CONFIRM, Qos.FIRE, Qos.FIRE, Qos.COMMIT)
 """The QoS of a PUBLISH that the relay sends, by signal."""
 
 
 def encode_to_frame(message: m.Message) -> bytes:
-    """Encodes a message as a frame that is ready to send, with the QoS that a relay gives it.
+    """Encodes a message as a frame that is ready to send, with the QoS that the relay sends.
 
     Raises:
-        ValueError: a field does not fit into its place on the wire, or all of it into a frame.
+        ValueError: a field is too large for its encoding, or the message for a frame.
     """
     qos = Qos.FIRE
     if isinstance(message, m.Set):

@@ -1,9 +1,9 @@
 """The binary forms of SET, PUBLISH and ACK: the messages of which there are thousands a second.
 
-Written for speed: one precompiled read per message, sizes from a table, no reader object, and
-``new_tuple`` in place of the generated constructors, which take as long as all the rest. Reading beyond the
-end raises ``struct.error`` or ``IndexError``; ``binary_decode.decode_binary`` turns both into DecodeError.
-The usual ones of these messages have a shorter way yet, with their frame in one step: ``wire.clasp``.
+Written for speed: one precompiled read per message, sizes from a table, no reader object, and ``new_tuple`` in place of
+the generated constructors, which take as long as all the rest. Reading beyond the end raises ``struct.error`` or
+``IndexError``; ``binary_decode.decode_binary`` turns both into DecodeError. The usual ones of these messages have an
+even shorter path, in one step with their frame: ``wire.clasp``.
 """
 
 from __future__ import annotations

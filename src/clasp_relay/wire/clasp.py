@@ -1,9 +1,9 @@
-"""CLASP as one of the protocols that sessions may speak: bytes to messages, messages to bytes.
+"""The codec of CLASP sessions: bytes to messages, messages to bytes.
 
-The most frequent messages, of which there are thousands a second, go from their frame to the message and back in one
-step, without a call in between: a SET without options, a PUBLISH, an ACK of a SET. All others go step by step
-(``wire.frame``, ``wire.codec``), and tests hold both ways to the same result. Long answers (SNAPSHOT, RESULT) are cut
-by what their entries take, so that every frame fits.
+The most frequent messages, of which there are thousands a second, are decoded from their frame, and encoded, in one
+step: a SET without options, a PUBLISH, an ACK of a SET. All others go step by step (``wire.frame``, ``wire.codec``),
+and tests check that both paths have the same result. Long answers (SNAPSHOT, RESULT) are cut by the size of their
+entries, so that every frame fits.
 """
 
 from __future__ import annotations
@@ -59,13 +59,13 @@ _PUBLISH_FRAME_FLAGS = tuple(qos << 6 | BINARY_FLAG for qos in PUBLISH_QOS)
 _USUAL_QOS = tuple(
     flags >> 6 if flags < 0xC0 and not flags & (TIMESTAMP_FLAG | TRANSFORMED_FLAGS) else -1 for flags in range(256)
 )
-"""The QoS in a frame's flags; -1 where they say anything that is not usual."""
+"""The QoS in a frame's flags; -1 if the flags are not usual: invalid, or with a timestamp."""
 
 _ACK_OF_SET = 3
 """The flags of an ACK that has an address and a revision, and nothing else."""
 
 ROOM_BYTES = MAX_PAYLOAD_BYTES - COUNTED_BYTES
-"""How much the entries of one SNAPSHOT or RESULT may take together."""
+"""Bytes of the entries of one SNAPSHOT or RESULT together, at most."""
 
 
 class ClaspCodec:
@@ -112,12 +112,12 @@ class ClaspCodec:
                             address, value = data[_HEAD_BYTES:start].decode(), TYPE_BYTES[flags] + data[start:]
                             return new_tuple(Set, (address, value, None, False, False, None)), qos
                 except (RequestError, UnicodeDecodeError, IndexError, struct.error):
-                    # Step by step the error says what is wrong.
+                    # Decoding step by step raises the error with its text.
                     return _decode_step_by_step(data)
         return _decode_step_by_step(data)
 
     def cost(self, data: bytes) -> int:
-        """Estimates what a frame costs before it is decoded; see ``wire.cost``."""
+        """Estimates the cost of a frame before it is decoded; see ``wire.cost``."""
         return frame_cost(data)
 
     def set(self, address: str, value: Value, revision: int, lock: bool, unlock: bool, ttl: int | None) -> bytes:
@@ -136,7 +136,7 @@ class ClaspCodec:
         if value is not None and identity is None and rate is None:
             raw = address.encode()
             flags = signal << 5 | phase
-            if timestamp_us is not None:  # as history gives it
+            if timestamp_us is not None:  # of a signal that history keeps
                 flags |= PUBLISH_TIMESTAMP
                 value += _pack_u64(timestamp_us)
             size = 5 + len(raw) + len(value)
@@ -166,11 +166,11 @@ class ClaspCodec:
         return self._wrap(encode_to_frame(message))
 
     def snapshot(self, params: Iterable[SnapshotParam]) -> Iterator[bytes]:
-        """Yields the SNAPSHOTs of some params; an empty one when there are none."""
+        """Yields the SNAPSHOTs of some params; an empty one if there are none."""
         return self._cut(map(snapshot_entry, params), snapshot_frame)
 
     def result(self, definitions: Iterable[SignalDefinition]) -> Iterator[bytes]:
-        """Yields the RESULTs of some signals; an empty one when there are none."""
+        """Yields the RESULTs of some signals; an empty one if there are none."""
         return self._cut(map(result_entry, definitions), result_frame)
 
     def _cut(self, entries: Iterator[bytes], frame: Callable[[Sequence[bytes]], bytes]) -> Iterator[bytes]:

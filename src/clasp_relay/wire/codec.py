@@ -1,4 +1,4 @@
-"""Decodes payloads to messages and encodes messages: all that the rest of the relay uses of both encodings.
+"""Decodes payloads to messages and encodes messages: the interface of both encodings for the rest of the relay.
 
 ``decode`` accepts binary and MessagePack; the relay sends binary only.
 """

@@ -20,31 +20,31 @@ MAX_FRAME_BYTES = 12 + MAX_PAYLOAD_BYTES
 """A frame with a timestamp and a full payload: nothing longer can be a CLASP message."""
 
 MAX_ADDRESS_BYTES = 4_096
-"""Length of an address or a pattern in UTF-8. Real ones have 100 bytes; nats-server caps a control line at the same."""
+"""Bytes of an address or a pattern in UTF-8. Real ones have 100; nats-server limits a control line to the same."""
 
 MAX_DEPTH = 32
-"""How deep values may nest. Real clients break between 985 and 5,400 levels, one with its whole process."""
+"""Levels of arrays and maps in a value. Real clients fail between 985 and 5,400 levels, one with its whole process."""
 
 MAX_LEGACY_NODES = 20_000
 """Keys, values, array items and containers of a MessagePack frame, counted while it is decoded.
 
-It bounds what is unpacked before anything is looked at. The longest bundle that the Python client can send, 1,900 SETs,
+It bounds what is unpacked before anything is checked. The longest bundle that the Python client can send, 1,900 SETs,
 has 13,300."""
 
 MAX_LEGACY_VALUE_NODES = 8_000
-"""Of these, how many there may be beside ``MEMBER_NODES`` of each member of a BUNDLE. Each takes up to 1 µs to turn
-into a value, so that one frame stays below 10 ms; numbers in the binary format may be more."""
+"""Limit of these, apart from ``MEMBER_NODES`` of each member of a BUNDLE. Each takes up to 1 µs to turn into a value,
+so that one frame stays below 10 ms. The binary format allows more numbers."""
 
 MEMBER_NODES = 16
-"""Keys and values of a member of a BUNDLE itself; one that has them all has 15."""
+"""Nodes of the member of a BUNDLE itself; a member with all its fields has 15."""
 
 MAX_VALUE_PARTS = 5_000
 """Strings, bytes, arrays, maps and BOOLs in the values of one binary message, keys not counted. Each takes up to 1 µs
 to check, so that one message stays below 10 ms. Numbers and nulls take a tenth of that and are bounded by the frame."""
 
 MAX_JSON_MARKS = 4_000
-"""Commas, colons, braces and brackets in a JSON text that becomes a value, those inside of its strings included. Each
-stands for up to 2 µs of work, so that one text stays below 10 ms."""
+"""Commas, colons, braces and brackets in a JSON text that becomes a value, those in its strings included. Each means up
+to 2 µs of work, so that one text stays below 10 ms."""
 
 JSON_MARKS = b",:{}[]"
 
@@ -54,7 +54,7 @@ MAX_SNAPSHOT_PARAMS = 800
 MAX_DEFINITIONS = 1_000
 """Signal definitions in one ANNOUNCE or RESULT. Each takes 4 to 10 µs to decode, so that one frame stays below 10 ms.
 
-A device announces tens of signals; more than this go into several ANNOUNCEs."""
+A device announces tens of signals; more than the limit go into several ANNOUNCEs."""
 
 MAX_BUNDLE_MEMBERS = 5_000
 """Members of one BUNDLE. Each takes about 1 µs to decode, so that one frame stays below 10 ms.
@@ -109,7 +109,7 @@ class Feature(IntFlag):
 
 
 class Signal(IntEnum):
-    """What kind of signal a PUBLISH or a definition is about."""
+    """The kind of signal of a PUBLISH or a definition."""
 
     PARAM = 0
     EVENT = 1
@@ -119,7 +119,7 @@ class Signal(IntEnum):
 
 
 class Phase(IntEnum):
-    """The phase of a gesture that a PUBLISH belongs to. An absent one is written as START."""
+    """The phase of a gesture in a PUBLISH. If there is none, START is written."""
 
     START = 0
     MOVE = 1

@@ -1,11 +1,11 @@
-"""What a frame will cost, estimated from its first bytes before anything is decoded.
+"""Estimates the cost of a frame before it is decoded, for the rate limit (``docs/protocol.md``, Limits).
 
-A limiter asks here first, so that a frame it refuses is not decoded. One unit is about 0.1 ms of work, what a usual
-message takes. Nothing here raises, whatever the bytes are: a frame that is not valid costs 1 or what it claims, and
-decoding tells what is wrong with it.
+The limiter is asked first, so that a frame that it refuses is not decoded. One unit is about 0.1 ms of work, the cost
+of a usual message. Nothing here raises, whatever the bytes are: a frame that is not valid costs 1 or what it claims to
+hold, and decoding refuses it.
 
-What no frame brings is paid in two parts: before it is read, what that takes (``json_cost`` for JSON), and when its
-message is handled, what that takes (``message_cost``).
+A message that does not come in a frame is paid for in two parts: for its parsing, before it is parsed (``json_cost``
+for JSON), and for its handling, when it is handled (``message_cost``).
 """
 
 from __future__ import annotations
@@ -17,32 +17,33 @@ from clasp_relay.wire.messages import Bundle, Get, Message, Publish, Query, Repl
 from clasp_relay.wire.values import most_parts
 
 CHEAP_BYTES = 256
-"""An address or a pattern of at most this length adds nothing."""
+"""Bytes of an address or a pattern that add nothing."""
 
 SEGMENTS_A_UNIT, BYTES_A_UNIT, WILDCARDS_A_UNIT = 32, 1_024, 8
-"""So many segments or bytes of a text beyond ``CHEAP_BYTES``, or wildcards of any pattern, add one unit."""
+"""Segments or bytes of a text longer than ``CHEAP_BYTES``, or wildcards of any pattern, that add one unit."""
 
 DEFINITIONS_A_UNIT = 32
-"""So many definitions of an ANNOUNCE add one unit: each takes about 4 µs."""
+"""Definitions of an ANNOUNCE that add one unit: each takes about 4 µs."""
 
 NODES_A_UNIT = 256
-"""So many nodes of a MessagePack frame (keys, values, items) add one unit; each takes up to 1 µs to decode."""
+"""Nodes of a MessagePack frame (keys, values, items) that add one unit; each takes up to 1 µs to decode."""
 
 JSON_MARKS_A_UNIT = 256
-"""So many commas, colons and brackets of a JSON text are one unit: each takes about 0.5 µs to parse."""
+"""Commas, colons and brackets of a JSON text that are one unit: each takes about 0.5 µs to parse."""
 
 MAX_EXTRA = 64
-"""What a message that is not a BUNDLE can cost beyond 1, so that it always fits into the usual burst of 120."""
+"""Cost beyond 1 of a message that is not a BUNDLE, at most, so that it always fits into the usual burst of 120."""
 
 FREE_PARTS, PARTS_A_UNIT, FREE_PARTS_BYTES = 2_048, 256, 4_096
-"""Of the strings, bytes, arrays, maps and BOOLs that a binary frame of more bytes can hold, what is beyond so many adds
-one unit for each ``PARTS_A_UNIT``: they take up to 1 µs each to check. Long texts and files have fewer such bytes."""
+"""A binary frame longer than ``FREE_PARTS_BYTES`` costs one more unit for each ``PARTS_A_UNIT`` strings, bytes, arrays,
+maps and BOOLs that it can hold beyond ``FREE_PARTS``: each takes up to 1 µs to check. Long texts and files have fewer
+bytes that may be the type of one."""
 
 _SCANNED_NODES = 256
-"""Nodes of a MessagePack frame that are counted, in 40 µs; of those behind them each byte counts for one."""
+"""Nodes of a MessagePack frame that are counted, in 40 µs; behind them each byte counts as one."""
 
 _WALKED_MEMBERS = 255
-"""Members of a BUNDLE that are looked at: a frame cannot hold more than these that are longer than ``CHEAP_BYTES``."""
+"""Members of a BUNDLE that are examined: a frame cannot hold more members that are longer than ``CHEAP_BYTES``."""
 
 _TEXT_AT: dict[int, int] = {
     MessageCode.SET: 2,
@@ -52,13 +53,13 @@ _TEXT_AT: dict[int, int] = {
     MessageCode.QUERY: 1,
     MessageCode.REPLAY: 2,
 }
-"""Where the length of the address or the pattern is in a binary payload, by message code."""
+"""The offset of the length of the address or the pattern in a binary payload, by message code."""
 
 _WITH_VALUE = (int(MessageCode.SET), int(MessageCode.PUBLISH))
 _BUNDLE, _ANNOUNCE = int(MessageCode.BUNDLE), int(MessageCode.ANNOUNCE)
 
 _LENGTH_BYTES = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}
-"""How many bytes of a MessagePack head are the length of what follows: of bytes and strings."""
+"""Bytes of the length field in the MessagePack head of bytes and strings, by the first byte."""
 
 _FIXED_BYTES = {0xCA: 5, 0xCB: 9, 0xCC: 2, 0xCD: 3, 0xCE: 5, 0xCF: 9, 0xD0: 2, 0xD1: 3, 0xD2: 5, 0xD3: 9}
 _HEAD_BYTES = {0xDC: 3, 0xDD: 5, 0xDE: 3, 0xDF: 5, **{head: 1 + length for head, length in _LENGTH_BYTES.items()}}
@@ -66,7 +67,7 @@ _HEAD_BYTES = {0xDC: 3, 0xDD: 5, 0xDE: 3, 0xDF: 5, **{head: 1 + length for head,
 _SHORT_BYTES = {0xA0 + length: 1 + length for length in range(32)}
 
 _NODE_BYTES = tuple({**_FIXED_BYTES, **_HEAD_BYTES, **_SHORT_BYTES}.get(head, 1) for head in range(256))
-"""How many bytes a MessagePack node takes, by its first byte: a number, a short string, or the head of a longer one, of
+"""Bytes of a MessagePack node by its first byte: of a number, of a short string, or of the head of a longer string, of
 bytes, or of a container."""
 
 # The key 'messages', in any of the forms of a MessagePack string, and the head of an array.
@@ -74,16 +75,16 @@ _MESSAGES = re.compile(rb"[\xa8\x08]messages(?:([\x90-\x9f])|\xdc(..)|\xdd(....)
 
 
 def frame_cost(data: bytes) -> int:
-    """Estimates what a frame costs a session in its limiter.
+    """Estimates the cost of a frame for the session's limiter.
 
     Args:
         data: a whole CLASP frame, valid or not.
 
     Returns:
         At least 1. For a BUNDLE, the number of its members and what their long addresses add; in MessagePack never
-        less than the members, and more only where the text ``type`` occurs in what they carry. For any other message
-        1 and what its address or pattern adds by its length, segments and wildcards, or the number of definitions of
-        an ANNOUNCE; at most ``1 + MAX_EXTRA``. Any MessagePack frame costs at least 1 and what its nodes add.
+        less than the members, and more only if the text ``type`` occurs in their values. For any other message 1 and
+        what its address or pattern adds by its length, segments and wildcards, or the number of definitions of an
+        ANNOUNCE; at most ``1 + MAX_EXTRA``. Any MessagePack frame costs at least 1 and what its nodes add.
     """
     if len(data) < 8:
         return 1
@@ -92,26 +93,26 @@ def frame_cost(data: bytes) -> int:
         return 1
     code = data[start]
     if code in _WITH_VALUE and start == 4 and not data[6]:
-        # Nearly all frames are so: a SET or a PUBLISH at an address of less than 256 bytes.
+        # Nearly all frames: a SET or a PUBLISH at an address of less than 256 bytes.
         return 1 if len(data) <= FREE_PARTS_BYTES else 1 + _parts(data)
     if code == _BUNDLE:
         return max(_bundle_cost(data, start), 1 + _parts(data))
     if code >= 0x80:
         cost = _legacy_cost(data, start)
-        # Each node takes a byte at least.
+        # Each node has at least one byte.
         return cost if len(data) - start < NODES_A_UNIT else max(cost, _nodes_cost(data, start))
     extra = _extra(data, start)
     return 1 + min(MAX_EXTRA, extra + _parts(data) if code in _WITH_VALUE else extra)
 
 
 def message_cost(message: Message) -> int:
-    """Estimates what it costs to handle a message that no frame brought.
+    """Estimates the cost of handling a message that did not come in a frame.
 
     Args:
-        message: the message, valid or not. What its values took to read was paid before.
+        message: the message, valid or not. Parsing its values was paid for before.
 
     Returns:
-        What ``frame_cost`` says of a frame with that message and short values; of an ANNOUNCE 1.
+        The cost of a frame with that message and short values (``frame_cost``); 1 for an ANNOUNCE.
     """
     if isinstance(message, Bundle):
         return max(1, sum(map(message_cost, message.messages)))
@@ -123,10 +124,10 @@ def message_cost(message: Message) -> int:
 
 
 def json_cost(data: bytes) -> int:
-    """Estimates what it costs to parse a JSON text, beside what its message costs; takes 20 µs for 60 kB.
+    """Estimates the cost of parsing a JSON text, apart from its message; takes 20 µs for 60 kB.
 
     Returns:
-        0 for a short one, and for one that has more than ``MAX_JSON_MARKS`` and so is not parsed.
+        the cost; 0 for a short text, and for one that has more than ``MAX_JSON_MARKS`` and so is not parsed.
     """
     if len(data) < JSON_MARKS_A_UNIT:
         return 0
@@ -153,7 +154,7 @@ def _parts(data: bytes) -> int:
 
 
 def _u16(data: bytes, at: int) -> int:
-    """Returns a number of two bytes; bytes beyond the end are missing, not an error."""
+    """Returns a number of two bytes; bytes beyond the end are left out, without an error."""
     return int.from_bytes(data[at : at + 2], "big")
 
 
@@ -169,7 +170,7 @@ def _extra(data: bytes, start: int) -> int:
         return 0
     size = _u16(data, start + text_at)
     if size > MAX_ADDRESS_BYTES:
-        # It is refused before anything is matched.
+        # A message with such an address or pattern is refused before anything is matched.
         return 0
     text = start + text_at + 2
     extra = data.count(b"*", text, text + size) // WILDCARDS_A_UNIT if code not in _WITH_VALUE else 0
@@ -180,7 +181,7 @@ def _extra(data: bytes, start: int) -> int:
 
 def _bundle_cost(data: bytes, start: int) -> int:
     at = start + (12 if data[start + 1 : start + 2] >= b"\x80" else 4)
-    # A member takes its length and its message code. A claim of more is not valid and ends the decoding at once.
+    # A member has at least its length and its message code. A larger count is not valid and ends the decoding at once.
     members = min(_u16(data, start + 2), max(0, len(data) - at) // 3)
     cost = members
     for _ in range(min(members, _WALKED_MEMBERS)):
@@ -201,7 +202,7 @@ def _legacy_cost(data: bytes, start: int) -> int:
         return 1
     heads = _MESSAGES.findall(data, start)
     if len(heads) != 1:
-        # Of equal keys the last one counts, and only decoding could tell which of these are keys.
+        # Of equal keys the last one counts, and only decoding could tell which of the matches are keys.
         return most if heads else 1
     short, medium, long = heads[0]
     claimed = short[0] & 0x0F if short else int.from_bytes(medium or long, "big")
@@ -209,7 +210,7 @@ def _legacy_cost(data: bytes, start: int) -> int:
 
 
 def _nodes_cost(data: bytes, at: int) -> int:
-    """Returns what a MessagePack frame costs by its nodes: one after the other, wherever they are nested."""
+    """Returns the cost of a MessagePack frame by its nodes, which are read one after the other, at any depth."""
     size, nodes = len(data), 0
     while at < size and nodes < _SCANNED_NODES:
         head = data[at]

@@ -1,8 +1,8 @@
 """The frame around every message (``docs/protocol.md``, Frames).
 
 One binary WebSocket message is exactly one frame: magic, flags, payload length, an optional timestamp, payload.
-Decoding refuses every mistake that would be passed on to other clients. It ignores the encoding bits, because no client
-sets them correctly: the first byte of the payload tells the encoding.
+Decoding refuses every error that would be passed on to other clients. It ignores the encoding bits, because no client
+sets them correctly: the first byte of the payload determines the encoding.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from clasp_relay.wire.constants import MAGIC, MAX_PAYLOAD_BYTES
 from clasp_relay.wire.tuples import new_tuple
 
 TIMESTAMP_FLAG = 0x20
-"""A timestamp stands between header and payload."""
+"""The flag of a timestamp between header and payload."""
 
 TRANSFORMED_FLAGS = 0x18
-"""Encrypted or compressed. No client can do either, so such a frame is refused."""
+"""The flags of encrypted and compressed payloads. No client sends these, so such a frame is refused."""
 
 BINARY_FLAG = 0x01
 """The encoding bits that every encoder writes."""
@@ -59,7 +59,7 @@ def decode_frame(data: bytes) -> ClaspFrame:
 
 
 def _decode_unusual(data: bytes, magic: int, flags: int, length: int) -> ClaspFrame:
-    """Decodes a frame with a timestamp; says what is wrong with any other."""
+    """Decodes a frame with a timestamp; refuses any other one with the reason."""
     if magic != MAGIC:
         _refuse(f"the frame starts with 0x{magic:02X} instead of 0x{MAGIC:02X}")
     if flags & TRANSFORMED_FLAGS:
@@ -92,7 +92,7 @@ def encode_frame(payload: bytes, qos: int = 0, timestamp_us: int | None = None) 
         The frame: one binary WebSocket message.
 
     Raises:
-        ValueError: the payload is empty or longer than the length field can say.
+        ValueError: the payload is empty, or too long for the length field.
     """
     size = len(payload)
     if not 0 < size <= MAX_PAYLOAD_BYTES:

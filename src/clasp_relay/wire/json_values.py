@@ -1,9 +1,9 @@
-"""Values as JSON, for HTTP: what JSON cannot say is an object with one key that starts with ``$``.
+"""Values as JSON, for HTTP: a value that JSON lacks is an object with one key that starts with ``$``.
 
 Bytes are ``{"$bytes": base64}``; floats that are no numbers are ``{"$float": "nan"}``, ``"inf"`` and ``"-inf"``. All
-else stands for itself: integers without a fraction, floats with one. The sessions of HTTP speak :class:`JsonCodec`:
-nothing that they send is decoded by it, and each answer is one JSON object. Those of event streams speak
-:class:`EventStreamCodec`: each delivery is one event with such an object.
+other values are themselves: integers without a fraction, floats with one. HTTP sessions have :class:`JsonCodec`: it
+encodes each answer as one JSON object, and decodes nothing, since requests become messages where they are handled.
+Sessions of event streams have :class:`EventStreamCodec`: each delivery is one event with such an object.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ __all__ = [
 ]
 
 COMMENT = b":\n\n"
-"""What a reader of an event stream takes no note of."""
+"""A comment, which readers of an event stream ignore."""
 
 _FLOATS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 def to_json(value: Value) -> Any:
-    """Returns a value as ``json.dumps`` takes it."""
+    """Returns a value as an object for ``json.dumps``."""
     return _shown(decode_value(value))
 
 
 def param_to_json(param: SnapshotParam) -> dict[str, Any]:
-    """Returns a param as ``json.dumps`` takes it."""
+    """Returns a param as an object for ``json.dumps``."""
     return {
         "address": param.address,
         "value": to_json(param.value),
@@ -56,14 +56,15 @@ def param_to_json(param: SnapshotParam) -> dict[str, Any]:
 
 
 def value_from_json(parsed: Any, address: str | None = None) -> Value:
-    """Returns the value that parsed JSON stands for.
+    """Returns the value of parsed JSON.
 
     Args:
-        parsed: as ``parse_json`` returns it.
-        address: what a refusal is about.
+        parsed: the result of ``parse_json``.
+        address: the address that a refusal names.
 
     Raises:
-        RequestError: VALUE; it stands for none: an integer beyond 64 bits, too deep, a key that clients misread.
+        RequestError: VALUE; it has an integer beyond 64 bits, is nested too deep, or has a key that ``check_keys``
+            refuses.
     """
     try:
         value = encode_value(_meant(parsed))
@@ -79,11 +80,11 @@ def parse_json(data: bytes, max_marks: int = 0) -> Any:
 
     Args:
         data: the text.
-        max_marks: how many commas, colons and brackets it may have: ``MAX_JSON_MARKS`` for what clients send, so that
-            it takes some ms at most; 0 for no limit.
+        max_marks: limit of its commas, colons and brackets: ``MAX_JSON_MARKS`` for texts of clients, so that parsing
+            takes some ms at most; 0 for no limit.
 
     Raises:
-        DecodeError: it is something else, or too much for one turn.
+        DecodeError: it is not such JSON, or exceeds ``max_marks``.
     """
     if max_marks and len(data) > max_marks and len(data) - len(data.translate(None, JSON_MARKS)) > max_marks:
         raise DecodeError(f"the body has more than {max_marks} commas, colons and brackets; send it in parts")
@@ -128,7 +129,7 @@ class JsonCodec:
         return _json({"revision": revision})
 
     def encode(self, message: Message, /) -> bytes:
-        """See ``core.ports.Codec``; of the other answers only ERRORs tell an HTTP client something."""
+        """See ``core.ports.Codec``; all answers but ERRORs become an empty object: HTTP clients do not need them."""
         if isinstance(message, Error):
             return _json({"code": message.error, "error": message.message})
         return _json({})
@@ -145,15 +146,16 @@ class JsonCodec:
 
 
 CODEC = JsonCodec()
-"""The one that all HTTP sessions share."""
+"""The codec that all HTTP sessions share."""
 
 
 class EventStreamCodec(JsonCodec):
     """Implements ``core.ports.Codec`` for Server-Sent Events (HTML standard, section 9.2).
 
     Args:
-        end_mark: the address of the event that ends a REPLAY; it says that what comes then is live.
-        position: returns the place in history of what is encoded, which becomes its id; None where nothing is kept.
+        end_mark: the address of the end mark of a REPLAY, which becomes a ``live`` event.
+        position: returns the time in history of what is encoded, which becomes the event's id
+            (``Keeping.position_us``); None without history.
     """
 
     def __init__(self, end_mark: str = "", position: Callable[[], int] | None = None) -> None:
@@ -174,17 +176,17 @@ class EventStreamCodec(JsonCodec):
 
     @property
     def position(self) -> int | None:
-        """The id of what is encoded now; None where there are none."""
+        """The id of an event that is encoded now; None without history."""
         return None if self._position is None else self._position()
 
     def encode(self, message: Message, /) -> bytes:
-        """See ``core.ports.Codec``; other answers than ERRORs become a comment."""
+        """See ``core.ports.Codec``; all answers but ERRORs become a comment."""
         return event("problem", super().encode(message)) if isinstance(message, Error) else COMMENT
 
     def snapshot(self, params: Iterable[SnapshotParam], /) -> Iterator[bytes]:
         """See ``core.ports.Codec``: an event for each param, as for a change.
 
-        Without an id: what happens while a snapshot waits for its socket follows it, and must not seem to be seen.
+        The events have no id: changes during the snapshot follow it, and an id would tell that they were received.
         """
         for param in params:
             shown = {"address": param.address, "value": to_json(param.value), "revision": param.revision}
@@ -200,7 +202,7 @@ def event(kind: str, data: bytes, position: int | None = None) -> bytes:
 
     Args:
         kind: its type.
-        data: JSON, which has no line breaks.
+        data: its data: JSON, which has no line breaks.
         position: its id; None for none.
     """
     made = b"event: %s\ndata: %s\n\n" % (kind.encode("ascii"), data)
@@ -208,7 +210,7 @@ def event(kind: str, data: bytes, position: int | None = None) -> bytes:
 
 
 def _live(mark: PyValue) -> bytes:
-    """Returns what the end mark of a REPLAY becomes, of several marks the last one."""
+    """Returns the ``live`` event of a REPLAY's end mark; a comment for all of several marks but the last."""
     about = mark if isinstance(mark, dict) else {}
     return COMMENT if about.get("more") is True else event("live", _json({"complete": about.get("complete") is True}))
 

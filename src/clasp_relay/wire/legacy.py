@@ -1,4 +1,4 @@
-"""Messages in MessagePack, decoded to the same objects (``docs/protocol.md``, MessagePack).
+"""Decodes messages in MessagePack to the same objects as binary ones (``docs/protocol.md``, MessagePack).
 
 The Python client sends BUNDLE and QUERY in MessagePack, Rust clients may send any message in it; the relay answers in
 binary. Field names have two spellings (``max_rate`` in Rust, ``maxRate`` in JavaScript). nil means that an optional
@@ -42,7 +42,7 @@ _TOO_MANY_VALUES = (
 
 
 def is_legacy(first_byte: int) -> bool:
-    """Returns whether a payload that starts with this byte is a MessagePack map."""
+    """Tells whether a payload that starts with this byte is a MessagePack map."""
     return 0x80 <= first_byte <= 0x8F or first_byte in (0xDE, 0xDF)
 
 
@@ -70,7 +70,7 @@ def decode_legacy(payload: bytes) -> m.Message:
     except DecodeError:
         raise
     except (ValueError, msgpack.UnpackException, RecursionError) as error:
-        # The library has no text for nesting beyond its stack, and names its own options for a long container.
+        # msgpack has no text for nesting beyond its stack, and names its own options for a container that is too long.
         if "exceeds max_" in str(error) and len(payload) > MAX_LEGACY_NODES:
             raise DecodeError(_TOO_MANY_NODES) from None
         raise DecodeError(f"not valid MessagePack: {str(error) or 'nested too deep'}") from None
@@ -78,7 +78,7 @@ def decode_legacy(payload: bytes) -> m.Message:
 
 
 class _NodeCounter:
-    """Counts what containers hold, each when it is complete, and ends the decoding beyond the limit."""
+    """Counts the items of each container when it is complete, and ends the decoding beyond the limit."""
 
     __slots__ = ("_left",)
 

@@ -24,12 +24,12 @@ def _camel_case(name: str) -> str:
 
 
 class Fields:
-    """One map. Every method raises DecodeError for a field of the wrong type.
+    """The fields of one map. Every method raises DecodeError for a field of the wrong type.
 
     Names are given in snake_case and found in camelCase, too. nil means absent, except in ``value``.
 
     Args:
-        document: what MessagePack decoded to; refused unless it is a map with string keys.
+        document: the decoded MessagePack; refused unless it is a map with string keys.
     """
 
     __slots__ = ("_entries",)
@@ -48,7 +48,7 @@ class Fields:
         return iter(self._entries)
 
     def optional(self, name: str) -> object:
-        """Returns a field as it is, or None."""
+        """Returns a field of any type; None if it is absent."""
         found = self._entries.get(name)
         return self._entries.get(_camel_case(name)) if found is None and "_" in name else found
 
@@ -59,7 +59,7 @@ class Fields:
         return found
 
     def text(self, name: str) -> str:
-        """Returns a string that has to be there."""
+        """Returns a required string."""
         found = self._required(name)
         return found if isinstance(found, str) else _refuse(name, "a string")
 
@@ -68,18 +68,18 @@ class Fields:
         return self.text(name) if name in self else None
 
     def integer(self, name: str, bits: int = 32) -> int:
-        """Returns an unsigned integer of so many bits that has to be there."""
+        """Returns a required unsigned integer of at most ``bits`` bits."""
         found = self._required(name)
         if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found < 1 << bits:
             return _refuse(name, f"an integer of {bits} bits without sign")
         return found
 
     def optional_integer(self, name: str, bits: int = 32) -> int | None:
-        """Returns an unsigned integer of so many bits, or None."""
+        """Returns an unsigned integer of at most ``bits`` bits, or None."""
         return self.integer(name, bits) if name in self else None
 
     def boolean(self, name: str) -> bool:
-        """Returns a truth value; absent is false."""
+        """Returns a boolean; False if it is absent."""
         found = self.optional(name)
         if found is None:
             return False
@@ -95,21 +95,21 @@ class Fields:
         return [_double(name, item) for item in self._list(name)] if name in self else None
 
     def _list(self, name: str) -> list[object]:
-        """Returns a list; absent is empty."""
+        """Returns a list; an empty one if it is absent."""
         found = self.optional(name)
         if found is None:
             return []
         return found if isinstance(found, list) else _refuse(name, "a list")
 
     def texts(self, name: str) -> list[str]:
-        """Returns strings; absent is none."""
+        """Returns a list of strings; an empty one if it is absent."""
         return [item if isinstance(item, str) else _refuse(name, "a list of strings") for item in self._list(name)]
 
     def maps(self, name: str, most: int) -> Iterator[Fields]:
-        """Yields at most ``most`` maps, each checked when its turn comes; absent is none, since no list is required.
+        """Yields the maps of a list, each checked when it is reached; none if the list is absent: no list is required.
 
         Raises:
-            RequestError: MESSAGE; there are more.
+            RequestError: MESSAGE; there are more than ``most``.
         """
         found = self._list(name)
         if len(found) > most:
@@ -122,30 +122,30 @@ class Fields:
         return Fields(self.optional(name)) if name in self else None
 
     def choice(self, name: str, choices: Mapping[str, _T], default: _T | None = None) -> _T:
-        """Returns what a name stands for; without a default it has to be there."""
+        """Returns the value that a name stands for; required unless there is a default."""
         if default is not None and name not in self:
             return default
         return _choose(name, self.text(name), choices)
 
     def choices(self, name: str, choices: Mapping[str, _T]) -> list[_T]:
-        """Returns what names stand for; absent is none."""
+        """Returns the values that names stand for; an empty list if the field is absent."""
         return [_choose(name, item, choices) for item in self.texts(name)]
 
     def value(self, name: str) -> bytes:
-        """Returns an encoded value that has to be there; nil is the value null."""
+        """Returns a required field as an encoded value; nil is the value null."""
         if name not in self._entries:
             raise DecodeError(f"the field '{name}' is missing")
         return _value(name, self._entries[name], self.optional("address"))
 
     def optional_value(self, *names: str) -> bytes | None:
-        """Returns the first of these fields that is there as an encoded value, or None."""
+        """Returns the first of some fields that is present, as an encoded value; None if none is."""
         for name in names:
             if name in self:
                 return _value(name, self.optional(name), self.optional("address"))
         return None
 
     def part(self, *names: str) -> bytes:
-        """Returns those of these fields that are there, together as one encoded map."""
+        """Returns those of some fields that are present, together as one encoded map."""
         found = {name: self.optional(name) for name in names if name in self}
         return _value(names[0], found, self.optional("address"))
 

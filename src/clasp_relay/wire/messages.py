@@ -1,7 +1,7 @@
 """The messages of CLASP as Python objects.
 
-A *value* is always in its encoded form: the type byte and the data, byte for byte as its sender wrote
-it (``docs/protocol.md``, Values). ``wire.values`` decodes it where needed.
+A *value* is always in its encoded form: the type byte and the data, byte for byte as its sender wrote it
+(``docs/protocol.md``, Values). ``wire.values`` decodes it where needed.
 
 SET and PUBLISH are ``NamedTuple``, because nearly all messages are one of them and a frozen dataclass of their size
 takes more than twice as long to build. All others are frozen dataclasses.
@@ -67,10 +67,10 @@ class Announce:
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """Asks for everything that matches ``pattern``; ``id`` is the client's and replaces an equal one.
+    """Asks for everything that matches ``pattern``. It replaces the session's subscription with the same ``id``.
 
     ``types`` is a mask (bit n = ``Signal`` n), normalised so that «no filter» is ``ALL_TYPES``.
-    ``max_rate`` is in messages a second, ``epsilon`` a numeric distance.
+    ``max_rate`` is in messages a second and address, ``epsilon`` the smallest numeric change that is sent.
     """
 
     id: int
@@ -88,9 +88,9 @@ class Unsubscribe:
 
 
 class Publish(NamedTuple):
-    """An ephemeral signal. ``samples`` are big-endian doubles as they came, 8 bytes each.
+    """A signal. ``samples`` are big-endian doubles as their sender wrote them, 8 bytes each.
 
-    ``phase`` arrives as sent on every signal; only a gesture's means something.
+    Every signal has a ``phase``, which is passed on as sent; only a gesture's has a meaning.
     """
 
     address: str
@@ -106,7 +106,7 @@ class Publish(NamedTuple):
 class Set(NamedTuple):
     """Stores ``value`` at ``address``; null deletes.
 
-    ``revision`` is the one the writer believes is current; in a SET from the relay it is the new one.
+    ``revision`` is the one that the writer expects to be current; in a SET from the relay it is the new one.
     ``ttl`` is as on the wire: 0 never, bit 31 (``TTL_ABSOLUTE``) from the write, else sliding; in seconds.
     """
 
@@ -155,7 +155,7 @@ class Replay:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """Several messages that are applied together, at ``timestamp_us`` when that is in the future."""
+    """Several messages that are applied together; at ``timestamp_us`` if that is in the future."""
 
     messages: tuple[Message, ...] = ()
     timestamp_us: int | None = None
@@ -203,7 +203,7 @@ class Error:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Asks for the announced signals that match."""
+    """Asks for the announced signals that match a pattern."""
 
     pattern: str
 

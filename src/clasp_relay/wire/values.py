@@ -1,4 +1,4 @@
-"""Values: checked once, turned into objects only where needed (``docs/protocol.md``, Values).
+"""Checks values, and decodes and encodes them where objects are needed (``docs/protocol.md``, Values).
 
 A value is its type byte followed by its data, exactly as the sender wrote it.
 """
@@ -52,8 +52,7 @@ _EMPTY: dict[type, bytes] = {list: b"\x0a\x00\x00", tuple: b"\x0a\x00\x00", dict
 _TOO_SHORT = "a value is longer than the bytes that are left"
 
 RUN_ITEMS = 64
-"""How many items of fixed sizes are passed over in one step. A value can have 65,000 of them: one by one that takes
-7 ms."""
+"""Items of fixed sizes that are skipped in one step. A value can have 65,000 of them: one by one that takes 7 ms."""
 
 _FIXED_ITEM = b"|".join(
     re.escape(TYPE_BYTES[code]) + b"." * size for code, size in enumerate(FIXED_SIZES) if size != VARIABLE
@@ -65,9 +64,9 @@ _PART_TYPES = bytes((_BOOL, _STRING, _BYTES, _ARRAY, _MAP))
 
 
 def most_parts(data: bytes) -> int:
-    """Returns how many strings, bytes, arrays, maps and BOOLs there can be in some values, at most; takes 0.1 ms.
+    """Returns an upper bound of the strings, bytes, arrays, maps and BOOLs in some values; takes 0.1 ms.
 
-    Texts have few such bytes, newlines for the most part; bytes that are drawn at random 2 %.
+    It counts the bytes that may be the type of one. Texts have few such bytes, mostly newlines; random data has 2 %.
     """
     return len(data) - len(data.translate(None, _PART_TYPES))
 
@@ -76,17 +75,17 @@ def skip_value(data: bytes, offset: int, value_type: int, max_parts: int = 0) ->
     """Checks one value and finds its end, without building anything.
 
     Args:
-        data: the bytes that the value's data is in.
+        data: the bytes that contain the value's data.
         offset: where the data starts (after the type byte), at most ``len(data)``.
         value_type: the type byte.
-        max_parts: how many parts it may have: ``MAX_VALUE_PARTS`` for what clients send; 0 for no limit.
+        max_parts: limit of its parts: ``MAX_VALUE_PARTS`` for values of clients; 0 for no limit.
 
     Returns:
         The offset after the value, at most ``len(data)``.
 
     Raises:
-        DecodeError: unknown type, a BOOL other than 0 and 1, invalid UTF-8, nesting deeper than
-            ``MAX_DEPTH``, more than ``max_parts`` parts, or more bytes or items promised than ``data`` holds.
+        DecodeError: unknown type, a BOOL other than 0 and 1, invalid UTF-8, nesting deeper than ``MAX_DEPTH``, more
+            than ``max_parts`` parts, or a length or count beyond the end of ``data``.
     """
     try:
         if max_parts and len(data) > 2 * max_parts and most_parts(data) > max_parts:
@@ -102,21 +101,21 @@ def skip_value(data: bytes, offset: int, value_type: int, max_parts: int = 0) ->
 
 
 def skip_run(data: bytes, offset: int, items: int) -> tuple[int, int]:
-    """Passes over items of fixed sizes (``FIXED_SIZES``), as far as ``RUN_ITEMS`` of them follow each other.
+    """Skips items of fixed sizes (``FIXED_SIZES``), as long as at least ``RUN_ITEMS`` of them follow each other.
 
     Args:
         data: the bytes.
-        offset: where an item's type byte is.
-        items: how many items there are from there on.
+        offset: the offset of an item's type byte.
+        items: the number of items from there on.
 
     Returns:
-        The offset behind those that were passed over, and how many items are left. It never lies beyond ``data``.
+        The offset behind the skipped items, never beyond ``data``, and the number of items that are left.
     """
     if items < RUN_ITEMS:
         return offset, items
     size = FIXED_SIZES[data[offset]]
     if size >= 0:
-        # All of one type, as numbers mostly are.
+        # All items of one type, as in most arrays of numbers.
         step = 1 + size
         end = offset + items * step
         if end <= len(data) and data[offset:end:step].count(data[offset]) == items:
@@ -150,23 +149,23 @@ def _skip(data: bytes, offset: int, value_type: int, depth: int) -> int:
 
 
 def check_parts(data: bytes, offset: int, value_type: int, max_parts: int) -> int:
-    """Counts the parts of a value (``MAX_VALUE_PARTS``), without looking at more than there may be.
+    """Counts the parts of a value (``MAX_VALUE_PARTS``), and stops at the limit.
 
     Args:
-        data: the bytes that the value's data is in.
+        data: the bytes that contain the value's data.
         offset: where the data starts (after the type byte).
         value_type: the type byte.
-        max_parts: how many there may be.
+        max_parts: the limit.
 
     Returns:
-        How many there are, or fewer where the value is nested too deep, which ``skip_value`` says.
+        The number of parts; a smaller one if the value is nested too deep, which ``skip_value`` refuses.
 
     Raises:
-        DecodeError: there are more.
+        DecodeError: there are more than ``max_parts``.
         IndexError, struct.error: the value is longer than the data.
     """
     sizes, left = FIXED_SIZES, max_parts
-    # Of the containers around: how many items are left, and whether they have keys.
+    # For each enclosing container: the number of items that are left, and whether they have keys.
     around: list[tuple[int, bool]] = []
     items, has_keys = 0, False
     at = offset
@@ -210,7 +209,7 @@ def _skip_string(data: bytes, offset: int) -> int:
 
 
 def _count(data: bytes, offset: int, smallest: int, depth: int) -> int:
-    """Returns how many items or entries there are, once that is possible at all."""
+    """Returns the number of items or entries, after checking that the bytes that are left can hold them."""
     if depth >= MAX_DEPTH:
         raise DecodeError(f"values are nested deeper than {MAX_DEPTH}")
     count = int(_unpack_u16(data, offset)[0])
@@ -221,13 +220,13 @@ def _count(data: bytes, offset: int, smallest: int, depth: int) -> int:
 
 def _skip_items(data: bytes, offset: int, depth: int) -> int:
     sizes = FIXED_SIZES
-    # An item takes its type byte at least.
+    # An item has at least its type byte.
     count = _count(data, offset, 1, depth)
     offset += 2
     while count:
         if count >= RUN_ITEMS:
             offset, count = skip_run(data, offset, count)
-        # Some one by one, then it is looked for a run again.
+        # After some single items, ``skip_run`` is tried again.
         some = min(count, RUN_ITEMS)
         count -= some
         for _ in range(some):
@@ -240,13 +239,13 @@ def _skip_items(data: bytes, offset: int, depth: int) -> int:
 def _skip_entries(data: bytes, offset: int, depth: int) -> int:
     """Checks a map. Its strings are checked here, without a call, because most values in maps are strings."""
     sizes, limit = FIXED_SIZES, len(data)
-    # An entry takes the length of its key and a type byte at least.
+    # An entry has at least the length of its key and a type byte.
     count = _count(data, offset, 3, depth)
     offset += 2
     for _ in range(count):
         start = offset + 2
         offset = start + (data[offset] << 8 | data[offset + 1])
-        # Slices end where the data does, and bytes that end too early may be valid.
+        # A slice beyond the end is cut, and may still be valid UTF-8; reading the type byte raises in that case.
         value_type = data[offset]
         data[start:offset].decode()
         size = sizes[value_type]
@@ -265,12 +264,12 @@ def _skip_entries(data: bytes, offset: int, depth: int) -> int:
 
 _BOM, _PROTO = b"\xef\xbb\xbf", b"__proto__"
 BOM_BYTE, UNDERSCORE = _BOM[0], _PROTO[0]
-"""Numbers, since a search for one byte as ``bytes`` takes five times as long: Python first tries to read it as a
-number, and makes an exception that nobody sees."""
+"""As numbers, since a search for one byte as ``bytes`` takes five times as long: Python first tries to use it as a
+number, and makes an exception that it catches itself."""
 
 
 def has_suspect_key(data: bytes) -> bool:
-    """Returns whether a map somewhere in ``data`` may have a key that ``check_keys`` refuses; False is certain.
+    """Tells whether a map somewhere in ``data`` may have a key that ``check_keys`` refuses; False is certain.
 
     The search for a single byte comes first, because it is 50 times as fast: 2 µs instead of 90 µs for 60 kB.
     """
@@ -281,13 +280,13 @@ def check_keys(data: bytes, offset: int, value_type: int, address: str | None = 
     """Checks that no map of a value, at any depth, has a key that clients read as another one.
 
     A JavaScript client drops a U+FEFF at the start of a string and takes ``__proto__`` for the map's prototype, so
-    it would read other fields than the relay has checked. Call it where ``has_suspect_key`` says so.
+    it would read other fields than the relay has checked. To be called if ``has_suspect_key`` returns True.
 
     Args:
-        data: the bytes that the value's data is in; ``skip_value`` has accepted it.
+        data: the bytes that contain the value's data; ``skip_value`` has accepted it.
         offset: where the data starts (after the type byte).
         value_type: the type byte.
-        address: what the ERROR is about, if there is something.
+        address: the address that the ERROR names; None for none.
 
     Raises:
         RequestError: code 402; a key starts with U+FEFF or is ``__proto__``.
@@ -299,7 +298,7 @@ def check_keys(data: bytes, offset: int, value_type: int, address: str | None = 
 
 
 def _refused_key(data: bytes, offset: int, value_type: int) -> tuple[int, str]:
-    """Returns the end of a valid value, and what is wrong with a key in it, or an empty string."""
+    """Returns the end of a valid value, and the problem of a refused key in it, or an empty string."""
     size = FIXED_SIZES[value_type]
     if size >= 0:
         return offset + size, ""
@@ -362,7 +361,7 @@ def decode_value(value: bytes) -> PyValue:
 
 
 def _build(data: bytes, offset: int, value_type: int) -> tuple[PyValue, int]:
-    """Builds a value that was checked before; returns it and its end."""
+    """Builds the object of a value that was checked before; returns it and the value's end."""
     if value_type == ValueType.NULL:
         return None, offset
     if value_type == _BOOL:

@@ -1,4 +1,4 @@
-"""Tests of clasp_relay.core.fanout.catch_ups: what a change opens is sent to those who subscribed before."""
+"""Tests of clasp_relay.core.fanout.catch_ups: what a change opens is sent for existing subscriptions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class OpeningTests(VisibilityCase):
         self.begin(Rule(members_of("/members"), catch_up=True))
 
     def begin(self, rule: Rule | None, *openers: str) -> None:
-        """Begins anew, with a rule for the room, and addresses that open it beside the list of members."""
+        """Begins with a new relay, a rule for the room, and addresses that open it beside the list of members."""
         super().setUp()
         self.openers = ("/members", *openers)
         if rule is not None:
@@ -44,13 +44,13 @@ class OpeningTests(VisibilityCase):
         return [CatchUp(self.subject, ROOM, self.existence_only)] if address in self.openers else []
 
     def opened(self, *members: str) -> list[list[object]]:
-        """Returns what each hears when the list of members is written."""
+        """Returns what each session gets when the list of members is written."""
         self.values()
         self.write("/members", list(members))
         return self.values()
 
     def test_new_member_gets_what_it_sees_now(self) -> None:
-        """As one SNAPSHOT; who saw it before, and who still does not, hears nothing."""
+        """As one SNAPSHOT; sessions that saw it before, or still do not see it, get nothing."""
         self.write("/members", ["alice"])
         self.values()
         before = self.world.relay.counts.sent[MessageCode.SNAPSHOT]
@@ -68,13 +68,13 @@ class OpeningTests(VisibilityCase):
         self.assertEqual(self.values(), [[5], [], [5]])
 
     def test_subscription_that_leaves_out_params_gets_nothing(self) -> None:
-        """Nor one elsewhere."""
+        """Nor does a subscription to other addresses."""
         self.bob.send(Subscribe(1, "/room/**", 1 << Signal.EVENT))
         self.bob.send(Subscribe(2, "/other/**"))
         self.assertEqual(self.opened("bob"), [[], [], []])
 
     def test_only_one_user_is_looked_at_where_only_one_may_see_more(self) -> None:
-        """Whether its pattern is the room's, narrower, wider, across it, or apart from it."""
+        """Whether the subscription's pattern equals the room's, is narrower or wider, overlaps it, or is disjoint."""
         for pattern, found in (
             ("/room/**", ["/room/1", "/room/2"]),
             ("/room/1", ["/room/1"]),
@@ -97,7 +97,7 @@ class OpeningTests(VisibilityCase):
                 self.assertEqual([address for address, _ in heard(self.bob.hear()) if address != "/members"], [])
 
     def searched(self) -> list[str]:
-        """Returns a list that takes the patterns which the relay looks for from now on."""
+        """Returns a list of the patterns that the relay searches for from now on."""
         params = self.world.relay.params
         searched: list[str] = []
         search = params.search
@@ -110,7 +110,7 @@ class OpeningTests(VisibilityCase):
         return searched
 
     def test_only_what_a_user_has_asked_for_is_looked_for(self) -> None:
-        """Where that is little, and for one user; a room may have thousands of other params."""
+        """If there are few patterns, and only one user may see more; a room may have thousands of other params."""
         cases: tuple[tuple[list[str], list[str]], ...] = (
             (["/room/1"], ["/room/1"]),
             (["/room/1", "/room/new/*", "/other/**"], ["/room/1", "/room/new/*"]),
@@ -131,7 +131,7 @@ class OpeningTests(VisibilityCase):
                 self.assertEqual(searched, expected)
 
     def test_session_gets_each_param_once(self) -> None:
-        """Though several of its subscriptions ask for it."""
+        """Even if several of its subscriptions match."""
         self.bob.send(Subscribe(2, "/room/1"))
         self.bob.send(Subscribe(3, "/room/**"))
         self.assertEqual(len(self.opened("bob")[2]), 2)
@@ -148,7 +148,7 @@ class OpeningTests(VisibilityCase):
         self.assertLess(thread_time() - before_s, 0.1)
 
     def test_much_is_told_in_pieces(self) -> None:
-        """The step of the change does a bounded part, and judges a bounded part of who saw what before."""
+        """The step of the change sends a bounded part, and decides for a bounded part who saw it before."""
         self.patch(catch_ups, "PIECE_COST", 20)
         self.patch(catch_ups, "TOLD_AT_ONCE", 50)
         for number in range(1_000):
@@ -164,7 +164,7 @@ class OpeningTests(VisibilityCase):
         self.assertFalse(relay.work)
 
     def pieces(self) -> list[tuple[int, int]]:
-        """Opens the room for bob, and returns for each piece how many addresses were looked at, and who was told."""
+        """Opens the room for bob, and returns for each piece the examined addresses and the sessions that were told."""
         work = self.world.relay.work
         added: list[Pieces] = []
         self.patch(work, "add", lambda _owner, pieces: added.append(pieces))
@@ -188,7 +188,7 @@ class OpeningTests(VisibilityCase):
         return found
 
     def test_each_piece_is_bounded(self) -> None:
-        """However many params there are, and however many sessions."""
+        """For any number of params and sessions."""
         for number in range(1_000):
             self.write(f"/room/more{number}", number)
         self.values()
@@ -209,7 +209,7 @@ class OpeningTests(VisibilityCase):
         self.assertGreaterEqual(len(self.pieces()), 2_000 // catch_ups.PIECE_COST)
 
     def test_search_in_the_step_of_a_change_is_bounded(self) -> None:
-        """Whatever there is, and for however many patterns."""
+        """For any params, and any number of patterns."""
         costs: list[int] = []
         search = self.world.relay.params.search
 
@@ -226,13 +226,13 @@ class OpeningTests(VisibilityCase):
         self.assertEqual(costs, [catch_ups.SEARCH_COST // 2] * 2)
 
     def test_who_was_not_judged_before_is_told(self) -> None:
-        """Again, maybe; nobody is left out."""
+        """Perhaps a second time; no session is left out."""
         self.patch(catch_ups, "BEFORE_COST", 1)
         self.assertEqual([len(each) for each in self.opened("alice")], [2, 2, 0])
         self.assertEqual([len(each) for each in self.opened("alice", "bob")], [2, 2, 2])
 
     def test_what_takes_long_to_find_is_found_in_pieces(self) -> None:
-        """Among all that is set."""
+        """By comparing all params."""
         self.patch(catch_ups, "SEARCH_COST", 1)
         self.patch(catch_ups, "PIECE_COST", 10)
         self.bob.send(Subscribe(2, "/room/1", 1 << Signal.EVENT))
@@ -248,7 +248,7 @@ class OpeningTests(VisibilityCase):
         self.assertEqual(sorted(told), ["/room/1", "/room/2"])
 
     def test_changes_that_open_the_same_are_told_together(self) -> None:
-        """However many there are before it is their turn."""
+        """However many there are before the first one is told."""
         self.patch(catch_ups, "PIECE_COST", 1)
         work, sent = self.world.relay.work, self.world.relay.counts.sent
         work.add("others", iter([catch_ups.UNIT_US * 2_000]))
@@ -260,7 +260,7 @@ class OpeningTests(VisibilityCase):
         self.assertLessEqual(sent[MessageCode.SNAPSHOT] - before, 4)
 
     def test_change_while_others_are_told_is_not_missed(self) -> None:
-        """What was told of before it is told again."""
+        """Params that were told before are told again."""
         self.patch(catch_ups, "PIECE_COST", 1)
         work = self.world.relay.work
 
@@ -276,28 +276,28 @@ class OpeningTests(VisibilityCase):
         self.assertEqual([len(set(map(str, each))) for each in self.values()], [0, 2, 2])
 
     def finish(self) -> None:
-        """Lets all turns pass that have work in them."""
+        """Runs turns until all work is done."""
         while self.world.relay.work:
             self.world.clock.clock.advance(0)
 
     def test_catch_up_can_be_for_one_user(self) -> None:
-        """Others that see it now ask for themselves."""
+        """Other users that newly see it get it when they ask."""
         self.subject = "alice"
         found = self.opened("alice", "bob")
         self.assertEqual([len(each) for each in found], [0, 2, 0])
 
     def test_rule_without_catch_up_sends_nothing(self) -> None:
-        """It sees only what comes live from now on."""
+        """A session gets only later changes."""
         self.begin(Rule(members_of("/members")))
         self.assertEqual(self.opened("bob"), [[], [], []])
 
     def test_address_without_a_rule_is_no_opening(self) -> None:
-        """Everybody saw it before."""
+        """Every session saw it before."""
         self.begin(None)
         self.assertEqual(self.opened("bob"), [[], [], []])
 
     def test_existence_opens_only_when_it_changes(self) -> None:
-        """A value that follows another is not looked at."""
+        """A new value at a set address causes no search."""
         self.existence_only = True
         self.assertEqual(len(self.opened("alice")[1]), 2)
         self.assertEqual(self.opened("alice", "bob"), [[], [], []])
@@ -305,7 +305,7 @@ class OpeningTests(VisibilityCase):
         self.assertEqual(len(self.opened("bob")[2]), 2)
 
     def test_end_of_a_param_can_open(self) -> None:
-        """What it hid is sent."""
+        """The params that it hid are sent."""
 
         def judge(_subject: str, _pattern: Pattern | None, state: State, _now_us: int) -> Verdict:
             return Verdict(HIDDEN if state.get("/members") else FULL, reads_of("/members"))
@@ -316,7 +316,7 @@ class OpeningTests(VisibilityCase):
         self.assertEqual([len(each) for each in self.values()], [0, 2, 2])
 
     def test_what_ends_by_the_change_itself_is_not_sent(self) -> None:
-        """It is no longer there when it could be seen."""
+        """It is no longer set when it could be seen."""
 
         def judge(_subject: str, _pattern: Pattern | None, state: State, _now_us: int) -> Verdict:
             return Verdict(HIDDEN if state.get("/room/1") else FULL, reads_of("/room/1"))
@@ -327,11 +327,11 @@ class OpeningTests(VisibilityCase):
         self.assertEqual(self.values(), [[None], [{"pin": 2}], [{"pin": 2}]])
 
     def test_what_stays_hidden_is_not_sent(self) -> None:
-        """That something may open does not mean that it does."""
+        """A change that may open something need not open it."""
         self.assertEqual(self.opened("carol"), [[], [], []])
 
     def test_older_value_that_is_held_back_does_not_follow(self) -> None:
-        """The SNAPSHOT shows what is set; what waited for maxRate is dropped."""
+        """The SNAPSHOT has the current value; the one that maxRate held back is dropped."""
         self.write("/members", ["bob"])
         self.bob.send(Subscribe(1, "/room/**", ALL_TYPES, 1))
         self.bob.hear()
@@ -347,7 +347,7 @@ class OpeningTests(VisibilityCase):
         self.assertEqual(self.world.clock.clock.getDelayedCalls(), [])
 
     def test_rule_that_looks_at_the_address_is_asked_for_each(self) -> None:
-        """What it says of one address is not taken for another."""
+        """Its verdict for one address is not used for another."""
 
         def judge(_subject: str, _pattern: Pattern | None, state: State, _now_us: int) -> Verdict:
             reads = reads_of("/members")

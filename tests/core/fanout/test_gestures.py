@@ -1,4 +1,4 @@
-"""Tests of clasp_relay.core.fanout.gestures: moves are coalesced, nothing else is lost."""
+"""Tests of clasp_relay.core.fanout.gestures: moves are coalesced, no other message is lost."""
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -15,7 +15,7 @@ def gesture(phase: Phase, number: int, *, address: str = "/g", gesture_id: int |
 
 class GestureTests(SynchronousTestCase):
     def setUp(self) -> None:
-        """One hand and one eye."""
+        """A sender («hand») and a subscriber («eye»)."""
         self.world = World()
         self.hand = self.world.join()
         self.eye = self.world.join()
@@ -28,18 +28,18 @@ class GestureTests(SynchronousTestCase):
             self.hand.send(gesture(phase, number))
 
     def seen(self, seconds: float = 0.0) -> list[tuple[Phase, object]]:
-        """Returns what the eye sees in that time."""
+        """Returns what the subscriber gets in that time."""
         self.world.clock.clock.advance(seconds)
         messages = self.eye.hear()
         phases = [message.phase for message in messages if isinstance(message, Publish)]
         return list(zip(phases, (found for _, found in heard(messages)), strict=True))
 
     def pending(self) -> int:
-        """Returns how many calls are due later."""
+        """Returns the number of delayed calls."""
         return len(self.world.clock.clock.getDelayedCalls())
 
     def test_moves_within_a_frame_are_the_latest_one(self) -> None:
-        """The first goes out at once, then one every 16 ms."""
+        """The first one is sent at once, then one every 16 ms."""
         self.do((Phase.START, 0), *((Phase.MOVE, number) for number in range(1, 6)))
         self.assertEqual(self.seen(), [(Phase.START, 0), (Phase.MOVE, 1)])
         self.assertEqual(self.seen(0.0159), [])
@@ -50,14 +50,14 @@ class GestureTests(SynchronousTestCase):
         self.assertEqual(self.seen(5), [])
 
     def test_slow_moves_pass_at_once(self) -> None:
-        """A move waits only when one went out shortly before."""
+        """A move waits only if another one was sent shortly before."""
         for number in range(3):
             self.do((Phase.MOVE, number))
             self.assertEqual(self.seen(), [(Phase.MOVE, number)])
             self.seen(0.016)
 
     def test_nothing_is_kept_for_a_session_that_has_ended(self) -> None:
-        """Its scheduled bundle moves all the same, each move at once."""
+        """Moves of its scheduled bundle are sent, each at once."""
         moves = tuple(gesture(Phase.MOVE, number) for number in range(3))
         self.hand.send(Bundle(moves, self.world.clock.now_us() + 1_000_000))
         self.hand.leave()
@@ -76,7 +76,7 @@ class GestureTests(SynchronousTestCase):
                 self.assertEqual(len(self.world.relay.gestures), 0)
 
     def test_start_again_flushes_the_pending_move(self) -> None:
-        """A gesture that starts anew without an end loses nothing."""
+        """If a gesture starts again without an end, no move is lost."""
         self.do((Phase.MOVE, 1), (Phase.MOVE, 2), (Phase.START, 3), (Phase.MOVE, 4))
         self.assertEqual(self.seen(), [(Phase.MOVE, 1), (Phase.MOVE, 2), (Phase.START, 3)])
         self.assertEqual(self.seen(0.016), [(Phase.MOVE, 4)])
@@ -87,7 +87,7 @@ class GestureTests(SynchronousTestCase):
         self.assertEqual(self.seen(), [(Phase.START, 0), (Phase.END, 1), (Phase.END, 2)])
 
     def test_gestures_are_apart_by_address_id_and_session(self) -> None:
-        """Two fingers, two surfaces and two hands do not coalesce with each other."""
+        """Gestures with another id, address or session are not coalesced with each other."""
         other = self.world.join()
         for number in range(2):
             self.hand.send(gesture(Phase.MOVE, number))
@@ -99,7 +99,7 @@ class GestureTests(SynchronousTestCase):
         self.assertEqual([found for _, found in self.seen(0.016)], [1, 11, 21, 31, 41])
 
     def test_gesture_never_comes_back_to_its_sender(self) -> None:
-        """A coalesced move neither."""
+        """Nor does a coalesced move."""
         self.do((Phase.START, 0), (Phase.MOVE, 1), (Phase.MOVE, 2))
         self.seen(1)
         self.assertEqual(self.hand.hear(), [])
@@ -118,7 +118,7 @@ class GestureTests(SynchronousTestCase):
         self.assertFalse(self.world.relay.gestures._sessions)
 
     def test_few_gestures_are_forgotten_in_one_sweep(self) -> None:
-        """Many may have begun at the same moment; the others go with the next sweeps."""
+        """Many may have begun at the same moment; later sweeps forget the others."""
         self.patch(gestures, "FORGOTTEN_AT_ONCE", 2)
         for number in range(5):
             self.hand.send(gesture(Phase.START, 1, gesture_id=number))
@@ -132,7 +132,7 @@ class GestureTests(SynchronousTestCase):
         self.assertEqual(left, [3, 1, 0, 0])
 
     def test_disconnect_drops_what_is_pending(self) -> None:
-        """No call stays due for a session that has gone."""
+        """No delayed call is left for an ended session."""
         self.do((Phase.MOVE, 1), (Phase.MOVE, 2))
         self.hand.send(gesture(Phase.MOVE, 3, gesture_id=2))
         self.hand.leave()
@@ -142,7 +142,7 @@ class GestureTests(SynchronousTestCase):
         self.assertEqual(self.seen(1), [(Phase.MOVE, 1), (Phase.MOVE, 3)])
 
     def test_session_has_a_limit_of_open_gestures(self) -> None:
-        """The one that moved longest ago goes, its pending move before."""
+        """The one that moved longest ago is forgotten, after its pending move was sent."""
         self.patch(gestures, "MAX_OPEN", 2)
         self.do((Phase.MOVE, 1), (Phase.MOVE, 2))
         self.hand.send(gesture(Phase.MOVE, 3, gesture_id=2))
@@ -153,7 +153,7 @@ class GestureTests(SynchronousTestCase):
         self.assertEqual(self.pending(), 0)
 
     def test_move_that_waits_takes_its_later_place(self) -> None:
-        """What its sender does meanwhile goes out at once."""
+        """The sender's other messages are sent at once."""
         self.do((Phase.MOVE, 1), (Phase.MOVE, 2))
         self.hand.send(Publish("/e", value=value("event")))
         self.assertEqual([found for _, found in self.seen()], [1, "event"])

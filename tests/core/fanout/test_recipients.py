@@ -20,7 +20,7 @@ from tests.core.world import CODEC, Client, MemoryFanOut, World, heard, revision
 
 
 class FanOutTests(SynchronousTestCase):
-    """Every matching subscription, each session once."""
+    """Each session with a matching subscription gets a message once."""
 
     def setUp(self) -> None:
         """A writer and a reader."""
@@ -29,7 +29,7 @@ class FanOutTests(SynchronousTestCase):
         self.reader = self.world.join()
 
     def test_session_gets_a_message_once(self) -> None:
-        """However many of its subscriptions match, of whatever kind."""
+        """However many of its subscriptions match."""
         for number, pattern in enumerate(("/**", "/a/*", "/a/x", "/a/x", "/*/x", "/a/x*")):
             self.reader.send(Subscribe(number, pattern))
         self.reader.send(Subscribe(90, "/a/**", ALL_TYPES, 1, 5.0))
@@ -38,7 +38,7 @@ class FanOutTests(SynchronousTestCase):
         self.assertEqual(heard(self.reader.hear()), [("/a/x", 1), ("/a/x", 2)])
 
     def test_same_people_are_one_audience_at_all_addresses(self) -> None:
-        """So that all that they hear of in one turn can be one write."""
+        """So that all messages to them in one turn can be one write."""
         audiences: list[Audience] = []
         fan_out = MemoryFanOut()
         self.patch(fan_out, "fan_out", lambda audience, *_: audiences.append(audience))
@@ -52,7 +52,7 @@ class FanOutTests(SynchronousTestCase):
         self.assertEqual(audiences[2].outboxes, (self.reader.outbox,))
 
     def test_set_comes_back_to_its_sender_and_publish_does_not(self) -> None:
-        """Where it subscribed."""
+        """If it subscribed."""
         self.writer.send(Subscribe(1, "/a"))
         self.assertEqual(heard(self.writer.ask(Set("/a", value(1)))), [("/a", 1)])
         for signal in (Signal.EVENT, Signal.STREAM, Signal.GESTURE, Signal.TIMELINE):
@@ -87,7 +87,7 @@ class FanOutTests(SynchronousTestCase):
         self.assertEqual(self.reader.hear(), messages)
 
     def test_type_filter_lets_through_what_it_names(self) -> None:
-        """Each kind of signal by its own bit."""
+        """Each kind of signal has one bit."""
         for signal in Signal:
             self.reader.send(Subscribe(1, "/**", 1 << signal))
             self.writer.send(Set("/a", value("param")))
@@ -97,7 +97,7 @@ class FanOutTests(SynchronousTestCase):
                 self.assertEqual([found for _, found in heard(self.reader.hear())][-1:], [signal.name.lower()])
 
     def test_frames_say_what_may_be_dropped(self) -> None:
-        """Params give way to newer ones, streams and moves to nothing; all else is kept."""
+        """Params may be replaced by newer ones, streams and moves dropped; all others are kept."""
         self.reader.send(Subscribe(1, "/**"))
         for message in (
             Set("/a", value(1)),
@@ -133,7 +133,7 @@ class FanOutTests(SynchronousTestCase):
         self.assertEqual(audience.members, {self.reader.outbox, self.writer.outbox})
 
     def test_nobody_hears_what_nobody_asked_for(self) -> None:
-        """Nor what somebody asked for before."""
+        """Not after its subscription has ended either."""
         self.reader.send(Subscribe(1, "/a"))
         self.reader.send(Unsubscribe(1))
         self.writer.send(Set("/a", value(1)))
@@ -141,10 +141,10 @@ class FanOutTests(SynchronousTestCase):
 
 
 class OrderTests(SynchronousTestCase):
-    """Fifty subscribers and a burst."""
+    """Fifty subscribers, and many messages at once."""
 
     def setUp(self) -> None:
-        """Some ask for all, some for each address, some for both."""
+        """Some subscribe to all addresses, some to each one, some to both."""
         self.world = World()
         self.writer = self.world.join()
         self.readers: list[Client] = [self.world.join() for _ in range(50)]
@@ -168,7 +168,7 @@ class OrderTests(SynchronousTestCase):
                 self.assertEqual(revisions(list(found)), list(range(1, len(found) + 1)))
 
     def test_members_of_a_bundle_stand_in_their_place(self) -> None:
-        """Among what their sender sent before and after, signals too."""
+        """Between their sender's earlier and later messages, including signals."""
         self.writer.send(Set("/a/1", value("before")))
         self.writer.send(
             Bundle(
@@ -181,7 +181,7 @@ class OrderTests(SynchronousTestCase):
             self.assertEqual(heard(reader.hear()), expected)
 
     def test_snapshot_stands_before_later_changes(self) -> None:
-        """What is written while a newcomer subscribes comes behind what was there."""
+        """Changes during a SUBSCRIBE come behind the params that were set before."""
         self.writer.send(Set("/a/1", value(1)))
         newcomer = self.world.join()
         newcomer.send(Subscribe(1, "/a/1"))
@@ -190,10 +190,10 @@ class OrderTests(SynchronousTestCase):
 
 
 class CostTests(SynchronousTestCase):
-    """The cost of a message follows who gets it, not what else there is."""
+    """The cost of a message depends on its recipients, not on other params and subscriptions."""
 
     def costs(self, size: int) -> dict[str, int]:
-        """Returns what messages cost among so many params and subscriptions that have nothing to do with them."""
+        """Returns the cost of messages among this many params and subscriptions that do not match."""
         world = World()
         crowd = [world.join() for _ in range(10)]
         for number in range(size):
@@ -218,15 +218,15 @@ class CostTests(SynchronousTestCase):
         return found
 
     def test_cost_does_not_grow_with_what_does_not_match(self) -> None:
-        """A hundred times as many params and subscriptions take not one call more."""
+        """With a hundred times as many params and subscriptions, no call more is made."""
         self.assertEqual(self.costs(100), self.costs(10_000))
 
 
 class GuardedDeliveryTests(SynchronousTestCase):
-    """Where not everybody sees everything."""
+    """With rules that hide something from some sessions."""
 
     def test_throttled_reader_gets_what_it_may_see(self) -> None:
-        """Late, and without the keys that it does not see."""
+        """Later, and without hidden keys."""
         guard = Guard()
         guard.rules["/a"] = Rule(frozenset(("pin",)))
         guard.rules["/b"] = Rule(FULL)
@@ -242,7 +242,7 @@ class GuardedDeliveryTests(SynchronousTestCase):
         self.assertEqual(found[1::2], [("/b", {"n": 0, "pin": 1}), ("/b", {"n": 2, "pin": 1})])
 
     def held(self) -> None:
-        """Has Alice wait for the second value of /a."""
+        """Makes Alice wait for the second value of /a."""
         self.guard = Guard()
         self.guard.rules["/a"] = Rule(members_of("/members"))
         self.guard.rules["/pin"] = Rule(
@@ -261,14 +261,14 @@ class GuardedDeliveryTests(SynchronousTestCase):
         self.assertEqual(heard(self.reader.hear()), [("/a", 0), ("/pin", {"n": 0, "pin": 0})])
 
     def test_what_was_held_back_is_shown_as_its_reader_sees_it_then(self) -> None:
-        """A key that is hidden meanwhile is left out."""
+        """A key that was hidden meanwhile is left out."""
         self.held()
         self.writer.send(Set("/closed", value(True)))
         self.world.clock.clock.advance(1)
         self.assertEqual(heard(self.reader.hear()), [("/a", 1), ("/pin", {"n": 1})])
 
     def test_what_was_held_back_is_dropped_when_sight_has_ended(self) -> None:
-        """Though it was seen when it was written; what follows is right again."""
+        """Even if it was visible when it was written; later values are sent again."""
         self.held()
         self.writer.send(Set("/members", value([])))
         self.world.clock.clock.advance(1)
@@ -279,7 +279,7 @@ class GuardedDeliveryTests(SynchronousTestCase):
         self.assertEqual(self.world.faults, [])
 
     def test_widest_of_the_patterns_that_wait_counts(self) -> None:
-        """As for what is told at once."""
+        """As for messages that are sent at once."""
         self.held()
         seen = {"/**": HIDDEN, "/*": frozenset(("pin",)), "/two": frozenset(("n",))}
         self.guard.rules["/two"] = Rule(
@@ -297,7 +297,7 @@ class GuardedDeliveryTests(SynchronousTestCase):
         self.assertEqual(heard(self.reader.hear()), both)
 
     def test_held_back_stream_is_seen_alike(self) -> None:
-        """It is judged by its address."""
+        """Its rule is that of its address."""
         self.held()
         for number in range(2):
             self.writer.send(Publish("/a", Signal.STREAM, value=value(number)))
@@ -308,10 +308,10 @@ class GuardedDeliveryTests(SynchronousTestCase):
 
 
 class AudiencesTests(SynchronousTestCase):
-    """One for each set of sessions that speak one protocol."""
+    """One for each set of sessions with the same codec."""
 
     def setUp(self) -> None:
-        """A relay with two who speak CLASP, and two whose codec is another object."""
+        """A relay with two CLASP clients, and two clients whose codec is another object."""
         self.world = World()
         self.writer = self.world.join()
         other = ClaspCodec()
@@ -320,7 +320,7 @@ class AudiencesTests(SynchronousTestCase):
             reader.ask(Hello(1, 0, "test"))
 
     def audiences(self, address: str) -> tuple[Audience, ...]:
-        """Returns who gets a param."""
+        """Returns the audiences that get a param."""
         self.writer.send(Set(address, value(1)))
         delivery = self.world.relay.subscriptions.route(address).deliveries[Signal.PARAM]
         assert delivery is not None
@@ -346,7 +346,7 @@ class AudiencesTests(SynchronousTestCase):
         self.assertEqual([heard(reader.hear()) for reader in self.readers], [[("/a", 1)]] * 4)
 
     def test_throttled_sessions_get_what_their_codec_encodes(self) -> None:
-        """At once, and later."""
+        """At once, and if it is held."""
         for reader in self.readers:
             reader.send(Subscribe(1, "/a", ALL_TYPES, 1))
         for number in range(3):
@@ -355,7 +355,7 @@ class AudiencesTests(SynchronousTestCase):
         self.assertEqual([heard(reader.hear()) for reader in self.readers], [[("/a", 0), ("/a", 2)]] * 4)
 
     def test_nobody_is_kept_by_an_audience_that_is_gone(self) -> None:
-        """Its sessions may be made anew at any time."""
+        """When its sessions have ended, the audience is no longer in memory."""
         one, *_ = self.readers
         one.send(Subscribe(1, "/a"))
         self.audiences("/a")

@@ -1,4 +1,4 @@
-"""Tests of clasp_relay.core.fanout.snapshots: what a session may see, in pieces that hold nobody up."""
+"""Tests of clasp_relay.core.fanout.snapshots: what a session may see, in pieces that do not delay others."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tests.core.world import Client, World, heard, value
 
 
 class WaitingSnapshotCase(VisibilityCase):
-    """A snapshot that is judged while it is taken, by a reader who is slower than the writers."""
+    """A SNAPSHOT that is judged while it is sent to a slow reader, among faster writers."""
 
     def ask(self, pattern: str) -> Iterator[bytes]:
-        """Has Alice subscribe, and returns the frames that she has not taken yet."""
+        """Subscribes Alice, and returns the frames that she has not taken yet."""
         return self.waiting(self.alice, Subscribe(1, pattern))
 
     def waiting(self, client: Client, message: Message) -> Iterator[bytes]:
@@ -33,12 +33,12 @@ class WaitingSnapshotCase(VisibilityCase):
         return frames
 
     def greet(self) -> tuple[Client, Iterator[bytes]]:
-        """Has another session of Alice say HELLO, and returns it and the frames that it has not taken yet."""
+        """Sends HELLO in another session of Alice; returns it and the frames that it has not taken yet."""
         client = self.world.connect()
         return client, self.waiting(client, Hello(1, 0, "x", "alice"))
 
     def take(self, frames: Iterator[bytes], client: Client | None = None) -> list[tuple[str, object]]:
-        """Takes what waits."""
+        """Takes the remaining frames."""
         client = client or self.alice
         client.outbox.frames.extend(Frame(data) for data in frames if data != NOT_YET)
         return heard(client.hear())
@@ -48,7 +48,7 @@ class WaitingSnapshotTests(WaitingSnapshotCase):
     """The SNAPSHOT of a subscription."""
 
     def test_many_are_judged_a_piece_at_a_time(self) -> None:
-        """Others have their turn between; nothing is lost, and what is hidden does not show."""
+        """Other sessions are served in between; nothing is lost, and hidden params are left out."""
         rule = self.guard.rules["/room/"] = Rule(lambda *_: Verdict(FULL))
         self.guard.rules["/hidden/"] = Rule(lambda *_: Verdict(HIDDEN))
         for number in range(1500):
@@ -63,14 +63,14 @@ class WaitingSnapshotTests(WaitingSnapshotCase):
         self.assertEqual(self.take(iter(taken)), [(f"/room/{number}", number) for number in range(1500)])
 
     def test_no_snapshot_is_sent_where_all_is_hidden(self) -> None:
-        """However many there are."""
+        """However many params there are."""
         self.guard.rules["/hidden/"] = Rule(HIDDEN)
         for number in range(1500):
             self.write(f"/hidden/{number}", number)
         self.assertEqual(set(self.ask("/**")), {NOT_YET})
 
     def test_what_has_changed_since_comes_live_only(self) -> None:
-        """Its former value would stand before it."""
+        """Otherwise its earlier value would come before the change."""
         self.write("/a", 1)
         self.write("/b", 1)
         frames = self.ask("/*")
@@ -79,7 +79,7 @@ class WaitingSnapshotTests(WaitingSnapshotCase):
         self.assertEqual(self.take(frames), [("/b", 1)])
 
     def test_what_is_hidden_since_is_not_shown(self) -> None:
-        """Though it might have been seen when it was asked for."""
+        """Even if it was visible at the SUBSCRIBE."""
         self.guard.rules["/a"] = Rule(members_of("/members"))
         self.write("/members", ["alice"])
         self.write("/a", 1)
@@ -88,7 +88,7 @@ class WaitingSnapshotTests(WaitingSnapshotCase):
         self.assertEqual(self.take(frames), [])
 
     def test_a_value_of_the_time_when_it_was_hidden_is_never_shown(self) -> None:
-        """Not even if its address is seen when its turn comes."""
+        """Not even if its address is visible when it is judged."""
         self.guard.rules["/a"] = Rule(members_of("/members"))
         self.write("/members", [])
         self.write("/a", "secret")
@@ -99,10 +99,10 @@ class WaitingSnapshotTests(WaitingSnapshotCase):
 
 
 class SearchTests(WaitingSnapshotCase):
-    """A subscription whose params take long to find: they are found while the SNAPSHOT is taken."""
+    """A subscription whose params take long to find: they are searched for while the SNAPSHOT is sent."""
 
     def setUp(self) -> None:
-        """Every search is too long for one turn."""
+        """Every search takes too long for one turn."""
         super().setUp()
         self.patch(tree, "FIND_COST", 1)
         for number in range(300):
@@ -111,7 +111,7 @@ class SearchTests(WaitingSnapshotCase):
             self.write(f"/room/{number}", number)
 
     def test_what_matches_is_found_with_pauses(self) -> None:
-        """By a client with rules and by one of an open relay, as if it had been found at once."""
+        """With permissions and in open mode, with the same result as a search in one step."""
         self.patch(snapshots, "SEARCHED_AT_ONCE", 50)
         self.patch(snapshots, "PIECE_COST", 100)
         expected = [(f"/room/{number}", number) for number in range(5)]
@@ -125,7 +125,7 @@ class SearchTests(WaitingSnapshotCase):
         self.assertEqual(heard(client.ask(Subscribe(1, "/room/*"))), [("/room/1", 1)])
 
     def test_expensive_pattern_has_more_pauses(self) -> None:
-        """And so have long addresses: a pause comes after so much work, not after so many params."""
+        """Long addresses, too: a pause depends on the work, not on the number of params."""
         self.patch(snapshots, "SEARCHED_AT_ONCE", 50)
         self.patch(snapshots, "PIECE_COST", 100)
         pauses = [list(self.ask(pattern)).count(NOT_YET) for pattern in ("/x/*", "/*/*/*/*/*/*/*/*")]
@@ -135,11 +135,11 @@ class SearchTests(WaitingSnapshotCase):
         self.assertEqual(list(self.ask("/x/*")).count(NOT_YET), 4)
 
     def test_nothing_found_is_no_snapshot(self) -> None:
-        """As where it is seen at once that nothing matches."""
+        """As if the search had been short."""
         self.assertEqual(list(self.ask("/x/*")), [])
 
     def test_snapshot_holds_what_matched_at_the_subscribe_and_is_current(self) -> None:
-        """What has changed since, or is new, or has ended, came live."""
+        """Params that have changed, begun or ended since then were told live."""
         frames = self.ask("/room/*")
         self.write("/room/1", "changed")
         self.write("/room/new", "new")
@@ -149,7 +149,7 @@ class SearchTests(WaitingSnapshotCase):
         self.assertEqual(self.take(frames), [(f"/room/{number}", number) for number in (0, 3, 4)])
 
     def test_first_turn_costs_the_same_however_much_is_set(self) -> None:
-        """Nothing is looked at in the turn of the SUBSCRIBE."""
+        """No param is examined in the turn of the SUBSCRIBE."""
         cost = count_calls(lambda: self.ask("/**/x"))
         for number in range(3_000):
             self.write(f"/more/{number}", number)
@@ -157,23 +157,23 @@ class SearchTests(WaitingSnapshotCase):
 
 
 class WaitingHelloTests(WaitingSnapshotCase):
-    """The SNAPSHOT after WELCOME, whose session was told nothing yet."""
+    """The SNAPSHOT after WELCOME; its session gets no changes before it subscribes."""
 
     def setUp(self) -> None:
-        """Some params, so many that the first are judged long before the last."""
+        """So many params that the first are judged long before the last."""
         super().setUp()
         self.write("/a", 1)
         self.write("/b", 1)
 
     def test_what_has_changed_since_is_shown_as_it_is_now(self) -> None:
-        """Nobody else tells the session; what has ended is left out."""
+        """The session gets no change of them; params that have ended are left out."""
         client, frames = self.greet()
         self.write("/a", 2)
         self.admin.send(Set("/b", NULL))
         self.assertEqual(self.take(frames, client), [("/a", 2)])
 
     def test_what_the_session_subscribed_to_since_is_left_out(self) -> None:
-        """Its change came live, and a former or equal value must not follow."""
+        """The session got its change live; neither an earlier nor the same value may follow."""
         client, frames = self.greet()
         self.assertEqual(heard(client.ask(Subscribe(1, "/a"))), [("/a", 1)])
         self.write("/a", 2)
@@ -182,13 +182,13 @@ class WaitingHelloTests(WaitingSnapshotCase):
         self.assertEqual(self.take(frames, client), [("/b", 2)])
 
     def test_what_has_not_changed_is_shown_to_who_subscribed_too(self) -> None:
-        """It is what is set."""
+        """It is still the current value."""
         client, frames = self.greet()
         client.ask(Subscribe(1, "/a"))
         self.assertEqual(self.take(frames, client), [("/a", 1), ("/b", 1)])
 
     def test_current_value_is_judged_as_it_is_now(self) -> None:
-        """What its reader may not see is left out, though it saw what was there when it came."""
+        """It is left out if it is hidden, even if the captured value was not."""
         self.guard.rules["/a"] = Rule(members_of("/members"))
         self.write("/members", ["alice"])
         self.world.relay.visibility._places.clear()
@@ -198,7 +198,7 @@ class WaitingHelloTests(WaitingSnapshotCase):
         self.assertEqual(self.take(frames, client), [("/b", 1), ("/members", [])])
 
     def test_crowd_that_connects_shares_what_it_goes_through(self) -> None:
-        """While nothing changes; and nothing is kept when all have taken it."""
+        """As long as nothing changes; and nothing is kept when all have taken it."""
         latest = self.world.relay.snapshots.waiting
         waiting = [self.greet() for _ in range(3)]
         shared = latest.capture_all()
@@ -212,7 +212,7 @@ class WaitingHelloTests(WaitingSnapshotCase):
         self.assertIsNone(latest._latest())
 
     def test_nothing_to_see_is_one_empty_snapshot(self) -> None:
-        """Clients wait for it; where something is to be seen there is no empty one."""
+        """Clients wait for a SNAPSHOT; if anything is visible, there is no empty one."""
         self.guard.hello_snapshot = False
         self.assertEqual(self.greeted_at_once(), Snapshot())
         self.guard.hello_snapshot = True
@@ -224,14 +224,14 @@ class WaitingHelloTests(WaitingSnapshotCase):
         self.assertEqual(self.alice.session.codec.decode(data)[0], Snapshot())
 
     def greeted_at_once(self) -> Message:
-        """Returns what another session of Alice hears behind WELCOME, in the same turn."""
+        """Returns what another session of Alice gets behind WELCOME, in the same turn."""
         client = self.world.connect()
         client.send(Hello(1, 0, "x", "alice"))
         _, told = client.hear()
         return told
 
     def test_turn_is_shorter_where_rules_have_to_be_found(self) -> None:
-        """Finding one costs more than judging by one that is known."""
+        """Finding a rule takes longer than judging by a known one."""
         for name, number in (
             ("JUDGED_AT_ONCE", 4),
             ("FEW", 4),
@@ -251,7 +251,7 @@ class WaitingHelloTests(WaitingSnapshotCase):
         self.assertEqual(turns, [2, 6])
 
     def test_turn_is_shorter_where_answers_have_to_be_found(self) -> None:
-        """A policy takes a hundred times as long to ask as its memory; few are judged then in one turn."""
+        """Asking a policy takes a hundred times as long as the cache; so few params are judged in one turn."""
         for number in range(64):
             self.guard.rules[f"/many/{number}/"] = Rule(lambda *_: Verdict(FULL))
             self.write(f"/many/{number}/x", number)

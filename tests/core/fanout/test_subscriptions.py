@@ -1,4 +1,4 @@
-"""Tests of clasp_relay.core.fanout.subscriptions: who asked for what."""
+"""Tests of clasp_relay.core.fanout.subscriptions: the table of subscriptions."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def subscription(pattern: str, types: int = ALL_TYPES, max_rate: int | None = No
 
 
 def reached(table: SubscriptionTable, address: str) -> list[Subscription]:
-    """Returns the subscriptions on an address's route, the same ones again if they are there twice."""
+    """Returns the subscriptions on an address's route, duplicates included."""
     return [one for node in table.route(address).nodes for one in node.subscriptions]
 
 
 class SubscriptionTests(SynchronousTestCase):
     def test_type_filter_lets_through_what_it_names(self) -> None:
-        """One bit per kind of signal."""
+        """Each kind of signal has one bit."""
         one = subscription("/a", 1 << Signal.PARAM | 1 << Signal.STREAM)
         self.assertEqual([one.wants(signal) for signal in Signal], [True, False, True, False, False])
 
     def test_rate_or_epsilon_throttle(self) -> None:
-        """A subscription with neither hears everything."""
+        """A subscription without both is not throttled."""
         session = memory_session()
         for max_rate, epsilon, expected in ((None, None, False), (1, None, True), (None, 0.5, True)):
             with self.subTest(max_rate=max_rate, epsilon=epsilon):
@@ -52,7 +52,7 @@ class SubscriptionTableTests(SynchronousTestCase):
         return one
 
     def assert_empty(self) -> None:
-        """Nothing is left but the root, and that some addresses reach nobody."""
+        """Asserts that only the root is left, and routes to nobody."""
         self.assertEqual(len(self.table), 0)
         self.assertTrue(self.table._root.is_empty)
         self.assertEqual(self.table._literals, {})
@@ -60,7 +60,7 @@ class SubscriptionTableTests(SynchronousTestCase):
         self.assertLessEqual(set(self.table._by_nodes), {()})
 
     def test_address_reaches_each_subscription_once(self) -> None:
-        """However many ways there are through a pattern."""
+        """However many paths through a pattern there are."""
         one = self.add("/**/a/**")
         self.assertEqual(reached(self.table, "/a/a/a/a"), [one])
 
@@ -71,7 +71,7 @@ class SubscriptionTableTests(SynchronousTestCase):
         self.assertIsNot(self.table.route("/room/1"), self.table.route("/elsewhere"))
 
     def test_new_subscription_is_reached_by_addresses_asked_for_before(self) -> None:
-        """At a new pattern, at one that others have, and at one that only led to others."""
+        """With a new pattern, with an existing one, and with a part of an existing one."""
         for patterns in (("/a/b",), ("/a/*", "/a/*"), ("/*/b/**", "/*/b"), ("/**",)):
             with self.subTest(patterns=patterns):
                 self.setUp()
@@ -82,7 +82,7 @@ class SubscriptionTableTests(SynchronousTestCase):
                     self.assertEqual(set(reached(self.table, "/a/b")), set(expected))
 
     def test_partial_segments_that_cannot_match_are_not_compared(self) -> None:
-        """A thousand of them, at each of a hundred places of an address."""
+        """A thousand patterns, at each of a hundred segments of an address."""
         compared: list[str] = []
 
         def count(pieces: tuple[str, ...], segment: str) -> bool:
@@ -98,14 +98,14 @@ class SubscriptionTableTests(SynchronousTestCase):
         self.assertEqual(reached(self.table, "/s7b" * 118 + "/s7a/x"), [])
 
     def test_long_address_is_not_remembered(self) -> None:
-        """A sender of addresses of 64 KiB does not fill the memory."""
+        """So a sender of addresses of 64 KiB cannot fill the memory."""
         one = self.add("/**")
         address = "/" + "x" * subscriptions.MAX_REMEMBERED_ADDRESS
         self.assertEqual(reached(self.table, address), [one])
         self.assertNotIn(address, self.table._by_address)
 
     def test_remembered_routes_are_bounded(self) -> None:
-        """Then they are worked out again, and still right."""
+        """Forgotten ones are found again, with the same result."""
         self.patch(subscriptions, "MAX_ROUTES", 3)
         everything = self.add("/**")
         rooms = [self.add(f"/room/{number}/*") for number in range(10)]
@@ -137,7 +137,7 @@ class SubscriptionTableTests(SynchronousTestCase):
         st.lists(ADDRESSES, min_size=1, max_size=10),
     )
     def test_table_agrees_with_the_matcher(self, steps: list[tuple[str, str, int]], addresses: list[str]) -> None:
-        """Whatever was added, removed and asked before; and nothing is left when all have gone."""
+        """After any additions, removals and look-ups; and nothing is left when all are removed."""
         self.table = SubscriptionTable()
         model: list[Subscription] = []
         for kind, text, number in steps:

@@ -14,7 +14,7 @@ from tests.core.world import Client, World, heard, revisions, value
 
 
 class ThrottleCase(SynchronousTestCase):
-    """A writer, and a reader that asked for less than everything."""
+    """A writer, and a reader with maxRate or epsilon."""
 
     def setUp(self) -> None:
         """Joins both."""
@@ -30,33 +30,33 @@ class ThrottleCase(SynchronousTestCase):
         sub_id: int = 1,
         types: int = ALL_TYPES,
     ) -> None:
-        """Subscribes the reader and forgets what it hears at that."""
+        """Subscribes the reader, and drops what it gets at that."""
         self.reader.ask(Subscribe(sub_id, pattern, types, max_rate, epsilon))
 
     def write(self, *objects: object, address: str = "/a/x") -> None:
-        """Sets one value after the other."""
+        """Sets some values, one after the other."""
         for one in objects:
             self.writer.send(Set(address, value(one)))
 
     def values(self) -> list[object]:
-        """Returns the values that the reader has heard since it was last asked."""
+        """Returns the values that the reader got since the last call."""
         return [found for _, found in heard(self.reader.hear())]
 
     def wait(self, seconds: float) -> list[object]:
-        """Returns what the reader hears meanwhile."""
+        """Advances the clock, and returns the values that the reader gets meanwhile."""
         self.world.clock.clock.advance(seconds)
         return self.values()
 
     def pending(self) -> int:
-        """Returns how many calls are due later."""
+        """Returns the number of delayed calls."""
         return len(self.world.clock.clock.getDelayedCalls())
 
 
 class MaxRateTests(ThrottleCase):
-    """At most so many a second per address, and the last one always."""
+    """At most this many a second and address, and the last one always."""
 
     def test_reader_hears_first_and_last_of_a_burst(self) -> None:
-        """What comes between is dropped; the last value arrives when the rate lets it."""
+        """The values in between are dropped; the last one is sent as soon as the rate allows."""
         self.subscribe(max_rate=10)
         self.write(*range(50))
         self.assertEqual(self.values(), [0])
@@ -65,7 +65,7 @@ class MaxRateTests(ThrottleCase):
         self.assertEqual(self.wait(10), [])
 
     def test_reader_hears_at_once_what_is_slower_than_the_rate(self) -> None:
-        """A value waits only when one went out shortly before."""
+        """A value waits only if another one was sent shortly before."""
         self.subscribe(max_rate=10)
         for number in range(3):
             self.write(number)
@@ -85,7 +85,7 @@ class MaxRateTests(ThrottleCase):
         self.assertGreaterEqual(len(times), 9)
 
     def test_rates_of_addresses_are_apart(self) -> None:
-        """What one address sends does not hold back another."""
+        """Messages at one address do not delay those at another."""
         self.subscribe(max_rate=1)
         self.write(1, 2, address="/a/x")
         self.write(3, 4, address="/a/y")
@@ -93,7 +93,7 @@ class MaxRateTests(ThrottleCase):
         self.assertEqual(self.wait(1), [2, 4])
 
     def test_rate_beyond_the_clock_holds_nothing_for_long(self) -> None:
-        """Whatever u32 a client sends is a rate."""
+        """Every u32 is a valid rate."""
         for rate in (1_000_000, 1_000_001, 0xFFFF_FFFF):
             with self.subTest(rate=rate):
                 self.setUp()
@@ -102,14 +102,14 @@ class MaxRateTests(ThrottleCase):
                 self.assertEqual(self.values() + self.wait(0.000_002), [1, 2])
 
     def test_rate_of_zero_is_none(self) -> None:
-        """No client means «never» by it."""
+        """It means no limit: no client uses it for «never»."""
         self.subscribe(max_rate=0)
         self.write(1, 2, 3)
         self.assertEqual(self.values(), [1, 2, 3])
         self.assertEqual(self.pending(), 0)
 
     def test_deletion_is_the_last_value(self) -> None:
-        """A null that comes while one is held takes its place."""
+        """A null replaces a held value."""
         self.subscribe(max_rate=1)
         self.write(1, 2)
         self.writer.send(Set("/a/x", NULL))
@@ -125,14 +125,14 @@ class MaxRateTests(ThrottleCase):
         self.assertEqual(heard(self.writer.hear()), [])
 
     def test_param_and_stream_of_one_address_are_apart(self) -> None:
-        """What was sent last is kept per kind of signal."""
+        """The last value is kept per kind of signal."""
         self.subscribe(max_rate=1)
         self.write(1)
         self.writer.send(Publish("/a/x", Signal.STREAM, value=value(2)))
         self.assertEqual(self.values(), [1, 2])
 
     def test_events_gestures_and_timelines_pass(self) -> None:
-        """A filter never drops what is not a state."""
+        """They are not states, so none is dropped."""
         self.subscribe(max_rate=1, epsilon=100.0)
         messages = [
             Publish("/a/x", Signal.EVENT, value=value(1)),
@@ -147,21 +147,21 @@ class MaxRateTests(ThrottleCase):
         self.assertEqual(self.reader.hear(), messages)
 
     def test_one_subscription_without_a_rate_lets_all_pass(self) -> None:
-        """A session gets what any of its subscriptions asks for, once."""
+        """A session gets what any of its subscriptions allows, once."""
         self.subscribe(max_rate=1)
         self.subscribe("/a/x", sub_id=2)
         self.write(1, 2, 3)
         self.assertEqual(self.values(), [1, 2, 3])
 
     def test_fastest_of_several_subscriptions_counts(self) -> None:
-        """A value goes out as soon as one of them lets it."""
+        """A value is sent as soon as one of them allows."""
         self.subscribe(max_rate=1)
         self.subscribe("/a/x", max_rate=10, sub_id=2)
         self.write(1, 2)
         self.assertEqual(self.values() + self.wait(0.1), [1, 2])
 
     def test_large_change_does_not_wait_for_the_slow_subscription(self) -> None:
-        """A value that waits for one subscription gives way to one that another wants now."""
+        """A held value is replaced by a newer one that another subscription allows now."""
         self.subscribe(max_rate=1)
         self.subscribe("/a/x", epsilon=10.0, sub_id=2)
         self.write(0, 1)
@@ -172,7 +172,7 @@ class MaxRateTests(ThrottleCase):
         self.assertEqual(self.pending(), 0)
 
     def test_large_change_comes_when_the_faster_subscription_lets_it(self) -> None:
-        """What waits is sent at the earliest time that any subscription allows."""
+        """A held value is sent at the earliest time that any subscription allows."""
         self.subscribe(max_rate=1)
         self.subscribe("/a/x", max_rate=10, epsilon=10.0, sub_id=2)
         self.write(0, 1, 50)

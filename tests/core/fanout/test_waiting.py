@@ -1,4 +1,4 @@
-"""Tests of clasp_relay.core.fanout.waiting: what SNAPSHOTs and RESULTs keep in memory while they wait."""
+"""Tests of clasp_relay.core.fanout.waiting: the memory of waiting SNAPSHOTs and RESULTs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tests.core.world import CODEC, Client, World, heard, value
 
 
 class Untaken:
-    """An outbox of a session that takes nothing: what is sent to it waits, snapshots included."""
+    """An outbox of a session that reads nothing: everything waits, including snapshots."""
 
     def __init__(self) -> None:
         self.items: list[Frame | Iterator[bytes]] = []
@@ -50,14 +50,14 @@ class Untaken:
         self.items.append(frames)
 
     def discard(self) -> None:
-        """Gives up all that waits, as ``net`` does."""
+        """Drops all that waits, as ``net`` does."""
         items, self.items = self.items, []
         for item in items:
             if not isinstance(item, Frame):
                 item.close()  # type: ignore[attr-defined]
 
     def close(self, close_code: CloseCode, reason: str) -> None:
-        """Keeps how the session ended."""
+        """Keeps the code and the reason of the close."""
         self.closed = (close_code, reason)
 
     def take(self) -> list[Message]:
@@ -70,7 +70,7 @@ class Untaken:
 
 
 class WaitingCase(SynchronousTestCase):
-    """A writer, and a reader that takes nothing until it is told to."""
+    """A writer, and a reader that reads nothing until a test tells it to."""
 
     def setUp(self) -> None:
         """Joins both; a session may keep 10,000 bytes."""
@@ -81,7 +81,7 @@ class WaitingCase(SynchronousTestCase):
         self.table = self.world.relay.snapshots.waiting
 
     def slow(self, client: Client) -> Untaken:
-        """Has a client take nothing from now on."""
+        """Makes a client read nothing from now on."""
         outbox = client.outbox = client.session.outbox = Untaken()  # type: ignore[assignment]
         return outbox
 
@@ -91,11 +91,11 @@ class WaitingCase(SynchronousTestCase):
 
     @property
     def kept_bytes(self) -> int:
-        """How much is kept for all that waits."""
+        """The bytes that are counted for all that waits."""
         return self.world.relay.accounts.bytes[MemoryKind.SNAPSHOTS]
 
     def params_alive(self, address: str) -> int:
-        """Returns how many generations of a param are in memory; other tests must not have the address."""
+        """Returns the number of ``Param`` objects of an address in memory; other tests must not use it."""
         gc.collect()
         return sum(isinstance(each, Param) and each.address == address for each in gc.get_objects())
 
@@ -104,7 +104,7 @@ class WaitingSnapshotTests(WaitingCase):
     """SNAPSHOTs that wait for a session that does not read."""
 
     def test_params_that_were_written_again_are_let_go_of(self) -> None:
-        """However many SNAPSHOTs waited between the writes; the newest values come."""
+        """However many SNAPSHOTs waited between the writes; the newest values are sent."""
         for number in range(20):
             self.write("/generation", f"{number}")
             self.reader.send(Subscribe(number % 3, "/*"))
@@ -115,7 +115,7 @@ class WaitingSnapshotTests(WaitingCase):
         self.assertEqual(heard(messages)[-1], ("/generation", "19"))
 
     def test_untaken_snapshots_are_refused_beyond_the_limit(self) -> None:
-        """What is taken or given up makes room."""
+        """A SNAPSHOT that is sent or dropped makes room."""
         self.write("/a", 1)
         each = WAITING_BYTES + ENTRY_BYTES
         self.reader.send(Subscribe(1, "/*"))
@@ -134,7 +134,7 @@ class WaitingSnapshotTests(WaitingCase):
         self.assertEqual((self.kept_bytes, len(self.table)), (0, 0))
 
     def test_refused_subscription_does_not_replace_the_one_before(self) -> None:
-        """Nothing has changed for its session."""
+        """The earlier subscription stays."""
         self.reader.send(Subscribe(1, "/a"))
         self.world.relay.accounts._max_bytes = 1_500
         self.write("/b", 1)
@@ -145,7 +145,7 @@ class WaitingSnapshotTests(WaitingCase):
         self.assertEqual(heard(rest), [("/a", 2)])
 
     def test_answers_to_gets_count_once_their_params_are_replaced(self) -> None:
-        """They cannot be let go of: their session ends when they are too many."""
+        """They cannot be released: with too many of them their session is ended."""
         for number in range(4):
             self.write(f"/{number}", "x" * 1_500)
             self.reader.send(Get(f"/{number}"))
@@ -165,7 +165,7 @@ class WaitingSnapshotTests(WaitingCase):
         self.assertEqual((self.kept_bytes, len(self.table)), (0, 0))
 
     def test_answer_to_a_get_is_what_was_set_then(self) -> None:
-        """Whatever was written while it waited."""
+        """Whatever was written since then."""
         self.write("/a", 1)
         self.reader.send(Get("/a"))
         self.write("/a", 2)
@@ -173,7 +173,7 @@ class WaitingSnapshotTests(WaitingCase):
         self.assertEqual(heard(self.outbox.take()), [("/a", 1)])
 
     def test_much_that_is_written_is_let_go_of_without_a_sweep(self) -> None:
-        """At the next SNAPSHOT that waits."""
+        """At the next SNAPSHOT."""
         self.patch(waiting, "MUCH_BYTES", 100)
         self.write("/generation", "x" * 200)
         self.reader.send(Subscribe(1, "/*"))
@@ -184,7 +184,7 @@ class WaitingSnapshotTests(WaitingCase):
         self.assertEqual(self.params_alive("/generation"), 1)
 
     def test_others_have_their_turn_while_what_waits_is_looked_through(self) -> None:
-        """A bounded number of params in each turn, until all were looked at or are taken."""
+        """A bounded number of params in each turn, until all were examined or sent."""
         self.patch(waiting, "LOOKED_AT_ONCE", 16)
         for number in range(40):
             self.write(f"/{number}", 1)
@@ -202,7 +202,7 @@ class WaitingSnapshotTests(WaitingCase):
 
 
 class SharedTests(WaitingCase):
-    """What many wait for is captured once."""
+    """One capture for many sessions."""
 
     def greet(self) -> Untaken:
         """Connects a session that has not taken its first SNAPSHOT."""
@@ -222,7 +222,7 @@ class SharedTests(WaitingCase):
         self.assertEqual(self.kept_bytes, 0)
 
     def test_newcomer_gets_what_is_set_when_it_takes_it(self) -> None:
-        """The values of that time are not kept for it, and the list that a save goes through is not altered."""
+        """Earlier values are not kept for it, and the list that a save reads is not altered."""
         for address in ("/a", "/b", "/c"):
             self.write(address, 1)
         image = self.world.relay.params.image()
@@ -234,7 +234,7 @@ class SharedTests(WaitingCase):
         self.assertEqual(heard(outbox.take()), [("/a", 2), ("/c", 1)])
 
     def test_what_takes_long_to_find_is_let_go_of_too(self) -> None:
-        """Where the pattern is compared with everything on the way."""
+        """If all params are compared with the pattern."""
         self.patch(tree, "FIND_COST", 0)
         for address in ("/a", "/long", "/c"):
             self.write(address, 1)
@@ -245,7 +245,7 @@ class SharedTests(WaitingCase):
         self.assertEqual(heard(self.outbox.take()), [("/a", 1), ("/c", 1), ("/long", 2)])
 
     def test_first_one_pays_though_another_has_taken_it(self) -> None:
-        """Until it has taken it, too; what is given up twice counts once."""
+        """Until it has taken it, too; a second ``close`` changes nothing."""
         self.write("/a", 1)
         one, other = self.greet(), self.greet()
         other.take()
@@ -257,7 +257,7 @@ class SharedTests(WaitingCase):
         self.assertEqual(self.kept_bytes, 0)
 
     def test_each_capture_is_looked_through_once(self) -> None:
-        """However many wait for it; a RESULT that waits has none."""
+        """However many sessions wait for it; a waiting RESULT has none."""
         self.write("/a", 1)
         outboxes = [self.greet(), self.greet()]
         self.reader.send(Query("/**"))
@@ -266,7 +266,7 @@ class SharedTests(WaitingCase):
         self.assertEqual([heard(outbox.take()) for outbox in outboxes], [[("/a", 2)]] * 2)
 
     def test_params_that_are_sent_as_they_are_seen(self) -> None:
-        """In pieces; those that are written again meanwhile are left out."""
+        """In pieces; params that are overwritten meanwhile are left out."""
         for number in range(5):
             self.write(f"/{number}", "x" * 30_000)
         snapshots = self.world.relay.snapshots
@@ -285,7 +285,7 @@ class ResultTests(WaitingCase):
     """RESULTs that wait."""
 
     def test_untaken_results_are_refused_beyond_the_limit(self) -> None:
-        """Each QUERY that waits counts."""
+        """Each waiting QUERY counts."""
         for _ in range(12):
             self.reader.send(Query("/**"))
         self.assertEqual(self.kept_bytes, 8 * WAITING_BYTES)
@@ -295,7 +295,7 @@ class ResultTests(WaitingCase):
         self.assertEqual(self.kept_bytes, 0)
 
     def test_there_is_no_empty_result_behind_others(self) -> None:
-        """Only where nothing was found."""
+        """Only if nothing was found."""
         self.patch(reads, "RESULT_BYTES", 1)
         self.writer.send(Announce("s", (SignalDefinition("/a", Signal.PARAM), SignalDefinition("/b", Signal.PARAM))))
         for pattern, counts in (("/*", [1, 1]), ("/x/*", [0])):
@@ -305,7 +305,7 @@ class ResultTests(WaitingCase):
                 self.assertEqual([len(result.signals) for result in results], counts)
 
     def test_long_results_are_sent_as_they_are_found(self) -> None:
-        """All of it comes, without what no RESULT has."""
+        """All definitions, without the fields that a RESULT lacks."""
         for start in range(0, 3_000, 1_000):
             found = tuple(
                 SignalDefinition(f"/s/{number:050}", Signal.PARAM, "f32", description="x" * 10)
@@ -323,10 +323,10 @@ class ResultTests(WaitingCase):
 
 
 class LargeValueTests(WaitingCase):
-    """What was begun is kept in memory, so it is little."""
+    """A piece stays in memory until it is sent, so it is small."""
 
     def test_few_large_values_are_gone_through_at_once(self) -> None:
-        """Also of a subscription that finds many of them."""
+        """Also for a subscription that finds many of them."""
         self.world.relay.accounts._max_bytes = 0
         for number in range(10):
             self.write(f"/{number}", "x" * 30_000)

@@ -10,7 +10,7 @@ from tests.core.world import START_US, World, heard, value
 
 class HelloTests(SynchronousTestCase):
     def test_of_a_long_name_the_beginning_is_kept(self) -> None:
-        """A frame has room for 65,000 characters, which would be kept as long as the session."""
+        """A frame has room for 65,000 characters, which would be kept during the session."""
         world = World()
         world.connect().send(Hello(1, 0, "n" * 60_000))
         (session,) = world.relay.sessions.all()
@@ -30,7 +30,7 @@ class HelloTests(SynchronousTestCase):
         self.assertEqual(heard([snapshot]), [("/a", 1), ("/b", 2)])
 
     def test_every_version_is_welcome(self) -> None:
-        """Clients in the field mean the same bytes by all of them."""
+        """All versions that clients send mean the same bytes."""
         for version in (0, 1, 2, 3, 255):
             welcome, _ = World().connect().ask(Hello(version, 0, "x"))
             self.assertIsInstance(welcome, Welcome)
@@ -46,7 +46,7 @@ class HelloTests(SynchronousTestCase):
         self.assertEqual(heard(snapshots), [(f"/{number}", number) for number in range(2000)])
 
     def test_snapshot_shows_what_is_set_when_it_is_taken(self) -> None:
-        """Of what was set at its HELLO: nobody tells its session of what is written while it waits."""
+        """The session gets no changes while its SNAPSHOT waits."""
         world = World()
         writer = world.join()
         writer.send(Set("/a", value(1)))
@@ -67,14 +67,14 @@ class LiveTests(SynchronousTestCase):
         self.client = self.world.join()
 
     def test_ping_is_answered_after_what_came_before(self) -> None:
-        """So a client knows that its earlier messages have had their effect."""
+        """So a client knows that its earlier messages were handled."""
         self.client.send(Set("/a", value(1)), 1)
         self.client.send(Ping())
         *_, last = self.client.hear()
         self.assertEqual(last, Pong())
 
     def test_pong_is_taken_as_it_is(self) -> None:
-        """A sign of life; nothing is answered."""
+        """It shows that the client is alive, and is not answered."""
         self.assertEqual(self.client.ask(Pong()), [])
 
     def test_sync_tells_the_time_of_the_server(self) -> None:

@@ -47,7 +47,7 @@ class GetTests(SynchronousTestCase):
         self.assertEqual(self.client.ask(Get("/a")), [Snapshot((expected,))])
 
     def test_get_of_nothing_answers_with_null(self) -> None:
-        """At once, with revision 0: never set, or deleted."""
+        """At once, with revision 0: for an address that was never set, or was deleted."""
         self.client.send(Set("/gone", value(1)))
         self.client.send(Set("/gone", NULL))
         for address in ("/never", "/gone"):
@@ -56,7 +56,7 @@ class GetTests(SynchronousTestCase):
                 self.assertEqual(self.client.ask(Get(address)), [Snapshot((expected,))])
 
     def test_get_that_cannot_be_answered_is_refused(self) -> None:
-        """No address, out of scope, or longer than any that can be set."""
+        """If the address is invalid, out of scope, or too long for a param."""
         guarded = World(permissions=Guard()).join("alice")
         for client, address, code in (
             (self.client, "a", ErrorCode.ADDRESS),
@@ -71,7 +71,7 @@ class GetTests(SynchronousTestCase):
         self.assertEqual(self.world.faults, [])
 
     def test_get_renews_a_life_time_only_for_who_sees_the_param(self) -> None:
-        """Else anybody could keep alive what is none of their business."""
+        """Otherwise any session could keep params alive that it may not see."""
         guard = Guard()
         guard.rules["/a"] = Rule(members_of("/members"))
         world = World(permissions=guard)
@@ -98,7 +98,7 @@ class SubscribeTests(SynchronousTestCase):
             self.client.send(Set(address, value(number)))
 
     def matched(self, pattern: str) -> tuple[list[str], list[str]]:
-        """Returns what a pattern finds in its SNAPSHOT and live."""
+        """Returns the addresses that a pattern matches in its SNAPSHOT and live."""
         snapshot = sorted(address for address, _ in heard(self.client.ask(Subscribe(1, pattern))))
         live = []
         for param in self.world.relay.params.all():
@@ -106,7 +106,7 @@ class SubscribeTests(SynchronousTestCase):
         return snapshot, sorted(live)
 
     def test_snapshot_and_live_values_agree(self) -> None:
-        """One matcher serves both."""
+        """Both use the same matcher."""
         cases: tuple[tuple[str, list[str]], ...] = (
             ("/a", ["/a"]),
             ("/a/**", ["/a", "/a/b", "/a/b/c"]),
@@ -121,11 +121,11 @@ class SubscribeTests(SynchronousTestCase):
                 self.assertEqual(self.matched(pattern), (expected, expected))
 
     def test_nothing_that_matches_is_no_snapshot(self) -> None:
-        """Silence, as clients expect."""
+        """There is no answer, as clients expect."""
         self.assertEqual(self.client.ask(Subscribe(1, "/none")), [])
 
     def test_types_without_params_get_no_snapshot(self) -> None:
-        """It holds nothing but params."""
+        """A SNAPSHOT has only params."""
         self.assertEqual(self.client.ask(Subscribe(1, "/**", 1 << Signal.EVENT)), [])
         self.assertEqual(len(heard(self.client.ask(Subscribe(1, "/**", 1 << Signal.PARAM)))), 6)
 
@@ -138,7 +138,7 @@ class SubscribeTests(SynchronousTestCase):
         self.assertEqual(len(self.world.relay.subscriptions), 1)
 
     def test_refused_subscription_leaves_the_one_before(self) -> None:
-        """A pattern that is none, or out of scope; the ERROR names it."""
+        """If the pattern is invalid or out of scope; the ERROR names it."""
         client = World(permissions=Guard()).join("alice")
         client.send(Subscribe(1, "/a"))
         for pattern, code in (("a/*", ErrorCode.PATTERN), ("", ErrorCode.PATTERN), ("/secret/**", ErrorCode.SCOPE)):
@@ -148,7 +148,7 @@ class SubscribeTests(SynchronousTestCase):
         self.assertEqual(heard(client.ask(Set("/a", value(9)))), [("/a", 9)])
 
     def test_session_has_a_limit_of_subscriptions(self) -> None:
-        """One that replaces another still comes in, and one that ended makes room."""
+        """One that replaces another is accepted at the limit, and an ended one makes room."""
         for number in range(MAX_SUBSCRIPTIONS):
             self.client.send(Subscribe(number, f"/many/{number}"))
         self.assertEqual(self.client.hear(), [])
@@ -161,7 +161,7 @@ class SubscribeTests(SynchronousTestCase):
         self.assertEqual(len(self.world.relay.subscriptions), MAX_SUBSCRIPTIONS)
 
     def test_who_listens_again_is_sent_no_snapshot(self) -> None:
-        """But what happens from then on; it is refused what any SUBSCRIBE would be."""
+        """It gets later changes; and it is refused like any SUBSCRIBE."""
         world = World()
         client = world.join()
         client.send(Set("/a", value(1)))
@@ -175,7 +175,7 @@ class SubscribeTests(SynchronousTestCase):
         self.assertRaises(RequestError, reads.listen, world.relay, session, refused, Pattern.parse("/b"))
 
     def test_unsubscribe_forgets(self) -> None:
-        """An id that is not known is ignored."""
+        """An unknown id is ignored."""
         self.client.send(Subscribe(1, "/a"))
         for number in (1, 1, 99):
             self.client.send(Unsubscribe(number))
@@ -201,14 +201,14 @@ class SignalsTests(SynchronousTestCase):
         return [one.address for result in results if isinstance(result, Result) for one in result.signals]
 
     def test_binary_announce_is_acknowledged(self) -> None:
-        """With its namespace, whatever its QoS; an empty one too."""
+        """With its namespace, at any QoS; also without definitions."""
         for qos in (0, 1, 2):
             self.assertEqual(self.client.ask(announce("/a"), qos), [Ack("/n")])
         self.assertEqual(self.client.ask(Announce("/empty")), [Ack("/empty")])
         self.assertEqual(self.found("/**"), ["/a"])
 
     def test_many_signals_are_announced_in_pieces(self) -> None:
-        """All or none; what comes behind waits, and of a session that has ended nothing is kept."""
+        """All or none; later messages wait, and nothing is registered for an ended session."""
         many = [f"/a/{number}" for number in range(300)]
         for last, expected in (("/secret/a", [ErrorCode.SCOPE]), ("/a/*", [])):
             self.client.send(announce(*many, last), 1)
@@ -244,7 +244,7 @@ class SignalsTests(SynchronousTestCase):
         self.assertEqual(self.world.faults, [])
 
     def test_one_bad_definition_refuses_all(self) -> None:
-        """No address, or out of scope; the ERROR names it."""
+        """If an address is invalid or out of scope; the ERROR names it."""
         for message, code, address in (
             (announce("/a", "b"), ErrorCode.ADDRESS, "b"),
             (announce("/a", "/secret"), ErrorCode.SCOPE, "/secret"),
@@ -255,7 +255,7 @@ class SignalsTests(SynchronousTestCase):
         self.assertEqual(self.found("/a"), [])
 
     def test_query_is_always_answered(self) -> None:
-        """Also with nothing; in several RESULTs where one cannot hold all."""
+        """Also if nothing was found; with several RESULTs if one is too small."""
         self.assertEqual(self.client.ask(Query("/none/**")), [Result()])
         for number in range(20):
             self.client.send(Announce("/n", (SignalDefinition(f"/{number}", Signal.PARAM, "x" * 20_000),)))
@@ -263,7 +263,7 @@ class SignalsTests(SynchronousTestCase):
         self.assertEqual(len(self.found("/*")), 20)
 
     def test_address_of_a_definition_may_hold_wildcards(self) -> None:
-        """A QUERY finds it where the patterns have an address in common, once."""
+        """A QUERY finds it once if both patterns have an address in common."""
         self.assertEqual(self.client.ask(announce("/lights/*/level", "/lights/1/level", "/x/**")), [Ack("/n")])
         for pattern, expected in (
             ("/lights/*/level", ["/lights/*/level", "/lights/1/level"]),
@@ -278,7 +278,7 @@ class SignalsTests(SynchronousTestCase):
                 self.assertEqual(sorted(self.found(pattern)), expected)
 
     def test_definition_with_wildcards_must_be_in_scope_and_a_pattern(self) -> None:
-        """All that it matches; else nothing of the ANNOUNCE is registered."""
+        """For all that it matches; otherwise nothing of the ANNOUNCE is registered."""
         for address, code in (
             ("/secret/**", ErrorCode.SCOPE),
             ("lights/*", ErrorCode.PATTERN),
@@ -298,7 +298,7 @@ class SignalsTests(SynchronousTestCase):
             self.assertEqual(codes(self.client.hear()), [ErrorCode.VALUE])
 
     def test_query_of_many_gives_others_their_turn(self) -> None:
-        """Its RESULTs are made while they are taken, with a pause every so many definitions."""
+        """Its RESULTs are made while they are sent, with a pause after a number of definitions."""
         self.patch(reads, "JUDGED_AT_ONCE", 10)
         self.patch(reads, "FIND_COST", 0)
         self.client.send(announce(*(f"/a/{number}" for number in range(35))))
@@ -318,7 +318,7 @@ class SignalsTests(SynchronousTestCase):
         self.assertEqual([one.address for one in result.signals], [f"/a/{number}" for number in range(35)])
 
     def test_query_that_finds_little_gives_others_their_turn(self) -> None:
-        """While it goes through what it does not match."""
+        """Pauses also come among definitions that do not match."""
         self.patch(tree, "FIND_COST", 10)
         self.patch(signals, "LOOKED_AT_ONCE", 10)
         self.client.ask(announce("/a/1", *(f"/b/{number}" for number in range(34))))
@@ -330,7 +330,7 @@ class SignalsTests(SynchronousTestCase):
         self.assertEqual([one.address for one in result.signals], ["/a/1", "/b/1"])
 
     def test_what_is_forgotten_while_a_query_is_answered_is_left_out(self) -> None:
-        """It was announced an hour ago."""
+        """A definition is forgotten an hour after it was announced."""
         self.client.ask(announce("/a/1", "/b/*"))
         frames = self.patched_query("/**")
         self.world.clock.clock.advance(3600)
@@ -339,7 +339,7 @@ class SignalsTests(SynchronousTestCase):
         self.assertEqual(self.client.hear(), [Result()])
 
     def patched_query(self, pattern: str) -> Iterator[bytes]:
-        """Asks, and returns the frames of the answer, of which the first definitions are found already."""
+        """Sends a QUERY, and returns the frames of its answer, whose first definitions are already found."""
         waiting: list[Iterator[bytes]] = []
         self.patch(reads, "JUDGED_AT_ONCE", 1)
         taking = self.patch(self.client.outbox, "send_snapshot", lambda _key, frames: waiting.append(frames))
@@ -354,7 +354,7 @@ class SignalsTests(SynchronousTestCase):
         self.assertEqual(self.client.hear(), [Result()])
 
     def test_query_that_may_not_be_is_refused(self) -> None:
-        """No pattern, or out of scope."""
+        """If the pattern is invalid or out of scope."""
         for pattern, code in (("a", ErrorCode.PATTERN), ("/secret/**", ErrorCode.SCOPE)):
             self.assertEqual(codes(self.client.ask(Query(pattern))), [code])
 

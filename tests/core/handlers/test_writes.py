@@ -34,7 +34,7 @@ class AckTests(SynchronousTestCase):
         self.client = self.world.join()
 
     def test_ack_comes_only_where_qos_asks_for_it(self) -> None:
-        """A binary ACK ends the Python client's loop, and it sends QoS 0; an ERROR comes always."""
+        """A binary ACK ends the Python client's loop, and it sends QoS 0; an ERROR is always sent."""
         for revision, qos in enumerate((0, 1, 2), 1):
             with self.subTest(qos=qos):
                 expected = [Ack("/a", revision)] if qos else []
@@ -42,13 +42,13 @@ class AckTests(SynchronousTestCase):
                 self.assertEqual(codes(self.client.ask(Set("a", value(1)), qos)), [ErrorCode.ADDRESS])
 
     def test_ack_of_a_lock_names_the_holder(self) -> None:
-        """Only where the SET asked for the lock."""
+        """Only if the SET asked for the lock."""
         me = self.client.session.id
         self.assertEqual(self.client.ask(Set("/a", value(1), lock=True), 1), [Ack("/a", 1, True, me)])
         self.assertEqual(self.client.ask(Set("/a", value(1)), 1), [Ack("/a", 2)])
 
     def test_set_in_messagepack_is_answered_in_binary(self) -> None:
-        """Any client message may come so."""
+        """Any message of a client may be in MessagePack."""
         document = {"type": "SET", "address": "/a", "value": 1, "ttl": {"Sliding": 5}}
         self.client.send_bytes(encode_frame(msgpack.packb(document), 1))
         self.assertEqual(self.client.hear(), [Ack("/a", 1)])
@@ -56,7 +56,7 @@ class AckTests(SynchronousTestCase):
 
 class PublishTests(SynchronousTestCase):
     def test_signal_is_checked_and_passed_on(self) -> None:
-        """There is never an answer but an ERROR."""
+        """The only possible answer is an ERROR."""
         world = World()
         sender, listener = world.join(), world.join()
         listener.send(Subscribe(1, "/a"))
@@ -96,13 +96,13 @@ class BundleTests(SynchronousTestCase):
         self.begin(RelayOptions())
 
     def begin(self, options: RelayOptions) -> None:
-        """Begins anew."""
+        """Begins with a new relay."""
         self.world = World(options)
         self.sender, self.other, self.listener = (self.world.join() for _ in range(3))
         self.listener.send(Subscribe(1, "/**"))
 
     def fill(self) -> None:
-        """Sets what the bundles meet."""
+        """Sets the params that the bundles need."""
         self.other.send(Set("/locked", value(1), lock=True))
         self.sender.send(Set("/locked by me", value(1), lock=True))
         self.sender.send(Set("/set", value(1)))
@@ -113,7 +113,7 @@ class BundleTests(SynchronousTestCase):
         return self.sender.ask(Bundle(members), qos)
 
     def test_member_that_is_neither_set_nor_publish_is_refused_from_every_door(self) -> None:
-        """A codec may refuse it before; a message that comes decoded is refused here, and nothing of it is done."""
+        """A codec may refuse it first; one that a door has decoded is refused here, and nothing is applied."""
         world = World()
         client = world.join()
         world.relay.accept(client.session, Bundle((Set("/a", value(1)), Ping())), 1)
@@ -124,7 +124,7 @@ class BundleTests(SynchronousTestCase):
         self.assertIsNone(world.relay.params.get("/a"))
 
     def test_members_are_applied_in_order_and_told_apart(self) -> None:
-        """As SETs and PUBLISHes; never as a bundle."""
+        """As SETs and PUBLISHes, never as a bundle."""
         answers = self.send(
             Set("/a", value(1)), Publish("/e", Signal.EVENT, value=value(2)), Set("/a", value(3)), Set("/b", value(4))
         )
@@ -134,7 +134,7 @@ class BundleTests(SynchronousTestCase):
         self.assertEqual(revisions(messages), [1, 2, 1])
 
     def test_ack_has_the_last_revision_where_there_is_one(self) -> None:
-        """And comes only where it is asked for."""
+        """And is sent only if QoS asks for it."""
         cases: tuple[tuple[tuple[Message, ...], int | None], ...] = (
             ((), None),
             ((Publish("/e", Signal.EVENT),), None),
@@ -147,7 +147,7 @@ class BundleTests(SynchronousTestCase):
                     self.assertEqual(self.send(*members, qos=qos), [Ack(None, revision)] if qos else [])
 
     def test_one_refusal_refuses_all(self) -> None:
-        """One ERROR, that names the address."""
+        """With one ERROR, which names the address."""
         self.fill()
         before = self.world.relay.params.image()
         answers = self.send(Set("/a", value(1)), Publish("/e", Signal.EVENT), Set("/locked", value(2)))
@@ -160,7 +160,7 @@ class BundleTests(SynchronousTestCase):
     def test_bundle_with_a_bad_member_leaves_everything_as_it_was(
         self, before: list[Message], bad: Message, after: list[Message], is_full: bool
     ) -> None:
-        """Params, revisions, life times, locks, presence, what waits; and nobody hears anything."""
+        """Params, revisions, life times, locks, presence and waiting messages; and nobody is told anything."""
         limits = ParamLimits(max_params=3) if is_full else ParamLimits()
         self.begin(RelayOptions(params=limits))
         self.fill()
@@ -175,7 +175,7 @@ class BundleTests(SynchronousTestCase):
 
     @given(st.lists(_GOOD, max_size=8))
     def test_bundle_of_good_members_does_what_they_do_one_by_one(self, members: list[Message]) -> None:
-        """In what is stored and in what is told."""
+        """The same state and the same deliveries."""
         found = []
         for is_bundle in (True, False):
             self.begin(RelayOptions())
@@ -191,7 +191,7 @@ class BundleTests(SynchronousTestCase):
         self.assertEqual(*found)
 
     def test_each_member_is_checked_against_those_before_it(self) -> None:
-        """Revisions, locks and deletions."""
+        """With their revisions, locks and deletions."""
         self.assertEqual(
             revisions(
                 self.send(Set("/a", value(1), 0), Set("/a", value(2), 1), Set("/a", NULL), Set("/a", value(3), 0))
@@ -204,7 +204,7 @@ class BundleTests(SynchronousTestCase):
         self.assertEqual(codes(self.other.ask(Set("/locked by me", value(3)))), [])
 
     def test_full_relay_takes_a_bundle_that_frees_what_it_needs(self) -> None:
-        """And evicts for all of it together, or refuses it."""
+        """It evicts for all members together, or refuses the bundle."""
         self.begin(RelayOptions(params=ParamLimits(max_params=2)))
         self.send(Set("/old", value(1), ttl=60), Set("/good", value(1)))
         self.listener.hear()
@@ -216,7 +216,7 @@ class BundleTests(SynchronousTestCase):
         self.assertEqual(heard(self.listener.hear()), [("/old", None), ("/x", 1), ("/e", None)])
 
     def test_other_members_are_refused(self) -> None:
-        """A bundle holds what changes something."""
+        """A bundle has only SETs and PUBLISHes."""
         answers = self.send(Set("/a", value(1)), Get("/a"))
         (error,) = answers
         assert isinstance(error, Error)

@@ -1,4 +1,4 @@
-"""Tests of clasp_relay.core.history.keeping: what becomes an entry, under which key and with which time."""
+"""Tests of clasp_relay.core.history.keeping: which changes are kept, under which key and with which time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class KeepingTests(SynchronousTestCase):
         self.keeping = self.make()
 
     def make(self) -> Keeping:
-        """Returns one that has looked at nothing yet."""
+        """Returns one without cached spots."""
         return Keeping(rules_of(KEPT, PARAMS, UNLESS), self.params, self.clock)
 
     def put(self, address: str, obj: object) -> None:
@@ -41,7 +41,7 @@ class KeepingTests(SynchronousTestCase):
         self.params.apply(written(self.params, Param(address, value(obj), 1, "w", START_US)))
 
     def test_change_is_kept_by_its_signal(self) -> None:
-        """What is no write and no signal never is."""
+        """A change that is neither a write nor a signal is never kept."""
         about = no_param("/kept/a", "w", "", START_US)
         event = Change(about, ChangeKind.EVENT, message=Publish("/kept/a"))
         self.assertEqual(self.keeping.key_of(event), "0:/kept/a")
@@ -56,7 +56,7 @@ class KeepingTests(SynchronousTestCase):
         self.assertIsNone(self.keeping.key_of(Change(no_param("/else", "w", "", START_US))))
 
     def test_times_rise(self) -> None:
-        """Also when the clock stands still, or was set back before the start."""
+        """Also if the clock stands still, or was set back before the start."""
         self.assertEqual([self.keeping.next_us() - START_US for _ in range(3)], [0, 1, 2])
         self.clock.clock.advance(1)
         self.assertEqual(self.keeping.next_us(), START_US + 1_000_000)
@@ -65,7 +65,7 @@ class KeepingTests(SynchronousTestCase):
         self.assertEqual(self.keeping.next_us(), START_US + 9_000_001)
 
     def test_position_is_up_to_where_all_was_told(self) -> None:
-        """Of a bundle up to the member that is told, also where others' changes are told between two of them."""
+        """In a bundle up to the member that is told, also if other changes are told between two of them."""
         self.assertEqual(self.keeping.position_us, 0)
         self.keeping.next_us()
         self.assertEqual(self.keeping.position_us, START_US)
@@ -83,7 +83,7 @@ class KeepingTests(SynchronousTestCase):
         self.assertEqual(self.keeping.position_us, START_US + 3)
 
     def test_position_follows_what_another_relay_has_decided(self) -> None:
-        """What is kept of it; other changes may have been told ahead of an entry with the same time."""
+        """Its kept changes; other changes may have been told ahead of an entry with the same time."""
         about = no_param("/kept/a", "w", "", START_US + 5)
         event = Change(about, ChangeKind.EVENT, message=Publish("/kept/a"))
         write = Change(Param("/p/a", NULL, 2, "", START_US + 7))
@@ -98,7 +98,7 @@ class KeepingTests(SynchronousTestCase):
             self.assertEqual(self.keeping.position_us, START_US + expected)
 
     def test_signal_gets_its_time(self) -> None:
-        """Unless the rule is waived: then it stays as it was sent."""
+        """Unless the rule is waived: then the signal is unchanged."""
         session = memory_session(subject="ann")
         change = self.keeping.event(session, Publish("/r/a/m", timestamp_us=5))
         assert change is not None
@@ -110,7 +110,7 @@ class KeepingTests(SynchronousTestCase):
         self.assertIsNone(self.keeping.key_of(change))
 
     def test_whether_a_rule_is_waived_is_remembered(self) -> None:
-        """Of each subject and room, until what it rests on changes; not where nobody tells what changes."""
+        """For each subject and room, until what was read changes; without a memory it is evaluated every time."""
         rules, asked = rules_of(UNLESS), []
         real = rules.is_waived
 
@@ -130,7 +130,7 @@ class KeepingTests(SynchronousTestCase):
                 self.assertEqual(len(asked), count)
 
     def test_remembered_answer_ends_with_what_it_rests_on(self) -> None:
-        """The settings of a room; a bundle that is not applied yet asks anew."""
+        """The settings of a room; for a bundle that is not applied yet, the rule is evaluated again."""
         world = World(permissions=Guard(), log=SlowLog(), history=rules_of(UNLESS))
         client, keeping = world.join("ann"), world.relay.keeping
         assert keeping is not None
@@ -146,14 +146,14 @@ class KeepingTests(SynchronousTestCase):
         self.assertEqual((keeping.key_of(change), world.faults), ("0:a", []))
 
     def test_change_tells_what_it_erases(self) -> None:
-        """Most tell nothing, and nobody is asked."""
+        """Most changes erase nothing, and the rules are not asked."""
         self.put("/r/a/meta", {"history": False})
         meta = Change(Param("/r/a/meta", value({"history": False}), 1, "w", START_US))
         self.assertEqual([erasure.key for erasure in self.keeping.judge(meta)[1]], ["2:a"])
         self.assertEqual(self.keeping.judge(Change(Param("/r/a", NULL, 1, "w", START_US))), UNKEPT)
 
     def test_address_is_looked_up_once(self) -> None:
-        """Up to a bound, in number and in length."""
+        """Up to a number of addresses, and a length."""
         found: list[str] = []
         rules = self.keeping.rules
         real = rules.spot
@@ -180,7 +180,7 @@ class KeepingTests(SynchronousTestCase):
 
 class WriteTests(SynchronousTestCase):
     def test_writes_of_a_kept_address_have_times_of_their_own(self) -> None:
-        """The relay's own nulls, too; other addresses have the clock's."""
+        """Also the relay's own nulls; writes at other addresses have the time of the clock."""
         world = World(history=rules_of(PARAMS))
         client = world.join()
         for _ in range(2):
@@ -192,7 +192,7 @@ class WriteTests(SynchronousTestCase):
         self.assertEqual(world.faults, [])
 
     def test_signal_of_a_waived_rule_is_passed_on_as_it_was_sent(self) -> None:
-        """And is no change."""
+        """Without a change."""
         log = SlowLog()
         world = World(log=log, history=rules_of(UNLESS))
         sender, listener = world.join(), world.join()
@@ -204,7 +204,7 @@ class WriteTests(SynchronousTestCase):
         self.assertEqual((listener.hear(), len(log.changes)), ([message], 1))
 
     def test_bundle_that_begins_to_waive_a_rule_erases(self) -> None:
-        """It is recorded before it is applied; rules look at what it will leave."""
+        """It is recorded before it is applied; rules read the state that it will leave."""
         memory = World(history=rules_of(UNLESS))
         client = memory.join()
         client.send(Publish("/r/a/m", value=value(1)))
@@ -216,7 +216,7 @@ class WriteTests(SynchronousTestCase):
         self.assertEqual((reader.count, memory.faults), (0, []))
 
     def test_times_rise_in_the_order_of_the_log(self) -> None:
-        """Also of a long bundle, which is decided in pieces while others write."""
+        """Also those of a long bundle, which is decided in pieces while others write."""
         log = SlowLog()
         world = World(log=log, history=rules_of(PARAMS))
         slow, fast = world.join(), world.join()

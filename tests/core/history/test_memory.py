@@ -1,4 +1,4 @@
-"""Tests of clasp_relay.core.history.memory: what is kept in memory, and how it is read."""
+"""Tests of clasp_relay.core.history.memory: which entries are kept, and how they are read."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class MemoryHistoryTests(SynchronousTestCase):
         return page
 
     def values(self, pattern: str = "/**", **asked: Any) -> list[object]:
-        """Returns what the entries of a page hold."""
+        """Returns the values of the entries of a page."""
         return [value_of(entry.change) for entry in self.read(pattern, **asked).entries if entry.change is not None]
 
     def say(self, obj: object, address: str = "/r/a/m") -> None:
@@ -50,7 +50,7 @@ class MemoryHistoryTests(SynchronousTestCase):
         self.client.send(Publish(address, value=value(obj)))
 
     def test_entries_are_read_in_order(self) -> None:
-        """Of one key, or of all; the newest first without what they hold."""
+        """Those of one key, or all; the newest first come without their changes."""
         for number in range(2):
             self.say(number)
             self.client.send(Set("/p/a", value(10 + number)))
@@ -71,7 +71,7 @@ class MemoryHistoryTests(SynchronousTestCase):
         self.assertEqual((len(page.entries), page.is_end, page.examined_seq), (2, True, seqs[2]))
 
     def test_limits_of_a_rule_hold(self) -> None:
-        """The count per key, and the age, which is looked at when it is read."""
+        """Of the count of each key, and of the age, which is checked when entries are read."""
         for number in range(5):
             self.say(number)
             self.say(10 + number, "/r/b/m")
@@ -81,13 +81,13 @@ class MemoryHistoryTests(SynchronousTestCase):
         self.assertEqual(self.values(), [5])
 
     def test_all_together_are_bounded(self) -> None:
-        """The oldest goes."""
+        """The oldest entry is removed."""
         for number in range(10):
             self.client.send(Set(f"/p/{number}", value(number)))
         self.assertEqual((self.values(), self.history.count), (list(range(2, 10)), 8))
 
     def test_what_is_erased_is_gone(self) -> None:
-        """A room with its settings, a message with its delete."""
+        """The entries of a room by its settings, a message by its delete."""
         for msg_id in ("m", "n"):
             self.say({"msgId": msg_id})
         self.say({"type": "delete", "targetId": "m"})
@@ -100,7 +100,7 @@ class MemoryHistoryTests(SynchronousTestCase):
         self.assertEqual(self.history.count, 0)
 
     def test_what_somebody_said_is_erased(self) -> None:
-        """Wherever it was; what others said stays."""
+        """At all addresses; entries of others stay."""
         self.say({"msgId": "m"})
         self.say(1, "/r/b/m")
         counts: list[int | None] = []
@@ -110,7 +110,7 @@ class MemoryHistoryTests(SynchronousTestCase):
         self.assertEqual((counts, self.history.count, self.values()), ([0, 2], 0, []))
 
     def test_page_is_bounded(self) -> None:
-        """In entries."""
+        """In the number of entries."""
         world = World(history=rules_of({"path": "/r/*/m"}))
         client = world.join()
         for number in range(PAGE_ROWS + 1):
@@ -121,7 +121,7 @@ class MemoryHistoryTests(SynchronousTestCase):
         self.assertEqual(self.values(after_seq=page.examined_seq), [PAGE_ROWS])
 
     def test_nothing_is_kept_before_it_knows_the_rules(self) -> None:
-        """And the log answers all the same."""
+        """And changes count as recorded."""
         history, done = MemoryHistory(lambda: START_US), list[int]()
         self.assertEqual(history.append(()), 0)
         history.settle(lambda seq: done.append(-1 if seq is None else seq))
@@ -133,7 +133,7 @@ class MemoryHistoryTests(SynchronousTestCase):
 
 class VictimTests(SynchronousTestCase):
     def test_whoever_has_most_loses_the_oldest(self) -> None:
-        """Of several who have most, the oldest entry goes."""
+        """Of several such subjects, the one with the oldest entry."""
         for entries, seq in (
             ([(1, "ann")], 1),
             ([(1, "ann"), (2, "bob"), (3, "bob")], 2),
@@ -144,6 +144,6 @@ class VictimTests(SynchronousTestCase):
 
 
 def value_of(change: Change) -> object:
-    """Returns what an entry holds."""
+    """Returns the value of an entry."""
     found = change.message.value if isinstance(change.message, Publish) else change.param.value
     return decode_value(found or b"\0")

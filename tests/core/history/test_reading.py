@@ -1,4 +1,4 @@
-"""Tests of clasp_relay.core.history.reading: what is asked for."""
+"""Tests of clasp_relay.core.history.reading: which entries are asked for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from clasp_relay.wire.messages import NULL, Publish
 
 class AskedTests(SynchronousTestCase):
     def test_entry_is_wanted_by_time_and_signal(self) -> None:
-        """Times are included at both ends."""
+        """Both times are included."""
         param = Change(Param("/a/b", NULL, 1, "w", 10))
         stream = Change(no_param("/a/b", "w", "", 10), ChangeKind.EVENT, message=Publish("/a/b", Signal.STREAM))
         asked = Asked(Pattern.parse("/a/*"))
@@ -29,7 +29,7 @@ class AskedTests(SynchronousTestCase):
         self.assertEqual((signal_of(param), signal_of(stream)), (Signal.PARAM, Signal.STREAM))
 
     def test_emptied_entry_is_told(self) -> None:
-        """An event without a message; a null is none."""
+        """An event without a message; a null is not one."""
         about = no_param("/a", "", "", 1)
         self.assertTrue(is_emptied(Change(about, ChangeKind.EVENT)))
         self.assertFalse(is_emptied(Change(about, ChangeKind.EVENT, message=Publish("/a"))))

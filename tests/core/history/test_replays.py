@@ -1,4 +1,4 @@
-"""Tests of clasp_relay.core.history.replays: what REPLAY answers, and when."""
+"""Tests of clasp_relay.core.history.replays: the answers to REPLAYs, and their order."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ROOMS = {"path": "/r/{room}/m", "per": ["room"], "max_count": 4, "erases": {"typ
 
 
 class Mark(NamedTuple):
-    """What an end mark says."""
+    """The content of an end mark."""
 
     count: int  # type: ignore[assignment]
     complete: bool
@@ -67,7 +67,7 @@ class ReplayCase(SynchronousTestCase):
     def replay(
         self, pattern: str = "/**", from_us: int | None = None, to_us: int | None = None, **asked: Any
     ) -> list[Message]:
-        """Asks, and returns all that comes."""
+        """Sends a REPLAY, and returns all messages that it leads to."""
         client: Client = asked.pop("client", self.client)
         client.hear()
         client.send(Replay(pattern, from_us, to_us, **asked))
@@ -75,13 +75,13 @@ class ReplayCase(SynchronousTestCase):
         return client.hear()
 
     def values(self, *args: Any, **asked: Any) -> list[object]:
-        """Returns the values of the entries that come, without mark and SNAPSHOT."""
+        """Returns the values of the entries, without end mark and SNAPSHOTs."""
         messages = self.replay(*args, **asked)
         entries = heard([each for each in messages if not isinstance(each, Snapshot)])
         return [said for address, said in entries if address != replays.END_MARK]
 
     def waiting_replays(self) -> int:
-        """Returns how many are at work or wait."""
+        """Returns the number of REPLAYs that are at work or wait."""
         assert self.world.relay.replays is not None
         return self.world.relay.replays.waiting
 
@@ -91,7 +91,7 @@ class ReplayCase(SynchronousTestCase):
 
 
 def mark_of(message: Message) -> Mark:
-    """Reads an end mark."""
+    """Returns the content of an end mark."""
     assert isinstance(message, Publish), message
     assert message.address == replays.END_MARK, message
     said = decode_value(message.value or b"")
@@ -101,10 +101,10 @@ def mark_of(message: Message) -> Mark:
 
 
 class AnswerTests(ReplayCase):
-    """What comes."""
+    """The messages of an answer."""
 
     def test_bare_replay_gets_the_entries_alone(self) -> None:
-        """As an old client asks: SETs with their revision, PUBLISHes with the time at which they were accepted."""
+        """For old clients: SETs with their revisions, PUBLISHes with the times of their acceptance."""
         self.client.send(Publish("/kept/a", Signal.STREAM, value=value(1), timestamp_us=5, id=7))
         self.client.send(Set("/p/a", value(2), ttl=60))
         self.client.send(Set("/p/a", value(None)))
@@ -118,7 +118,7 @@ class AnswerTests(ReplayCase):
         )
 
     def test_end_mark_says_what_came(self) -> None:
-        """Times of the SETs, the oldest entry, and where the next page begins."""
+        """The times of SETs, the oldest entry, and the beginning of the next page."""
         self.say(1)
         self.client.send(Set("/p/a", value(2)))
         *entries, snapshot, last = self.replay("/**", 0)
@@ -132,7 +132,7 @@ class AnswerTests(ReplayCase):
                 self.assertEqual(self.mark(**asked), expected._replace(complete=True))
 
     def test_entries_are_looked_at_in_pieces(self) -> None:
-        """Where the newest ones begin is found out over several turns; not for a session that has ended meanwhile."""
+        """The beginning of the newest ones is searched for over several turns; not for an ended session."""
         self.say(*range(100))
         self.patch(replays, "SEEN_US", 1_000)
         found = self.world.relay.replays
@@ -166,7 +166,7 @@ class AnswerTests(ReplayCase):
                     self.assertEqual(len(heard(reader.hear())), 101)
 
     def test_where_nothing_can_be_kept_is_a_mark_alone(self) -> None:
-        """Also where a rule keeps something and nothing was said yet."""
+        """Also if a rule keeps the address, but there is no entry."""
         for pattern in ("/else", "/kept/b", "/else/*"):
             with self.subTest(pattern=pattern):
                 (last,) = self.replay(pattern, limit=3)
@@ -174,7 +174,7 @@ class AnswerTests(ReplayCase):
         self.assertEqual(self.replay("/else"), [])
 
     def test_pages_forwards(self) -> None:
-        """Each begins where the one before ended; the last one says that it is complete."""
+        """Each begins at the end of the one before; the last one is complete."""
         self.say(*range(7))
         pages, position = [], START_US
         for _ in range(4):
@@ -187,7 +187,7 @@ class AnswerTests(ReplayCase):
         self.assertEqual([complete for _, complete in pages], [False, False, True, True])
 
     def test_pages_backwards(self) -> None:
-        """The newest first, each page oldest first; ``next`` goes into ``to``."""
+        """The newest page first, each with the oldest entry first; ``next`` is the next ``to``."""
         self.say(*range(7))
         pages, to = [], None
         for _ in range(4):
@@ -198,14 +198,14 @@ class AnswerTests(ReplayCase):
         self.assertEqual(pages, [([4, 5, 6], False, 3), ([1, 2, 3], False, 3), ([0], True, 1), ([], True, 0)])
 
     def test_newest_of_exactly_the_limit_is_complete(self) -> None:
-        """There is nothing before; likewise forwards."""
+        """There is nothing before them; the same holds forwards."""
         self.say(1, 2, 3)
         self.assertTrue(self.mark("/kept/a", NEWEST, limit=3).complete)
         self.assertTrue(self.mark("/kept/a", START_US, limit=3).complete)
         self.assertFalse(self.mark("/kept/a", START_US, limit=2).complete)
 
     def test_many_pages_are_read(self) -> None:
-        """Of 256 entries each, whatever the direction; a limit is clamped, 0 is the default."""
+        """Of 256 entries each, in both directions; a limit is bounded, and 0 means the default."""
         self.say(*range(1_100))
         self.assertEqual(self.values(limit=99_999), list(range(1_100)))
         self.assertEqual(self.values(limit=0), list(range(1_000)))
@@ -213,7 +213,7 @@ class AnswerTests(ReplayCase):
         self.assertEqual(self.values(), list(range(1_000)))
 
     def test_times_are_included_and_positions_are_not(self) -> None:
-        """On both sides."""
+        """As ``from`` and as ``to``."""
         self.say(*range(5))
         for bounds, expected in (
             ((START_US + 1, START_US + 3), [1, 2, 3]),
@@ -226,7 +226,7 @@ class AnswerTests(ReplayCase):
                 self.assertEqual(self.values("/**", *bounds), expected)
 
     def test_what_ended_with_nothing_goes_on_behind_what_was_looked_at(self) -> None:
-        """Whether there was nothing yet, or nothing in the range."""
+        """Whether there is no entry at that time yet, or none in the range."""
         self.say(0, 1)
         self.assertEqual(self.mark("/**", START_US + 9).next, str(POSITION | 2))
         self.say(2)
@@ -235,7 +235,7 @@ class AnswerTests(ReplayCase):
         self.assertEqual(self.mark("/**", NEWEST, POSITION | 1).next, str(POSITION | 1))
 
     def test_only_the_types_that_were_asked_for(self) -> None:
-        """By the mask of SUBSCRIBE."""
+        """With the mask of SUBSCRIBE."""
         self.say(1)
         self.client.send(Publish("/kept/a", Signal.STREAM, value=value(2)))
         self.client.send(Set("/p/a", value(3)))
@@ -244,7 +244,7 @@ class AnswerTests(ReplayCase):
                 self.assertEqual(self.values(types=types), expected)
 
     def test_from_before_what_is_kept_is_not_complete(self) -> None:
-        """A time says what the client knows; a position and the newest say nothing about it."""
+        """A time tells from when on the client needs entries; a position and the newest do not."""
         self.say(*range(6), address="/r/a/m")
         self.assertEqual(self.mark("/r/a/m", START_US)[:2], (4, False))
         self.assertEqual(self.mark("/r/a/m", START_US + 2)[:2], (4, True))
@@ -252,7 +252,7 @@ class AnswerTests(ReplayCase):
         self.assertEqual(self.mark("/r/a/m", NEWEST)[:2], (4, True))
 
     def test_relay_that_may_lack_what_others_have_says_so(self) -> None:
-        """Where the time or the position asked for is before what it surely has; who goes on from there has all."""
+        """If the requested time or position is before the entries that it certainly has; later pages are complete."""
         assert self.world.relay.replays is not None
         self.say(0, address="/r/b/m")
         self.world.relay.replays.begins_seq = 2
@@ -266,7 +266,7 @@ class AnswerTests(ReplayCase):
                 self.assertEqual(self.mark("/r/a/m", begin).complete, expected)
 
     def test_values_of_now_follow_older_ones(self) -> None:
-        """In SNAPSHOTs before the mark, so that no client's cache stays at an old value; deleted ones as nulls."""
+        """In SNAPSHOTs before the end mark, so that a client's cache has no old value; deleted params as nulls."""
         for number in range(70):
             self.client.send(Set(f"/p/{number}", value(number)))
         self.client.send(Set("/p/0", value("new")))
@@ -278,7 +278,7 @@ class AnswerTests(ReplayCase):
         self.assertIs(messages[-2], snapshots[-1])
 
     def test_times_that_do_not_fit_come_in_several_marks(self) -> None:
-        """All but the last say that there is more."""
+        """All but the last have ``more``."""
         for number in range(20):
             self.client.send(Set("/p/" + "a" * 4_000 + str(number), value(number)))
         marks = [each for each in self.replay(limit=50) if isinstance(each, Publish)]
@@ -289,7 +289,7 @@ class AnswerTests(ReplayCase):
         self.assertEqual(len(said["times"]) + len(mark_of(marks[1]).times), 20)
 
     def test_times_are_encoded_when_the_client_takes_them(self) -> None:
-        """Piece by piece, since those of thousands of SETs take long: not in the turn in which the answer ends."""
+        """In pieces, since thousands take long: not in the turn in which the answer ends."""
         for number in range(20):
             self.client.send(Set("/p/" + "a" * 4_000 + str(number), value(number)))
         waiting: list[Iterator[bytes]] = []
@@ -311,7 +311,7 @@ class AnswerTests(ReplayCase):
         self.assertEqual([address for address, _ in heard(self.client.hear())][-2:], [replays.END_MARK] * 2)
 
     def test_what_is_remembered_of_sets_is_bounded(self) -> None:
-        """Then the answer is cut off, and goes on at the next page."""
+        """Then the answer ends, and the next page continues it."""
         self.patch(replays, "TIMES_BYTES", 200)
         for number in range(9):
             self.client.send(Set("/p/a", value(number)))
@@ -331,10 +331,10 @@ class AnswerTests(ReplayCase):
 
 
 class OrderTests(ReplayCase):
-    """One queue with the session's other answers."""
+    """The order with the session's other answers."""
 
     def setUp(self) -> None:
-        """A reader that answers when it is told to."""
+        """A reader that answers when a test tells it to."""
         super().setUp()
         self.waiting: list[Callable[[], None]] = []
         reader = self.world.relay.replays.reader  # type: ignore[union-attr]
@@ -348,7 +348,7 @@ class OrderTests(ReplayCase):
         self.reader = reader
 
     def go_on(self) -> None:
-        """Lets everything be read."""
+        """Lets all pages be read."""
         while self.waiting:
             self.waiting.pop(0)()
             self.world.turn()
@@ -383,7 +383,7 @@ class OrderTests(ReplayCase):
         self.assertIsNone(self.client.session.answers)
 
     def test_too_many_are_refused(self) -> None:
-        """One at work and four that wait; afterwards there is room again."""
+        """One at work and four that wait; when they are answered, there is room again."""
         for _ in range(5):
             self.client.send(Replay("/kept/a"))
         self.assertEqual(self.client.ask(Ping()), [])
@@ -394,7 +394,7 @@ class OrderTests(ReplayCase):
         self.assertEqual(self.replay("/else", limit=1)[-1].address, replays.END_MARK)  # type: ignore[union-attr]
 
     def test_client_addresses_have_their_pages_read_in_turn(self) -> None:
-        """A few at a time, so that one of them does not have all its sessions' pages read before another's."""
+        """A few at a time, so that no client address has all its pages read before the others."""
         self.say(1)
         crowd = [self.world.join() for _ in range(20)]
         newcomer = self.world.join()
@@ -419,7 +419,7 @@ class OrderTests(ReplayCase):
         self.assertEqual(self.waiting_replays(), 0)
 
     def test_fault_about_one_page_keeps_no_other_from_being_read(self) -> None:
-        """Those that wait have their turn all the same."""
+        """The waiting ones are read in their turn."""
         self.say(1)
         crowd = [self.world.join() for _ in range(replays.READS_AT_ONCE + 1)]
         for client in crowd:
@@ -450,7 +450,7 @@ class OrderTests(ReplayCase):
                 self.assertEqual(self.waiting_replays(), 0)
 
     def test_session_that_ended_before_it_was_settled_is_asked_nothing(self) -> None:
-        """Whatever it wanted."""
+        """For any kind of REPLAY."""
         settled: list[Callable[[int | None], None]] = []
         self.patch(self.reader, "settle", settled.append)
         for pattern in ("/kept/a", "/else"):
@@ -465,7 +465,7 @@ class OrderTests(ReplayCase):
         self.assertEqual((self.waiting, client.hear()), ([], []))
 
     def test_history_that_cannot_be_read_is_an_error(self) -> None:
-        """At once, or in the middle; what waits behind goes on."""
+        """At the beginning, or later; the answers behind it are sent."""
         self.patch(self.reader, "read", lambda _asked, done: done(None))
         self.assertEqual(codes(self.replay("/kept/a", limit=3)), [ErrorCode.OVERLOADED])
         self.patch(self.reader, "settle", lambda done: done(None))
@@ -474,7 +474,7 @@ class OrderTests(ReplayCase):
         self.assertEqual((codes(error), error[-1:], pong), ([], [Pong()], None))
 
     def test_client_that_reads_nothing_is_ended(self) -> None:
-        """When too many answers wait behind its REPLAY."""
+        """If too many answers wait behind its REPLAY."""
         self.patch(commit, "MAX_HELD_ANSWERS", 10)
         self.client.send(Replay("/kept/a"))
         for _ in range(11):
@@ -482,7 +482,7 @@ class OrderTests(ReplayCase):
         self.assertEqual(self.client.outbox.closed, (CloseCode.TRY_AGAIN_LATER, "too slow"))
 
     def test_answers_behind_a_slow_disk_end_nobody(self) -> None:
-        """That is not the client's fault."""
+        """Since the client is not the cause."""
         self.patch(commit, "MAX_HELD_ANSWERS", 10)
         log = SlowLog()
         client = World(log=log).join()
@@ -510,7 +510,7 @@ class TurnTests(SynchronousTestCase):
     """REPLAYs of many sessions at once."""
 
     def test_many_replays_take_turns(self) -> None:
-        """However many ask at the same time, a turn has few pages."""
+        """However many there are, a turn reads few pages."""
         world = World(history=rules_of(KEPT))
         clients = [world.join() for _ in range(12)]
         for number in range(600):
@@ -539,10 +539,10 @@ class TurnTests(SynchronousTestCase):
 
 
 class RefusalTests(SynchronousTestCase):
-    """Who may ask for what."""
+    """Refused REPLAYs."""
 
     def test_refusals_come_in_order(self) -> None:
-        """A bad pattern, the scope, and a relay that keeps nothing."""
+        """An invalid pattern, the scope, and a relay without history."""
         for world, code in (
             (World(permissions=Guard()), ErrorCode.NOT_CONFIGURED),
             (World(permissions=Guard(), history=rules_of(KEPT)), None),
@@ -556,7 +556,7 @@ class RefusalTests(SynchronousTestCase):
         self.assertEqual(error.message, "this relay keeps no history of /a/*")
 
     def test_nobody_forges_an_end_mark(self) -> None:
-        """By SET or PUBLISH."""
+        """Neither by SET nor by PUBLISH."""
         client = World().join()
         for message in (Set("/clasp/replay/end", value(1)), Publish("/clasp/replay/end"), Publish("/clasp/replay/x/y")):
             self.assertEqual(codes(client.ask(message)), [ErrorCode.POLICY])
@@ -564,10 +564,10 @@ class RefusalTests(SynchronousTestCase):
 
 
 class RightsTests(ReplayCase):
-    """Every entry is judged by what holds now."""
+    """Every entry is judged by the rights at the time of the REPLAY."""
 
     def setUp(self) -> None:
-        """Members see ``/kept/a``; what is at ``/p`` is seen without a key."""
+        """Members see ``/kept/a``; at ``/p`` a key is hidden."""
         self.guard = Guard()
         self.guard.rules = {"/kept/a": Rule(members_of("/members")), "/p": Rule(frozenset({"hash"}))}
         self.world = World(permissions=self.guard, history=rules_of(KEPT, PARAMS))
@@ -575,7 +575,7 @@ class RightsTests(ReplayCase):
         self.client.send(Set("/members", value(["alice"])))
 
     def test_reader_sees_what_it_may_see_now(self) -> None:
-        """What is hidden counts for nothing; who becomes a member sees what was said before."""
+        """Hidden entries are not counted; a new member sees earlier entries."""
         self.say(1, 2)
         self.say(3, address="/kept/b")
         said = self.mark(limit=10, client=self.bob)
@@ -587,7 +587,7 @@ class RightsTests(ReplayCase):
         self.assertEqual(self.values(), [3])
 
     def test_mark_does_not_tell_when_hidden_entries_came(self) -> None:
-        """By the place where the next page begins, whatever end is asked for; there what comes behind it is found."""
+        """By ``next``, whatever range is asked for; from there the next visible entry is found."""
         self.say(*range(300))
         end_us = self.world.clock.now_us() + 1_000
         self.world.clock.clock.advance(1)
@@ -607,7 +607,7 @@ class RightsTests(ReplayCase):
         self.assertEqual(self.values("/kept/*", int(said.next), client=self.bob), ["seen"])
 
     def test_who_goes_back_over_what_is_hidden_reaches_the_beginning(self) -> None:
-        """Where nothing of all that one answer may read is seen, the page before ends where it was looked last."""
+        """If no entry is visible among all that one answer may read, the next page continues where it ended."""
         self.say("first", address="/kept/b")
         self.say(*range(600))
         self.patch(replays, "MAX_READ_BYTES", 20_000)
@@ -625,7 +625,7 @@ class RightsTests(ReplayCase):
         self.assertGreater(len(ends), 2)
 
     def test_hidden_keys_stay_hidden(self) -> None:
-        """In SETs, in PUBLISHes, and in the values of now."""
+        """In SETs, in PUBLISHes, and in current values."""
         self.guard.rules["/kept/c"] = Rule(frozenset({"hash"}))
         self.client.send(Set("/p/a", value({"hash": 1, "name": "x"})))
         self.say({"hash": 1, "text": "y"}, address="/kept/c")
@@ -635,7 +635,7 @@ class RightsTests(ReplayCase):
         self.assertEqual(found, [("/p/a", shown), ("/kept/c", {"text": "y"}), ("/kept/c", None), ("/p/a", shown)])
 
     def test_right_that_is_lost_meanwhile_is_said(self) -> None:
-        """The rest is not sent, and the mark does not say complete."""
+        """Later entries are not sent, and the end mark is not complete."""
         self.say(*range(600))
         self.client.send(Replay("/kept/a", limit=900))
         self.client.hear()
@@ -645,14 +645,14 @@ class RightsTests(ReplayCase):
         self.assertEqual((said.count, said.complete), (256, False))
 
     def test_many_hidden_entries_let_others_have_their_turn(self) -> None:
-        """The search for the oldest one that is seen goes on page by page."""
+        """The search for the oldest visible entry goes on page by page."""
         self.say(*range(600))
         self.say("seen", address="/kept/b")
         said = self.mark(limit=1, client=self.bob)
         self.assertEqual((said.count, said.complete, said.oldest), (1, True, START_US + 600))
 
     def test_rule_that_looks_at_the_address_is_asked_for_each(self) -> None:
-        """One address that is hidden says nothing about another."""
+        """The verdict for one address is not used for another."""
 
         def judge(_subject: str, pattern: Pattern | None, _state: State, _now_us: int) -> Verdict:
             return Verdict(FULL if pattern == Pattern.parse("/kept/d/1") else HIDDEN)
@@ -669,7 +669,7 @@ class RightsTests(ReplayCase):
         self.client.leave()
 
     def test_ended_token_ends_its_replay(self) -> None:
-        """With what waits for its session."""
+        """It is discarded with all that waits for its session."""
         self.say(1)
         self.client.send(Replay("/kept/a"))
         identity = self.client.session.identity
@@ -692,14 +692,14 @@ class Said(NamedTuple):
 
 
 class Model:
-    """What a relay keeps, naively: a list."""
+    """A naive model of history: a list."""
 
     def __init__(self) -> None:
         self.entries: list[Said] = []
         self.members: dict[str, list[str]] = {}
 
     def say(self, said: Said) -> None:
-        """Keeps an entry, with what that erases."""
+        """Adds an entry, and erases what it erases."""
         found = said.value
         if said.address.startswith("/r/") and isinstance(found, dict) and found.get("type") == "delete":
             self.entries = [each for each in self.entries if not self.is_deleted(each, said, found["of"])]
@@ -711,18 +711,18 @@ class Model:
                 self.entries = [each for each in self.entries if each.seq != gone]
 
     def is_deleted(self, each: Said, delete: Said, target: object) -> bool:
-        """Tells whether an entry goes with a delete."""
+        """Tells whether an entry is erased by a delete."""
         found = each.value
         if not isinstance(found, dict) or found.get("type") == "delete" or each.address != delete.address:
             return False
         return target in (found.get("id"), found.get("of")) and each.subject == delete.subject
 
     def sees(self, who: str, address: str) -> bool:
-        """Tells whether somebody sees an address."""
+        """Tells whether a subject sees an address."""
         return not address.startswith("/r/") or who in self.members.get(address.split("/")[2], [])
 
     def replay(self, who: str, message: Replay) -> tuple[list[object], bool]:
-        """Returns the values that an answer has, and whether it is complete."""
+        """Returns the values of an answer, and whether it is complete."""
         pattern, limit = Pattern.parse(message.pattern), message.limit or 1_000
         kept = [
             each
@@ -773,7 +773,7 @@ ASKED = st.tuples(
 
 
 class ModelTests(SynchronousTestCase):
-    """What REPLAY answers is what a naive model says."""
+    """Compares REPLAY with a naive model."""
 
     def setUp(self) -> None:
         """Small pages, so that most answers have several."""
@@ -783,7 +783,7 @@ class ModelTests(SynchronousTestCase):
     def test_answers_are_what_the_model_says(
         self, steps: list[tuple[str, Any, Any, int]], asked: list[tuple[str, Replay]]
     ) -> None:
-        """For any life, any readers, and anything that they ask."""
+        """For any entries, any readers, and any REPLAY."""
         guard, model = Guard(), Model()
         for room in ("a", "b"):
             guard.rules[f"/r/{room}/m"] = Rule(members_of(f"/members/{room}"))

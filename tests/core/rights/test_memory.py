@@ -1,4 +1,4 @@
-"""Tests of clasp_relay.core.rights.memory: what is kept, what ends it, and that nothing stays behind."""
+"""Tests of clasp_relay.core.rights.memory: which answers are kept, what ends them, and that nothing remains."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def reads_of(
     address: bool = False,
     until_us: int | None = None,
 ) -> Reads:
-    """Returns a record of what was looked at."""
+    """Returns a record of reads."""
     reads = Reads()
     reads.lookups = {**dict.fromkeys(by_existence, False), **dict.fromkeys(by_value, True)}
     reads.patterns = tuple(map(Pattern.parse, patterns))
@@ -53,27 +53,27 @@ class MemoryCase(SynchronousTestCase):
     """A memory, and a pool of one subject."""
 
     def setUp(self) -> None:
-        """Nothing is remembered yet."""
+        """An empty memory."""
         self.memory = Memory()
         self.pool = self.memory.pool("ann")
 
     def keep(self, question: str, reads: Reads, *, address: str = "/x", pool: Pool | None = None) -> Answer[str]:
-        """Keeps an answer that says what was asked."""
+        """Keeps an answer whose value is its question."""
         answer = self.memory.keep(pool or self.pool, question, address, question, reads)
         assert answer is not None, "it was not kept"
         return answer
 
     def found(self, question: str, *, address: str = "/x", now_us: int = NOW_US) -> str | None:
-        """Returns what is remembered."""
+        """Returns the cached answer."""
         answer: Answer[str] | None = self.memory.find(self.pool, question, address, at(now_us))
         return None if answer is None else answer.value
 
     def drop(self, subject: str) -> list[int]:
-        """Forgets what is kept for a subject; returns what the pieces of this cost."""
+        """Drops a subject's pool; returns the costs of the pieces."""
         return list(self.memory.drop_pool(subject))
 
     def assert_empty(self, memory: Memory) -> None:
-        """Asserts that no table holds anything."""
+        """Asserts that all tables are empty."""
         self.assertEqual((len(memory), memory.bytes, memory.shared.bytes), (0, 0, 0))
         self.assertEqual(len(memory._ended), 0)
         for table in (memory._by_value, memory._by_existence, memory._by_pattern, memory._by_thing):
@@ -81,10 +81,10 @@ class MemoryCase(SynchronousTestCase):
 
 
 class KeyTests(MemoryCase):
-    """For which questions an answer counts."""
+    """The questions for which an answer is used."""
 
     def test_an_answer_counts_for_all_addresses_unless_it_read_one(self) -> None:
-        """Then for this one only."""
+        """Then it is used for that address only."""
         self.keep("all", reads_of())
         self.keep("one", reads_of(address=True))
         self.assertEqual([self.found("all", address=address) for address in ("/x", "/y")], ["all", "all"])
@@ -92,26 +92,26 @@ class KeyTests(MemoryCase):
         self.assertIsNone(self.found("other"))
 
     def test_each_pool_has_its_own(self) -> None:
-        """What one subject may do says nothing about another."""
+        """Answers for one subject are not used for another."""
         self.keep("q", reads_of())
         self.assertIsNone(self.memory.find(self.memory.pool("bob"), "q", "/x", at(NOW_US)))
         self.assertIs(self.memory.pool("ann"), self.pool)
 
     def test_an_answer_that_read_the_value_is_not_kept(self) -> None:
-        """Another value may be answered otherwise."""
+        """For another value the answer may differ."""
         reads = Reads()
         reads.reads_value = True
         self.assertIsNone(self.memory.keep(self.pool, "q", "/x", "q", reads))
         self.assert_empty(self.memory)
 
     def test_a_long_address_is_no_key(self) -> None:
-        """Where it need not be one, its length does not matter."""
+        """If the address is not in the key, its length does not matter."""
         address = "/" + "x" * MAX_KEY_CHARACTERS
         self.assertIsNone(self.memory.keep(self.pool, "q", address, "q", reads_of(address=True)))
         self.keep("q", reads_of(), address=address)
 
     def test_a_second_answer_takes_the_place_of_the_first(self) -> None:
-        """It ends for whoever kept the object."""
+        """The first one is no longer valid for code that holds it."""
         first = self.keep("q", reads_of(["/a"]))
         second = self.keep("q", reads_of(["/b"]))
         self.assertEqual((first.is_valid, second.is_valid, len(self.memory)), (False, True, 1))
@@ -123,7 +123,7 @@ class EndTests(MemoryCase):
     """What ends an answer."""
 
     def test_a_change_ends_exactly_the_answers_that_read_it(self) -> None:
-        """By value at any change, by existence when something comes or goes, by a pattern that matches."""
+        """By value at any change; by existence when a param begins or ends; by a pattern that matches."""
         for exists, existed in ((True, True), (True, False), (False, True), (False, False)):
             with self.subTest(exists=exists, existed=existed):
                 self.setUp()
@@ -143,7 +143,7 @@ class EndTests(MemoryCase):
                 self.assertEqual(len(self.memory), len(left))
 
     def test_a_pattern_is_found_below_any_head(self) -> None:
-        """Also where the address is deeper than any pattern can be literal."""
+        """Also if the address is deeper than any pattern may be."""
         for text, address, matches in (
             ("/a/b/*/d", "/a/b/c/d", True),
             ("/a/b/c*", "/a/b/cd", True),
@@ -159,7 +159,7 @@ class EndTests(MemoryCase):
                 self.assertIs(answer.is_valid, not matches)
 
     def test_an_end_in_time_counts(self) -> None:
-        """Up to its last microsecond, for whoever asks and for whoever kept the object."""
+        """To the microsecond, for look-ups and for code that holds the answer."""
         answer = self.keep("q", reads_of(until_us=NOW_US + 10))
         self.assertTrue(answer.holds(at(NOW_US + 9)))
         self.assertFalse(answer.holds(at(NOW_US + 10)))
@@ -170,7 +170,7 @@ class EndTests(MemoryCase):
         self.assertEqual(len(self.memory), 1)
 
     def test_what_else_was_read_ends_it_when_it_is_outdated(self) -> None:
-        """Whoever alters it tells."""
+        """The code that changes the object calls ``outdated``."""
         thing, other = object(), object()
         reads = reads_of()
         reads.things = (thing,)
@@ -183,17 +183,17 @@ class EndTests(MemoryCase):
 
 
 class RestingTests(MemoryCase):
-    """Answers that rest on answers."""
+    """Answers that depend on other answers."""
 
     def rest(self, question: str, *others: Answer[Any], reads: Reads | None = None) -> Answer[str]:
-        """Keeps an answer that was found by others, shared by all."""
+        """Keeps a shared answer that depends on others."""
         reads = reads or reads_of()
         for other in others:
             reads.rest_on(other)
         return self.keep(question, reads, pool=self.memory.shared)
 
     def test_an_answer_ends_with_what_it_rests_on(self) -> None:
-        """And with what that rests on."""
+        """Also indirectly."""
         below = self.keep("below", reads_of(["/a"]))
         beside = self.keep("beside", reads_of(["/b"]))
         middle = self.rest("middle", below, beside, below)
@@ -207,7 +207,7 @@ class RestingTests(MemoryCase):
         self.assert_empty(self.memory)
 
     def test_an_answer_ends_once_however_many_ways_lead_to_it(self) -> None:
-        """It rests on two answers that rest on the same one."""
+        """If it depends on two answers that depend on the same one."""
         first = self.keep("first", reads_of(["/a"]))
         left, right = self.rest("left", first), self.rest("right", first)
         top = self.rest("top", left, right)
@@ -216,7 +216,7 @@ class RestingTests(MemoryCase):
         self.assert_empty(self.memory)
 
     def test_the_end_of_the_users_leaves_what_they_rest_on(self) -> None:
-        """It may serve others."""
+        """Others may depend on it."""
         below = self.keep("below", reads_of(["/a"]))
         self.rest("top", below, reads=reads_of(["/b"]))
         self.memory.changed("/b", True, True)
@@ -224,7 +224,7 @@ class RestingTests(MemoryCase):
         self.assertEqual(below.users, {})
 
     def test_two_that_end_at_once_end_once(self) -> None:
-        """One change may reach an answer in several ways."""
+        """One change may end an answer in several ways."""
         below = self.keep("below", reads_of(["/a"]))
         self.rest("top", below, reads=reads_of(["/a"], [], ["/*"]))
         other = self.rest("other", below)
@@ -233,21 +233,21 @@ class RestingTests(MemoryCase):
         self.assert_empty(self.memory)
 
     def test_the_earliest_end_counts(self) -> None:
-        """Whichever it comes from."""
+        """Of whichever answer it is."""
         long = self.keep("long", reads_of(until_us=NOW_US + 30))
         short = self.keep("short", reads_of(until_us=NOW_US + 10))
         self.assertEqual(self.rest("top", long, short).until_us, NOW_US + 10)
         self.assertEqual(self.rest("own", short, reads=reads_of(until_us=NOW_US + 5)).until_us, NOW_US + 5)
 
     def test_what_rests_on_an_answer_about_an_address_is_about_it_too(self) -> None:
-        """So the key is never too narrow."""
+        """So the key is never too general."""
         self.rest("q", self.keep("below", reads_of(address=True)))
         find = self.memory.find
         self.assertIsNotNone(find(self.memory.shared, "q", "/x", at(NOW_US)))
         self.assertIsNone(find(self.memory.shared, "q", "/y", at(NOW_US)))
 
     def test_nothing_is_kept_that_rests_on_an_end(self) -> None:
-        """What it rests on may have gone to make room meanwhile."""
+        """The answer that it depends on may have been removed for the limit meanwhile."""
         below = self.keep("below", reads_of(["/a"]))
         self.memory.changed("/a", True, True)
         reads = reads_of()
@@ -256,7 +256,7 @@ class RestingTests(MemoryCase):
         self.assert_empty(self.memory)
 
     def test_records_add_up(self) -> None:
-        """All that another answer was found from, too; of two ends the earlier one."""
+        """All reads of both; the earlier of two ends."""
         below = self.keep("below", reads_of())
         one = reads_of(["/a", "/c"], ["/b"], until_us=20)
         other = reads_of(["/b"], ["/a", "/d"], ["/e/*"], address=True, until_us=10)
@@ -274,10 +274,10 @@ class RestingTests(MemoryCase):
 
 
 class RoomTests(MemoryCase):
-    """How much is kept."""
+    """Limits of memory."""
 
     def test_bytes_follow_what_is_kept(self) -> None:
-        """Each thing that was read counts, with its text."""
+        """Each read counts, with its text."""
         self.keep("q", reads_of(["/value"], ["/existence"], ["/pattern/*"]))
         texts = 2 * len("/x") + len("/value/existence/pattern/*")
         self.assertEqual(self.memory.bytes, ANSWER_BYTES + 3 * READ_BYTES + texts)
@@ -286,7 +286,7 @@ class RoomTests(MemoryCase):
         self.assert_empty(self.memory)
 
     def test_the_answer_that_was_used_longest_ago_goes_first(self) -> None:
-        """And with it what rests on it."""
+        """And the answers that depend on it."""
         pool = Pool(3 * ANSWER_BYTES)
         for name in ("a", "b"):
             self.keep(name, reads_of(), pool=pool)
@@ -303,13 +303,13 @@ class RoomTests(MemoryCase):
         self.assertFalse(pool.is_full)
 
     def test_an_answer_larger_than_its_pool_is_not_kept(self) -> None:
-        """It makes room for nothing else."""
+        """It removes no other answers."""
         pool = Pool(ANSWER_BYTES)
         self.assertIsNone(self.memory.keep(pool, "q", "/x", "q", reads_of(["/a"])))
         self.assert_empty(self.memory)
 
     def test_a_pool_goes_with_its_subject(self) -> None:
-        """And so does what rests on it; the others' stay. A subject without one is no fault."""
+        """And answers that depend on it; other subjects keep theirs. A subject without a pool is accepted."""
         mine = self.keep("mine", reads_of(["/a"], ["/b"], ["/c/*"]))
         reads = reads_of()
         reads.rest_on(mine)
@@ -323,7 +323,7 @@ class RoomTests(MemoryCase):
         self.assert_empty(self.memory)
 
     def test_misses_are_counted(self) -> None:
-        """Each question that was answered anew."""
+        """Each question whose answer was not cached."""
         self.keep("a", reads_of())
         self.found("a")
         self.keep("b", reads_of())
@@ -331,12 +331,12 @@ class RoomTests(MemoryCase):
 
 
 class ManyTests(MemoryCase):
-    """Very many answers that end at one moment."""
+    """Many answers that end at the same moment."""
 
     MANY = 5_000
 
     def keep_many(self, reads: Callable[[], Reads]) -> list[Answer[str]]:
-        """Keeps many answers; a third of them rest on others that the change does not reach by itself."""
+        """Keeps many answers; a third of them end only because they depend on others."""
         shared = self.memory.shared
         answers = []
         for number in range(self.MANY):
@@ -348,12 +348,12 @@ class ManyTests(MemoryCase):
         return answers
 
     def assert_nobody_is_found(self) -> None:
-        """Asserts that none of them is an answer any more, in the tables or not."""
+        """Asserts that none of them is valid, whether still in the tables or not."""
         for number in (0, 1, self.MANY // 2, self.MANY - 1):
             self.assertIsNone(self.memory.find(self.memory.shared, f"q{number}", "/x", at(NOW_US)))
 
     def test_a_change_ends_all_at_once_and_takes_some_out(self) -> None:
-        """Whatever they read of the address; the rest goes with the answers that are kept later."""
+        """Whatever they read of the address; the others are removed when later answers are kept."""
 
         def by_thing() -> Reads:
             reads = reads_of()
@@ -390,7 +390,7 @@ class ManyTests(MemoryCase):
                 self.assert_empty(self.memory)
 
     def test_what_ended_and_is_in_the_tables_ends_nothing_new(self) -> None:
-        """A new answer to the same question takes the place, and is not forgotten with the old one."""
+        """A new answer to the same question replaces the ended one, and is not removed with it."""
         self.keep_many(lambda: reads_of(["/a"], [], ["/a/*"]))
         self.memory.changed("/a", True, True)
         last = f"q{self.MANY - 1}"
@@ -403,7 +403,7 @@ class ManyTests(MemoryCase):
         self.assert_empty(self.memory)
 
     def test_a_subjects_answers_go_in_pieces(self) -> None:
-        """However many there are, and however many rest on them."""
+        """For any number of answers, and of answers that depend on them."""
         count = 0
         while not self.memory.evicted:
             count += 1
@@ -417,16 +417,16 @@ class ManyTests(MemoryCase):
 
 
 def is_member(subject: str, _pattern: Pattern | None, state: State, _now_us: int) -> Verdict:
-    """Shows what it decides to whom something is set for."""
+    """Shows an address to a subject for which a param is set."""
     address = f"/members/{subject}"
     return Verdict(HIDDEN if state.get(address) is None else FULL, reads_of([address]))
 
 
 class GuestTests(MemoryCase):
-    """Sessions come and go."""
+    """Sessions that begin and end."""
 
     def test_guests_who_come_and_go_leave_nothing(self) -> None:
-        """6,000 of them, in a room where it is decided for each who sees it, and beside one who stays."""
+        """6,000 of them, in a room whose visibility is decided for each, with one session that stays."""
         guard = Guard()
         guard.hello_snapshot = False
         guard.rules["/room/"] = Rule(is_member)

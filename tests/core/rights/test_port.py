@@ -1,4 +1,4 @@
-"""Tests of clasp_relay.core.rights.port: what holds when nothing is restricted."""
+"""Tests of clasp_relay.core.rights.port: the open mode."""
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -36,5 +36,5 @@ class OpenPermissionsTests(SynchronousTestCase):
         self.assertEqual(len(allowed.memory), 0)
 
     def test_identity_is_itself_alone(self) -> None:
-        """Two sessions of nobody in particular are not the same user by accident."""
+        """Two identities with equal fields are not equal."""
         self.assertEqual((ANYBODY.subject, ANYBODY.token), ("", b""))

@@ -1,4 +1,4 @@
-"""Tests of clasp_relay.core.rights.visibility: who sees what, on every way out."""
+"""Tests of clasp_relay.core.rights.visibility: who sees what, in every kind of message."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from tests.core.world import START_US, Client, World, heard, value
 
 
 class VisibilityCase(SynchronousTestCase):
-    """Alice, Bob and an admin; rules are made by each test."""
+    """Alice, Bob and an admin; each test makes its rules."""
 
     def setUp(self) -> None:
-        """A relay where nothing is hidden yet."""
+        """A relay without rules."""
         self.guard = Guard()
         self.start_again()
 
     def start_again(self) -> None:
-        """Everybody joins, another relay than before where this was called before."""
+        """Begins with a new relay, and connects all three."""
         self.world = World(permissions=self.guard)
         self.admin = self.world.join("admin")
         self.alice = self.world.join("alice")
@@ -49,21 +49,21 @@ class VisibilityCase(SynchronousTestCase):
         return self.admin, self.alice, self.bob
 
     def subscribe(self, pattern: str = "/**") -> None:
-        """Everybody subscribes."""
+        """Subscribes all three."""
         for client in self.everybody():
             client.ask(Subscribe(1, pattern))
 
     def values(self) -> list[list[object]]:
-        """Returns the values that each of the three has heard."""
+        """Returns the values that each of the three got."""
         return [[found for _, found in heard(client.hear())] for client in self.everybody()]
 
     def write(self, address: str, obj: object) -> None:
-        """The admin sets something."""
+        """Sets a value, as the admin."""
         self.admin.send(Set(address, value(obj)))
 
 
 class WaysOutTests(VisibilityCase):
-    """One decision for all the ways by which a value leaves."""
+    """One decision for all kinds of messages with a value."""
 
     def ways(self, address: str) -> list[list[list[object]]]:
         """Returns what each of the three gets of an address by GET, SUBSCRIBE, HELLO and live."""
@@ -79,7 +79,7 @@ class WaysOutTests(VisibilityCase):
         return found
 
     def test_one_address_that_somebody_may_see_shows_none_beside_it(self) -> None:
-        """In one snapshot, though one rule decides about all of them."""
+        """In one SNAPSHOT, though the same rule decides about all of them."""
 
         def sees_all(who: Identity, address: str, reads: Reads) -> bool:
             reads.reads_address = True
@@ -94,18 +94,18 @@ class WaysOutTests(VisibilityCase):
         self.assertEqual(shown, [("/room/2", 2), ("/else", 5)])
 
     def test_address_without_a_rule_is_seen_by_everybody(self) -> None:
-        """As it is."""
+        """Unchanged."""
         self.write("/a", 1)
         self.assertEqual(self.ways("/a"), [[[1], [1], [1]]] * 3)
 
     def test_hidden_address_is_seen_by_the_admin_alone(self) -> None:
-        """A GET says that there is nothing; no snapshot holds it."""
+        """A GET is answered with null, and no snapshot has it."""
         self.guard.rules["/a"] = Rule(HIDDEN)
         self.write("/a", 1)
         self.assertEqual(self.ways("/a"), [[[1], [1], [1]], [[None], [], []], [[None], [], []]])
 
     def test_reader_decides(self) -> None:
-        """By what is stored somewhere else."""
+        """By the value at another address."""
         self.guard.rules["/a"] = Rule(members_of("/members"))
         self.write("/members", ["alice"])
         self.write("/a", 1)
@@ -114,7 +114,7 @@ class WaysOutTests(VisibilityCase):
         self.assertEqual(bob, [[None], [], [["alice"]]])
 
     def test_keys_are_left_out(self) -> None:
-        """Of the same value on every way."""
+        """In every kind of message."""
         self.guard.rules["/a"] = Rule(frozenset(("pin",)))
         self.write("/a", {"name": "x", "pin": 5})
         less = {"name": "x"}
@@ -124,13 +124,13 @@ class WaysOutTests(VisibilityCase):
         self.assertEqual(self.values(), [[{"name": "y", "pin": 6}], [{"name": "y"}], [{"name": "y"}]])
 
     def test_hello_snapshot_can_be_turned_off(self) -> None:
-        """Then newcomers get nothing before they ask."""
+        """Then new sessions get nothing before they ask."""
         self.guard.hello_snapshot = False
         self.write("/a", 1)
         self.assertEqual(self.ways("/a")[1], [[1], [1], []])
 
     def test_hello_snapshot_keeps_to_the_scope(self) -> None:
-        """What a token may not read is not in it."""
+        """It has no address outside the read scopes."""
         for address in ("/secret", "/public"):
             self.world.relay.params.apply(Change(Param(address, value(1), 1, "w", START_US)))
         newcomer = self.world.connect()
@@ -138,7 +138,7 @@ class WaysOutTests(VisibilityCase):
         self.assertEqual(heard(newcomer.hear()), [("/public", 1)])
 
     def test_query_finds_what_is_seen(self) -> None:
-        """A hidden address is not even named."""
+        """A hidden address is not named either."""
         self.guard.rules["/a"] = Rule(members_of("/members"))
         self.write("/members", ["alice"])
         self.admin.send(Announce("/x", (SignalDefinition("/a", Signal.PARAM), SignalDefinition("/b", Signal.PARAM))))
@@ -150,7 +150,7 @@ class WaysOutTests(VisibilityCase):
         self.assertEqual(found, [["/a", "/b"], ["/a", "/b"], ["/b"]])
 
     def test_signals_are_hidden_alike(self) -> None:
-        """A PUBLISH goes to those who see its address, without the keys that they do not see."""
+        """A PUBLISH goes to sessions that see its address, without keys that are hidden from them."""
         self.guard.rules["/a"] = Rule(members_of("/members"))
         self.guard.rules["/k"] = Rule(frozenset(("pin",)))
         self.write("/members", ["bob"])
@@ -169,7 +169,7 @@ class WaysOutTests(VisibilityCase):
         self.assertEqual(self.values(), [[{"n": 1}], [{"n": 1}], []])
 
     def test_signal_to_one_session_is_decided_too(self) -> None:
-        """P2P has no way around."""
+        """P2P is no exception."""
         self.guard.rules["/clasp/p2p/signal/"] = Rule(
             lambda subject, _pattern, _state, _now: Verdict(HIDDEN if subject == "bob" else frozenset(("pin",)))
         )
@@ -179,7 +179,7 @@ class WaysOutTests(VisibilityCase):
         self.assertEqual(self.values(), [[{"pin": 1}], [{}], []])
 
     def test_live_values_can_follow_rules_of_their_own(self) -> None:
-        """Where the policy tells them apart."""
+        """If the policy distinguishes them."""
         self.guard.tells_live_apart = True
         self.start_again()
         self.guard.live_rules["/a"] = Rule(HIDDEN)
@@ -189,7 +189,7 @@ class WaysOutTests(VisibilityCase):
         self.assertEqual(heard(self.bob.ask(Get("/a"))), [("/a", 1)])
 
     def test_pattern_that_shows_most_counts(self) -> None:
-        """Of several subscriptions of one session that match."""
+        """Of several matching subscriptions of one session."""
 
         def judge(_subject: str, pattern: Pattern | None, _state: State, _now_us: int) -> Verdict:
             if pattern is None or pattern.text == "/**":
@@ -208,19 +208,19 @@ class WaysOutTests(VisibilityCase):
 
 
 class KeptVerdictTests(VisibilityCase):
-    """Verdicts are kept until what they rest on changes."""
+    """Verdicts are cached until something that was read changes."""
 
     def answers(self) -> list[Answer[object]]:
-        """Returns all that is remembered."""
+        """Returns all cached answers."""
         kept = self.guard.memory
         return [answer for pool in (kept.shared, *kept._pools.values()) for answer in pool.answers.values()]
 
     def views(self) -> list[Any]:
-        """Returns what is remembered of who gets what."""
+        """Returns the cached views of recipients."""
         return [answer.value for answer in self.guard.memory.shared.answers.values()]
 
     def test_verdict_is_judged_once(self) -> None:
-        """However many values follow, and for however many sessions of one user."""
+        """For any number of values, and of sessions of one user."""
         rule = self.guard.rules["/a"] = Rule(members_of("/members"))
         self.world.join("alice").send(Subscribe(1, "/**"))
         self.subscribe()
@@ -229,7 +229,7 @@ class KeptVerdictTests(VisibilityCase):
         self.assertEqual(sorted(rule.judged), [("alice", None), ("bob", None)])
 
     def test_change_of_what_was_looked_up_is_seen_by_the_next_value(self) -> None:
-        """A write there, its end, and nothing else."""
+        """A write there and its end; no other change."""
         rule = self.guard.rules["/a"] = Rule(members_of("/members"))
         self.subscribe("/a")
         self.write("/a", 1)
@@ -246,7 +246,7 @@ class KeptVerdictTests(VisibilityCase):
         self.assertEqual(len(rule.judged), judged)
 
     def test_verdict_that_stays_the_same_changes_nothing(self) -> None:
-        """A list that still holds the same readers is no other audience."""
+        """A list of the same readers leads to the same audience."""
         self.guard.rules["/a"] = Rule(members_of("/members"))
         self.write("/members", ["alice"])
         self.subscribe("/a")
@@ -262,7 +262,7 @@ class KeptVerdictTests(VisibilityCase):
         self.assertEqual(self.values(), [[1, 2], [1, 2], []])
 
     def test_existence_counts_only_when_it_changes(self) -> None:
-        """A value that follows another is no news."""
+        """A new value at a set address ends no verdict."""
 
         def judge(_subject: str, _pattern: Pattern | None, state: State, _now_us: int) -> Verdict:
             is_closed = state.get("/closed") is not None
@@ -285,7 +285,7 @@ class KeptVerdictTests(VisibilityCase):
         self.assertEqual(self.values(), [[3, 4], [4], [4]])
 
     def test_patterns_that_were_looked_up_count(self) -> None:
-        """Whatever changes where they match."""
+        """Any change at a matching address."""
         pattern = Pattern.parse("/bans/*")
 
         def judge(_subject: str, _pattern: Pattern | None, state: State, _now_us: int) -> Verdict:
@@ -302,7 +302,7 @@ class KeptVerdictTests(VisibilityCase):
         self.assertEqual(self.values(), [[1, 2], [1], [1]])
 
     def test_verdict_can_end_by_itself(self) -> None:
-        """At its time; one that ends later stays."""
+        """At its time; verdicts with later ends stay."""
         ends_us = {"alice": START_US + 1_000_000, "bob": START_US + 2_000_000}
 
         def judge(subject: str, _pattern: Pattern | None, _state: State, now_us: int) -> Verdict:
@@ -318,7 +318,7 @@ class KeptVerdictTests(VisibilityCase):
         self.assertEqual([subject for subject, _ in rule.judged].count("alice"), 2)
 
     def test_kept_verdicts_are_bounded(self) -> None:
-        """In bytes; the one that was used longest ago goes, and all are still right."""
+        """In bytes; the least recently used one is removed, and all results stay right."""
 
         def judge(subject: str, pattern: Pattern | None, state: State, now_us: int) -> Verdict:
             hidden, reads = members_of("/members")(subject, pattern, state, now_us)
@@ -345,7 +345,7 @@ class KeptVerdictTests(VisibilityCase):
         self.assertEqual(self.values(), [[9], [], [9]])
 
     def test_addresses_share_what_decides_about_all_of_them(self) -> None:
-        """A room's messages are judged once per reader, not once per address, and go to the same list."""
+        """A room's messages are judged once for each reader, not for each address, and have the same audience."""
         rule = self.guard.rules["/a"] = Rule(members_of("/members"))
         self.write("/members", ["alice"])
         self.subscribe("/a/**")
@@ -355,7 +355,7 @@ class KeptVerdictTests(VisibilityCase):
         self.assertEqual(len(self.views()), 1)
 
     def test_rule_that_decides_alike_is_one_whatever_object_it_is(self) -> None:
-        """The permissions may make one anew for every address of a room."""
+        """The permissions may make a new rule object for every address of a room."""
 
         def rule_of_its_own(_address: str, _is_live: bool) -> Rule:
             rule = Rule(members_of("/members"))
@@ -372,7 +372,7 @@ class KeptVerdictTests(VisibilityCase):
         self.assertEqual((len(made), sum(len(rule.judged) for rule in made)), (5, 2))
 
     def test_recipients_of_many_routes_are_right(self) -> None:
-        """Who subscribed in many ways gets each value once."""
+        """A session with several matching subscriptions gets each value once."""
         self.guard.rules["/a"] = Rule(members_of("/members"))
         self.write("/members", ["alice"])
         for number in range(5):
@@ -382,7 +382,7 @@ class KeptVerdictTests(VisibilityCase):
         self.assertEqual(len(self.views()), 5)
 
     def test_long_addresses_are_found_anew(self) -> None:
-        """They are decided about all the same."""
+        """Their visibility is decided as for others."""
         self.guard.rules["/a"] = Rule(members_of("/members"))
         self.write("/members", ["alice"])
         address = "/a/" + "x" * visibility.MAX_PLACE_CHARACTERS
@@ -392,7 +392,7 @@ class KeptVerdictTests(VisibilityCase):
         self.assertNotIn(address, self.world.relay.visibility._places)
 
     def test_long_patterns_are_judged_anew(self) -> None:
-        """Where a rule asks for the pattern, as long as it likes."""
+        """If a rule depends on the pattern."""
         pattern = "/a/**/" + "x" * memory.MAX_KEY_CHARACTERS
         rule = self.guard.rules["/a"] = Rule(lambda *_: Verdict(FULL), depends_on_pattern=True)
         self.write(pattern.replace("**", "b"), 1)
@@ -401,7 +401,7 @@ class KeptVerdictTests(VisibilityCase):
         self.assertEqual(len(rule.judged), 2)
 
     def test_remembered_places_are_bounded(self) -> None:
-        """The oldest is found anew; also where a write opens nothing, and where an admin sees all."""
+        """The oldest is looked up again; also if a write opens nothing, and if an admin sees all."""
         self.patch(visibility, "MAX_PLACES", 3)
         self.guard.rules["/a"] = Rule(members_of("/members"))
         self.subscribe("/**")
@@ -413,7 +413,7 @@ class KeptVerdictTests(VisibilityCase):
                     self.assertLessEqual(len(self.world.relay.visibility._places), 3)
 
     def test_answers_that_go_while_others_are_found_stay_right(self) -> None:
-        """The limit may be reached in the middle of a value's way."""
+        """The limit may be reached while a value is sent."""
         self.guard.rules["/a"] = Rule(members_of("/members"))
         self.subscribe("/a/**")
         for address in ("/a/1", "/a/2"):
@@ -428,7 +428,7 @@ class KeptVerdictTests(VisibilityCase):
         self.assertEqual(self.answers(), [])
 
     def test_fixed_verdicts_take_no_room(self) -> None:
-        """They are the rule's own."""
+        """They are kept in the rule."""
         self.guard.rules["/a"] = Rule(HIDDEN)
         for number in range(10):
             self.write(f"/a/{number}", number)

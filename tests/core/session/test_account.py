@@ -1,4 +1,4 @@
-"""Tests of clasp_relay.core.session.account: what is kept for a session, in bytes, and beyond the limit."""
+"""Tests of clasp_relay.core.session.account: the memory of sessions, and its limits."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from tests.core.world import START_US, World, heard, value
 
 
 class AccountTests(SynchronousTestCase):
-    """The sums and the limits."""
+    """Sums and limits."""
 
     def test_nothing_may_be_counted_for_somebody_of_whom_nothing_is_kept(self) -> None:
-        """As when a client leaves that has nothing waiting."""
+        """For example when a client without waiting messages leaves."""
         accounts = Accounts(100)
         accounts.open("ann", "192.0.2.1").add(MemoryKind.MESSAGES, 0)
         self.assertEqual((accounts._by_subject, accounts._by_origin), ({}, {}))
 
     def test_what_is_kept_is_counted_by_kind(self) -> None:
-        """And no longer when it goes."""
+        """Until it is freed."""
         accounts = Accounts()
         account = accounts.open("ann", "192.0.2.1")
         account.take(MemoryKind.BUNDLES, 5)
@@ -42,7 +42,7 @@ class AccountTests(SynchronousTestCase):
         self.assertEqual((accounts._by_subject, accounts._by_origin), ({}, {}))
 
     def test_session_user_and_client_address_are_limited(self) -> None:
-        """Each refusal says which, and what to do; the user and the address may have four times as much."""
+        """Each refusal names the limit and what to do; a user and an address may have four times as much."""
         limit = 100
         for opened, whose in (
             ([("", "")], "100 bytes for this session (max-session-memory)"),
@@ -65,7 +65,7 @@ class AccountTests(SynchronousTestCase):
                 self.assertTrue(account.is_over)
 
     def test_nothing_is_limited_without_a_limit(self) -> None:
-        """What is kept is counted all the same."""
+        """It is still counted."""
         accounts = Accounts()
         account = accounts.open("ann", "192.0.2.1")
         account.take(MemoryKind.SUBSCRIPTIONS, 1 << 40)
@@ -73,7 +73,7 @@ class AccountTests(SynchronousTestCase):
 
 
 class SessionMemoryTests(SynchronousTestCase):
-    """Each kind, in a session that may keep 10,000 bytes."""
+    """Each kind of memory, in a session that may use 10,000 bytes."""
 
     def setUp(self) -> None:
         """Joins a writer and a reader."""
@@ -82,11 +82,11 @@ class SessionMemoryTests(SynchronousTestCase):
         self.reader = self.world.join()
 
     def kept(self, kind: MemoryKind) -> int:
-        """Returns how much is kept of a kind."""
+        """Returns the bytes of one kind."""
         return self.world.relay.accounts.bytes[kind]
 
     def assert_refused(self, answers: list[object], what: str) -> None:
-        """Asserts that one message was refused since too much is kept."""
+        """Asserts that one message was refused because of the memory limit."""
         (error,) = answers
         assert isinstance(error, Error), error
         self.assertEqual(error.error, ErrorCode.LIMIT)
@@ -94,7 +94,7 @@ class SessionMemoryTests(SynchronousTestCase):
         self.assertIn(what, error.message)
 
     def test_long_patterns_are_refused_beyond_the_limit(self) -> None:
-        """An end makes room; a subscription in the place of another counts for the difference only."""
+        """An ended subscription makes room; one that replaces another counts only for the difference."""
         pattern = "/" + "/".join("s" * 10) + "/*"
         size_bytes = SUBSCRIPTION_BYTES + 4 * len(pattern) + 11 * NODE_BYTES
         self.assertEqual(self.reader.ask(Subscribe(1, pattern)), [])
@@ -108,7 +108,7 @@ class SessionMemoryTests(SynchronousTestCase):
         self.assertEqual(self.kept(MemoryKind.SUBSCRIPTIONS), 0)
 
     def test_bundles_are_refused_beyond_the_limit(self) -> None:
-        """What has run makes room, and what its session left behind counts on."""
+        """A bundle that was applied makes room; those of an ended session still count."""
         bundle = Bundle((Set("/a", value("x" * 7_000)),), START_US + 1_000_000)
         self.assertEqual(self.writer.ask(bundle, 1), [Ack()])
         size_bytes = BUNDLE_BYTES + MEMBER_BYTES + 2 + 7_003
@@ -120,7 +120,7 @@ class SessionMemoryTests(SynchronousTestCase):
         self.assertEqual(self.kept(MemoryKind.BUNDLES), 0)
 
     def test_held_values_are_sent_early_beyond_the_limit(self) -> None:
-        """The one of the address that was heard of longest ago first; none is lost."""
+        """First that of the least recently updated address; none is lost."""
         self.reader.send(Subscribe(1, "/**", ALL_TYPES, 1))
         before = self.world.relay.accounts.bytes[MemoryKind.SUBSCRIPTIONS]
         for number in range(3):
@@ -138,7 +138,7 @@ class SessionMemoryTests(SynchronousTestCase):
         self.assertEqual(self.kept(MemoryKind.THROTTLES), 0)
 
     def test_few_addresses_start_anew_in_one_turn(self) -> None:
-        """The others do in the turns after it, and with the session's end nothing is left to be done."""
+        """The others in later turns; when the session ends, no work is left."""
         self.patch(throttles, "RELEASE_US", TURN_US)
         for leaves in (False, True):
             with self.subTest(leaves=leaves):

@@ -1,4 +1,4 @@
-"""Tests of clasp_relay.core.session.limiter: how many messages a session may send."""
+"""Tests of clasp_relay.core.session.limiter: the rate limit of a session."""
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -12,25 +12,25 @@ from tests.core.world import World, codes, value
 
 class LimiterTests(SynchronousTestCase):
     def test_bucket_starts_full_and_fills_again(self) -> None:
-        """At so many a second, up to the burst."""
+        """With the given rate, up to the burst."""
         limiter = Limiter(10, 40, 0)
         self.assertEqual(sum(limiter.take(1, 0) for _ in range(100)), 40)
         self.assertEqual(sum(limiter.take(1, 1_000_000) for _ in range(100)), 10)
         self.assertEqual(sum(limiter.take(1, 3_600_000_000) for _ in range(100)), 40)
 
     def test_what_costs_too_much_takes_nothing(self) -> None:
-        """A smaller message still fits."""
+        """A cheaper message is still accepted."""
         limiter = Limiter(10, 40, 0)
         self.assertFalse(limiter.take(41, 0))
         self.assertTrue(limiter.take(40, 0))
 
     def test_fractions_are_not_lost(self) -> None:
-        """A session that sends faster than tokens come is held to the rate all the same."""
+        """A session that sends faster than the rate is still held to the rate."""
         limiter = Limiter(30, 1, 0)
         self.assertIn(sum(limiter.take(1, now_us) for now_us in range(0, 10_000_000, 1_000)), range(290, 302))
 
     def test_error_is_sent_at_most_once_a_second(self) -> None:
-        """What was held back is owed until it is settled."""
+        """An ERROR that was held back is owed until ``settle``."""
         limiter = Limiter(1, 1, 0)
         self.assertEqual([limiter.may_send_error(now_us) for now_us in (0, 1, 999_999)], [True, False, False])
         self.assertTrue(limiter.owes_error)
@@ -42,20 +42,20 @@ class LimiterTests(SynchronousTestCase):
 
 
 class RateLimitTests(SynchronousTestCase):
-    """The limit as a session meets it."""
+    """The limit in a relay."""
 
     def setUp(self) -> None:
-        """A relay that lets 30 messages a second through, 120 at once."""
+        """A relay with a limit of 30 messages a second and a burst of 120."""
         self.world = World(RelayOptions(message_rate=(30, 120)))
         self.client = self.world.join()
 
     def flood(self, count: int = 130) -> None:
-        """Sends more than the burst."""
+        """Sends more messages than the burst."""
         for number in range(count):
             self.client.send(Set(f"/a/{number}", value(number)))
 
     def test_message_beyond_the_limit_is_dropped(self) -> None:
-        """One ERROR 429 says so; what came before is kept, and the session lives."""
+        """With one ERROR 429; earlier messages were handled, and the session goes on."""
         self.flood()
         self.assertEqual(codes(self.client.hear()), [ErrorCode.LIMIT])
         self.assertEqual(len(self.world.relay.params), 120)
@@ -65,7 +65,7 @@ class RateLimitTests(SynchronousTestCase):
         self.assertIsNone(self.client.outbox.closed)
 
     def test_reading_is_paid_for_before(self) -> None:
-        """By a door, beside the message; what takes no time passes always, also where there is no limit."""
+        """By a door, apart from the message; a cost of 0 is always accepted, also without a limit."""
         relay = self.world.relay
         (session,) = relay.sessions.all()
         self.assertEqual([relay.pay(session, 100), relay.pay(session, 21), relay.pay(session, 0)], [True, False, True])
@@ -77,7 +77,7 @@ class RateLimitTests(SynchronousTestCase):
         self.assertTrue(world.relay.pay(session, 1_000))
 
     def test_reading_alone_takes_no_full_bucket(self) -> None:
-        """Where the burst is small, what costs much to read passes once nothing else does, with its message."""
+        """With a small burst, a message that is costly to decode is accepted once the bucket is full."""
         for burst, taken in ((120, 15), (4, 3), (2, 1), (1, 1)):
             with self.subTest(burst=burst):
                 self.assertEqual(Limiter(1, burst, 0).reading_cost(15), taken)
@@ -90,7 +90,7 @@ class RateLimitTests(SynchronousTestCase):
         self.assertIsNotNone(world.relay.params.get("/a"))
 
     def test_held_back_error_comes_before_the_next_answer(self) -> None:
-        """So that a client that asks afterwards knows that something was dropped."""
+        """So a client that asks afterwards knows that messages were dropped."""
         for message, qos, answer in (
             (Ping(), 0, Pong),
             (Sync(1), 0, Sync),
@@ -124,7 +124,7 @@ class RateLimitTests(SynchronousTestCase):
         self.assertIsNotNone(self.world.relay.params.get("/c/14"))
 
     def test_bundle_over_the_burst_is_told_that_it_can_never_pass(self) -> None:
-        """And the bound that it has to keep to."""
+        """With the bound in the text."""
         (error,) = self.client.ask(Bundle(tuple(Set(f"/b/{number}", value(1)) for number in range(121))))
         assert isinstance(error, Error), error
         self.assertEqual(error.error, ErrorCode.LIMIT)
@@ -132,7 +132,7 @@ class RateLimitTests(SynchronousTestCase):
         self.assertIn("120", error.message)
 
     def test_message_over_the_burst_is_told_so_too(self) -> None:
-        """One that is no bundle, and counts for many."""
+        """One that is not a bundle, but counts for many messages."""
         self.client.session.limiter = Limiter(1, 4, self.world.clock.now_us())
         (error,) = self.client.ask(Set("/a", encode_value([[]] * 4_000)))
         assert isinstance(error, Error), error
@@ -140,14 +140,14 @@ class RateLimitTests(SynchronousTestCase):
         self.assertIn("this message counts as 8, at most 4 pass at once", error.message)
 
     def test_what_is_refused_is_not_decoded(self) -> None:
-        """Bytes that are no CLASP are counted as too many, not as undecodable."""
+        """Invalid bytes are counted as limited, not as undecodable."""
         self.flood(120)
         self.client.send_bytes(b"S\x00\x00\x01\xff")
         self.assertEqual(codes(self.client.hear()), [ErrorCode.LIMIT])
         self.assertEqual(sum(self.world.relay.counts.undecodable.values()), 0)
 
     def test_messages_that_come_decoded_cost_the_same(self) -> None:
-        """Whatever door they came by."""
+        """From any door."""
         relay, session = self.world.relay, self.client.session
         relay.accept(session, Bundle(tuple(Set(f"/b/{number}", value(1)) for number in range(119))), 0)
         self.world.settle()
@@ -158,7 +158,7 @@ class RateLimitTests(SynchronousTestCase):
         self.assertIsNone(relay.params.get("/c"))
 
     def test_rate_below_one_message_lets_messages_pass(self) -> None:
-        """One at a time, however small the burst would be."""
+        """One at a time, even with a smaller burst."""
         self.world = World(RelayOptions(message_rate=(0.2, 0.8)))
         self.client = self.world.join()
         self.assertEqual(self.client.ask(Ping()), [Pong()])
@@ -167,13 +167,13 @@ class RateLimitTests(SynchronousTestCase):
         self.assertEqual(self.client.ask(Ping()), [Pong()])
 
     def test_other_sessions_are_not_held_back(self) -> None:
-        """Each has a bucket of its own."""
+        """Each session has its own bucket."""
         other = self.world.join()
         self.flood()
         self.assertEqual(other.ask(Ping()), [Pong()])
 
     def test_no_limit_without_a_rate(self) -> None:
-        """Open mode has none."""
+        """As in open mode."""
         self.world = World()
         self.client = self.world.join()
         self.flood(1000)

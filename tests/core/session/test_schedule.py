@@ -1,4 +1,4 @@
-"""Tests of clasp_relay.core.session.schedule: what waits for its time."""
+"""Tests of clasp_relay.core.session.schedule: scheduled bundles."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ class ScheduleTests(SynchronousTestCase):
         self.listener.send(Subscribe(1, "/**"))
 
     def send(self, after_s: float, *members: Set | Publish, by: Client | None = None) -> list[object]:
-        """Sends a bundle for later, and returns the codes of the ERRORs or the ACKs that come back."""
+        """Sends a bundle with a time, and returns the codes of the ERRORs or the ACKs."""
         at_us = self.world.clock.now_us() + round(after_s * 1e6)
         answers = (by or self.sender).ask(Bundle(members, at_us), 1)
         return [answer.error if isinstance(answer, Error) else answer for answer in answers]
 
     def pass_time(self, seconds: float) -> list[tuple[str, object]]:
-        """Returns what the listener hears in that time."""
+        """Advances the clock, and returns what the listener gets."""
         self.world.clock.clock.advance(seconds)
         return heard(self.listener.hear())
 
     def test_bundle_is_applied_at_its_time(self) -> None:
-        """All of it, in order; the ACK has no revision and comes at once."""
+        """All members, in order; the ACK has no revision and is sent at once."""
         members = (Set("/a", value(1)), Publish("/e", Signal.EVENT, value=value(2)), Set("/b", value(3)))
         self.assertEqual(self.send(2, *members), [Ack()])
         self.assertEqual((len(self.world.relay.schedule), self.sender.session.pending_bundles), (1, 1))
@@ -51,13 +51,13 @@ class ScheduleTests(SynchronousTestCase):
             self.assertEqual(self.pass_time(0), [("/a", 1)])
 
     def test_bundle_is_checked_when_it_comes(self) -> None:
-        """What is refused then does not wait."""
+        """A bundle that is refused then is not scheduled."""
         self.assertEqual(self.send(2, Set("/a", value(1)), Set("bad", value(1))), [ErrorCode.ADDRESS])
         self.assertEqual(self.send(2, Set("/a", value(1), 5)), [ErrorCode.CONFLICT])
         self.assertEqual(self.pass_time(10), [])
 
     def test_bundle_is_checked_again_when_it_is_due(self) -> None:
-        """One that fails then changes nothing, and its sender reads why."""
+        """If it is refused then, nothing changes, and its sender gets the ERROR."""
         self.send(2, Set("/a", value(1), 0), Set("/b", value(2)))
         self.listener.send(Set("/a", value("first")))
         self.assertEqual(self.pass_time(1), [("/a", "first")])
@@ -67,7 +67,7 @@ class ScheduleTests(SynchronousTestCase):
         self.assertEqual((error.error, error.address), (ErrorCode.CONFLICT, "/a"))
 
     def test_bundle_outlives_its_session(self) -> None:
-        """It was accepted; nobody reads an ERROR any more."""
+        """It was accepted; an ERROR reaches nobody."""
         self.send(1, Set("/a", value(1), lock=True))
         self.send(1, Set("/a", value(1), 0))
         self.sender.leave()
@@ -76,7 +76,7 @@ class ScheduleTests(SynchronousTestCase):
         self.assertEqual((self.sender.hear(), self.world.faults), ([], []))
 
     def test_fault_when_it_is_due_is_reported(self) -> None:
-        """The sender reads «internal error» and lives."""
+        """The sender gets «internal error», and its session goes on."""
 
         def fail(*_: object) -> None:
             raise ZeroDivisionError("a secret")
@@ -92,13 +92,13 @@ class ScheduleTests(SynchronousTestCase):
         self.assertIsInstance(fault, ZeroDivisionError)
 
     def test_more_than_an_hour_ahead_is_refused(self) -> None:
-        """More likely a mistake in the unit than a plan."""
+        """It is probably a wrong unit."""
         self.assertEqual(self.send(3600, Set("/a", value(1))), [Ack()])
         self.assertEqual(self.send(3600.000001, Set("/a", value(1))), [ErrorCode.VALUE])
         self.assertEqual(codes(self.sender.ask(Bundle((), 2**64 - 1))), [ErrorCode.VALUE])
 
     def test_so_many_may_wait_per_session(self) -> None:
-        """Another session's do not count; one that has run makes room."""
+        """Other sessions' bundles do not count; a bundle that was applied makes room."""
         for _ in range(bundles.MAX_PENDING):
             self.sender.send(Bundle((), START_US + 1_000_000))
         self.assertEqual(self.sender.hear(), [])
@@ -108,7 +108,7 @@ class ScheduleTests(SynchronousTestCase):
         self.assertEqual(self.send(1, Set("/a", value(1))), [Ack()])
 
     def test_memory_of_all_that_waits_is_bounded(self) -> None:
-        """Those of sessions that have gone included; what has run makes room."""
+        """Bundles of ended sessions count; a bundle that was applied makes room."""
         self.patch(bundles, "MAX_PENDING_BYTES", 5_000)
         members = (Set("/é", value("x" * 500)), Publish("/b", Signal.STREAM, samples=bytes(80)))
         self.assertEqual(self.send(1, *members), [Ack()])
@@ -121,7 +121,7 @@ class ScheduleTests(SynchronousTestCase):
         self.assertEqual(self.send(1, *members, by=self.listener), [Ack()])
 
     def test_many_bundles_that_are_due_at_once_run_in_bounded_turns(self) -> None:
-        """The sessions' in turn: one with few does not wait for one with many."""
+        """Sessions in turn: one with few bundles does not wait for one with many."""
         for number in range(300):
             self.send(1, Set(f"/{number}", value(number)))
         other = self.world.join()
@@ -135,7 +135,7 @@ class ScheduleTests(SynchronousTestCase):
         self.assertEqual((len(self.world.relay.schedule), bool(self.world.relay.work)), (0, False))
 
     def test_bundles_that_are_due_are_found_in_pieces(self) -> None:
-        """However many are due at once; finding them runs none of them."""
+        """However many are due at once; none is applied while they are found."""
         for number in range(200):
             self.send(1, Set(f"/{number}", value(number)))
         relay = self.world.relay
@@ -150,7 +150,7 @@ class ScheduleTests(SynchronousTestCase):
         self.assertEqual((found[0], found[-1]), (bundles.FOUND_AT_ONCE, 200))
 
     def test_bundle_follows_a_clock_that_is_set_back(self) -> None:
-        """It runs when its time has come, not when the time would have come before."""
+        """It is applied at its time by the new clock."""
         self.send(5, Set("/a", value(1)))
         now_us = self.world.clock.now_us
         self.patch(self.world.clock, "now_us", lambda: now_us() - 3_000_000)
@@ -159,7 +159,7 @@ class ScheduleTests(SynchronousTestCase):
         self.assertEqual(self.pass_time(0.2), [("/a", 1)])
 
     def test_bundles_of_a_revoked_token_are_dropped(self) -> None:
-        """At once, those of its sessions that have ended included; another token's stay."""
+        """At once, also those of the token's ended sessions; another token's bundles stay."""
         world = World(permissions=Guard())
         alice, gone, bob = world.join("alice"), world.join("alice"), world.join("bob")
         for client in (alice, gone, bob):
@@ -173,7 +173,7 @@ class ScheduleTests(SynchronousTestCase):
         self.assertEqual((len(schedule), world.relay.params.last_revision("/a")), (0, 1))
 
     def test_many_bundles_can_be_dropped_while_they_are_due(self) -> None:
-        """Each either runs or is dropped, once, whatever their order."""
+        """Each is either applied or dropped, once, in any order."""
         for later_us in (0, -1):
             with self.subTest(later_us=later_us):
                 world = World(permissions=Guard())

@@ -18,7 +18,7 @@ from tests.core.world import World, codes, memory_session, value
 
 class SessionTests(SynchronousTestCase):
     def test_session_is_live_between_hello_and_its_end(self) -> None:
-        """And speaks for anybody before."""
+        """Before HELLO its identity is that of nobody."""
         world = World()
         client = world.connect()
         self.assertEqual((client.session.state, client.session.is_live), (SessionState.NEW, False))
@@ -60,7 +60,7 @@ FROM_THE_RELAY = frozenset({m.Welcome, m.Snapshot, m.Ack, m.Error, m.Result})
 
 class TableTests(SynchronousTestCase):
     def test_every_type_is_decided(self) -> None:
-        """Each message is handled, or refused because only the relay sends it."""
+        """Each message is handled, or refused as one that only the relay sends."""
         every = set(typing.get_args(m.Message))
         self.assertEqual({type(sample) for sample in SAMPLES}, every)
         self.assertEqual(set(HANDLERS) | FROM_THE_RELAY, every)
@@ -83,7 +83,7 @@ class TableTests(SynchronousTestCase):
                         self.assertIn(type(sample).__name__.upper(), error.message)
 
     def test_reasons_are_in_words(self) -> None:
-        """A programmer reads what is wrong."""
+        """The text tells a developer what is wrong."""
         for sample, expected in (
             (m.Hello(1, 0, "x"), "HELLO before"),
             (m.Ack(), "ACK is a message that only the relay sends"),
@@ -93,10 +93,10 @@ class TableTests(SynchronousTestCase):
 
 
 class LegalityOfSessionTests(SynchronousTestCase):
-    """The table as a session meets it."""
+    """The table, in a relay."""
 
     def test_first_message_that_is_no_hello_ends_the_session(self) -> None:
-        """An ERROR, then the close with the reason."""
+        """With an ERROR, then a close with the reason."""
         for sample in SAMPLES[1:]:
             with self.subTest(message=type(sample).__name__):
                 client = World().connect()
@@ -108,7 +108,7 @@ class LegalityOfSessionTests(SynchronousTestCase):
                 self.assertEqual(client.hear(), [])
 
     def test_illegal_message_leaves_the_session_alive(self) -> None:
-        """However many come: they are valid CLASP."""
+        """Any number of them: they are valid CLASP."""
         world = World()
         client = world.join()
         for sample in SAMPLES:
@@ -131,7 +131,7 @@ class LegalityOfSessionTests(SynchronousTestCase):
         self.assertIsNone(client.outbox.closed)
 
     def test_second_hello_changes_nothing(self) -> None:
-        """Neither the session's name nor what hangs on it, and no session is added."""
+        """Neither the name of the session nor what belongs to it; and no session is added."""
         world = World()
         client = world.join()
         client.send(m.Subscribe(1, "/a"))
@@ -148,7 +148,7 @@ def session(session_id: str, token: bytes = b"") -> Session:
 
 class SessionTableTests(SynchronousTestCase):
     def test_sessions_are_found_by_id_and_by_token(self) -> None:
-        """Those without a token by id alone."""
+        """Sessions without a token only by id."""
         table = SessionTable()
         one, two, open_one = session("1", b"t"), session("2", b"t"), session("3")
         for each in (one, two, open_one):
@@ -162,7 +162,7 @@ class SessionTableTests(SynchronousTestCase):
         self.assertEqual((table.of_subject(""), table.of_subject("nobody")), ([], []))
 
     def test_nothing_is_left_of_a_session_that_ended(self) -> None:
-        """Once is enough; one that never was live may end too."""
+        """A second removal does nothing, nor does that of a session that was never live."""
         table = SessionTable()
         one, two = session("1", b"t"), session("2", b"t")
         table.add(one)

@@ -1,4 +1,4 @@
-"""Tests of clasp_relay.core.state.draft: the state as changes would leave it."""
+"""Tests of clasp_relay.core.state.draft: the state as staged changes would leave it."""
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -28,12 +28,12 @@ class DraftTests(SynchronousTestCase):
         self.draft = Draft(self.params)
 
     def tearDown(self) -> None:
-        """Nothing of a draft is applied."""
+        """Checks that nothing of a draft was applied."""
         self.assertEqual(self.params.image(), self.image)
         self.assertEqual(self.params.holder("/b"), "w")
 
     def stage(self, one: Param, *, lock: bool = False, unlock: bool = False, stamp: str | None = None) -> None:
-        """Puts a change on top."""
+        """Stages a change."""
         self.draft.stage(written(self.params, one, lock=lock, unlock=unlock, stamp=stamp))
 
     def outcomes(self) -> list[tuple[Param, str | None]]:
@@ -41,11 +41,11 @@ class DraftTests(SynchronousTestCase):
         return [(each.param, each.stamp) for each in self.draft.outcomes()]
 
     def found(self, pattern: str) -> list[tuple[str, int]]:
-        """Returns address and revision of what matches."""
+        """Returns address and revision of the params that match."""
         return sorted((one.address, one.revision) for one in self.draft.match(Pattern.parse(pattern)))
 
     def test_empty_draft_is_what_lies_below(self) -> None:
-        """In every way that it can be asked."""
+        """In all its methods."""
         self.assertEqual(self.draft.get("/a"), self.params.get("/a"))
         self.assertEqual(self.found("/**"), [("/a", 1), ("/b", 1)])
         self.assertEqual(self.draft.ended("/gone"), Ended(2, 20))
@@ -54,7 +54,7 @@ class DraftTests(SynchronousTestCase):
         self.assertEqual(self.outcomes(), [])
 
     def test_staged_change_is_seen_on_top(self) -> None:
-        """The last one of each address, and each once."""
+        """Only the last change of each address, once."""
         for one in (change("/a", 2), change("/a", 3), change("/gone", 3), change("/new/x", 1)):
             self.stage(one)
         self.assertEqual(self.draft.get("/a"), change("/a", 3))
@@ -66,7 +66,7 @@ class DraftTests(SynchronousTestCase):
         self.assertEqual(self.outcomes(), expected)
 
     def test_staged_null_ends_a_param(self) -> None:
-        """It is found nowhere, and its end is known with its stamp, until it is set again."""
+        """It is not found, and its end has its stamp, until it is set again."""
         end = Param("/a", NULL, 2, "w", 99, None, "alice")
         self.stage(end, stamp="bob")
         self.assertIsNone(self.draft.get("/a"))
@@ -78,7 +78,7 @@ class DraftTests(SynchronousTestCase):
         self.assertEqual(self.outcomes(), [(change("/a", 3), None)])
 
     def test_patterns_are_found_whatever_is_staged_behind_the_first_look(self) -> None:
-        """Nulls, and what is set once more."""
+        """Nulls, and params that are set again."""
         self.stage(change("/n/1", 1))
         self.stage(change("/n/2", 1, None))
         self.assertEqual(self.found("/n/*"), [("/n/1", 1)])
@@ -88,7 +88,7 @@ class DraftTests(SynchronousTestCase):
         self.assertEqual((self.found("/n/2"), self.found("/n/1")), ([("/n/2", 2)], []))
 
     def test_search_of_many_changes_is_bounded(self) -> None:
-        """As that of many params: some are found where many match."""
+        """As in ``Params``: if many match, only some are found."""
         count = 10 * MATCH_COST
         for number in range(count):
             self.stage(change(f"/n/{number}", 1))
@@ -98,7 +98,7 @@ class DraftTests(SynchronousTestCase):
         self.assertRaises(TooMuchError, self.found, f"/n/*{count - 1}")
 
     def test_locks_are_as_the_changes_leave_them(self) -> None:
-        """Taken, given up, and gone with the value."""
+        """Taken, released, and ended with the param."""
         self.stage(change("/a", 2, writer="me"), lock=True)
         self.stage(change("/b", 2), unlock=True)
         self.assertEqual((self.draft.holder("/a"), self.draft.holder("/b")), ("me", None))
@@ -106,7 +106,7 @@ class DraftTests(SynchronousTestCase):
         self.assertIsNone(self.draft.holder("/a"))
 
     def test_life_time_is_that_of_the_table(self) -> None:
-        """The server's own counts here too."""
+        """With the server's default."""
         params = Params(ParamLimits(default_ttl_s=10))
         draft = Draft(params)
         for ttl in (None, 0, 5, 5 | TTL_ABSOLUTE):

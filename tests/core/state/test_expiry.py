@@ -1,4 +1,4 @@
-"""Tests of clasp_relay.core.state.expiry: which addresses end when."""
+"""Tests of clasp_relay.core.state.expiry: when addresses end."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +16,7 @@ _STEP = st.one_of(
 
 class ExpiryTests(SynchronousTestCase):
     def test_addresses_come_due_in_order(self) -> None:
-        """At their time, not before, and until they are discarded."""
+        """Not before their times, and until they are discarded."""
         expiry = Expiry()
         for address, due_us in (("/late", 30), ("/early", 10), ("/middle", 20)):
             expiry.set(address, due_us)
@@ -27,7 +27,7 @@ class ExpiryTests(SynchronousTestCase):
         self.assertEqual(expiry.due(100, 100), ["/middle", "/late"])
 
     def test_so_many_are_told_at_once(self) -> None:
-        """The others come next time."""
+        """The others are returned by the next call."""
         expiry = Expiry()
         for n in range(5):
             expiry.set(f"/{n}", n)
@@ -37,7 +37,7 @@ class ExpiryTests(SynchronousTestCase):
         self.assertEqual(expiry.due(10, 2), ["/2", "/3"])
 
     def test_time_can_be_set_again(self) -> None:
-        """To later and to earlier."""
+        """Later and earlier."""
         expiry = Expiry()
         expiry.set("/a", 10)
         expiry.set("/a", 50)
@@ -47,7 +47,7 @@ class ExpiryTests(SynchronousTestCase):
         self.assertEqual(expiry.snapshot(), {"/a": 20})
 
     def test_least_recent_is_the_one_not_used_for_longest(self) -> None:
-        """To set a time is a use, a touch is one without it."""
+        """Setting a time is a use; a touch is one without a new time."""
         expiry = Expiry()
         for address in ("/a", "/b", "/c"):
             expiry.set(address, 10)
@@ -57,7 +57,7 @@ class ExpiryTests(SynchronousTestCase):
         self.assertEqual(expiry.due(10, 100), ["/a", "/b", "/c"])
 
     def test_least_recent_of_an_owner_are_its_own(self) -> None:
-        """In the same order; who has none left takes no room."""
+        """In the same order; nothing is kept of an owner without addresses."""
         expiry = Expiry()
         for address, owner in (("/a", "alice"), ("/b", "bob"), ("/c", "alice"), ("/d", "")):
             expiry.set(address, 10, owner)
@@ -73,7 +73,7 @@ class ExpiryTests(SynchronousTestCase):
         self.assertEqual((expiry._owners, expiry._by_owner), ({}, {}))
 
     def test_old_entries_are_not_kept(self) -> None:
-        """A thousand short lives, one after the other, leave no heap of a thousand."""
+        """After a thousand short life times the heap does not have a thousand entries."""
         expiry = Expiry()
         for number in range(1000):
             expiry.set(f"/{number}", 1_000_000)
@@ -86,7 +86,7 @@ class ExpiryTests(SynchronousTestCase):
         self.assertEqual(expiry.due(1_000_000, 100), ["/always"])
 
     def test_few_are_looked_at_in_one_call(self) -> None:
-        """Thousands may have been set anew since their first time was noted; what is due behind them comes later."""
+        """Thousands may have been renewed since their slots were noted; later addresses come in later calls."""
         expiry = Expiry()
         for number in range(3 * LOOKED_AT_ONCE):
             expiry.set(f"/{number}", 1)
@@ -99,7 +99,7 @@ class ExpiryTests(SynchronousTestCase):
         self.assertEqual(calls, [(nothing, True)] * 3 + [(["/due"], False)] * 2)
 
     def test_slot_of_this_moment_is_not_looked_at_again_and_again(self) -> None:
-        """What ends within it is late by a slot at most."""
+        """An address in that slot is late by one slot at most."""
         expiry = Expiry()
         for number in range(LOOKED_AT_ONCE):
             expiry.set(f"/{number}", 20)
@@ -110,7 +110,7 @@ class ExpiryTests(SynchronousTestCase):
 
     @given(st.lists(_STEP, max_size=60))
     def test_table_agrees_with_a_plain_dict(self, steps: list[tuple[str, str, int]]) -> None:
-        """Whatever is set, discarded and asked, in whatever order, what is due is what a dict would say."""
+        """After any calls of set, discard and due, the result is that of a dict."""
         expiry = Expiry()
         model: dict[str, int] = {}
         now_us = 0

@@ -1,4 +1,4 @@
-"""Tests of clasp_relay.core.state.params: the table of what is set."""
+"""Tests of clasp_relay.core.state.params: the table of params."""
 
 from __future__ import annotations
 
@@ -41,36 +41,36 @@ def put(params: Params, one: Param, *, lock: bool = False, unlock: bool = False,
 
 
 def renew(params: Params, address: str, now_us: int) -> None:
-    """A GET renews what it does."""
+    """Renews a life time, as a GET does."""
     change = params.renewal(address, now_us)
     if change is not None:
         params.apply(change)
 
 
 def release_all(params: Params, writer: str) -> None:
-    """The locks of a session end with it."""
+    """Releases all locks of a session."""
     for address in params.locks.of(writer):
         params.apply(Change(no_param(address, writer, "", 0), ChangeKind.LOCK_RELEASE))
 
 
 def counted_bytes(params: Params) -> int:
-    """Returns what should be counted: addresses and values, and the addresses of stamped ends."""
+    """Returns the bytes that should be counted: addresses and values, and the addresses of stamped tombstones."""
     image = params.image()
     stamped = sum(text_bytes(address) for address, ended in image.ended if ended.stamp is not None)
     return stamped + sum(map(param_bytes, image.params))
 
 
 class ReplaceTests(SynchronousTestCase):
-    """The short way of the usual write; ``TableMachine`` compares it with the long one."""
+    """The fast path of the usual write; ``TableMachine`` compares it with ``apply``."""
 
     def setUp(self) -> None:
-        """A table with a param that has no life time, and one that has."""
+        """A table with a param without a life time, and one with a life time."""
         self.params = Params(ParamLimits())
         put(self.params, param("/a", 1.5, subject="u1", origin="here"))
         put(self.params, param("/b", 1.5, subject="u1", origin="here", ttl=60))
 
     def test_value_of_the_same_size_takes_it(self) -> None:
-        """It counts as a change, and as bytes that were replaced."""
+        """It counts as a change, and its bytes as replaced."""
         after = param("/a", 2.5, 2, subject="u1", origin="here")
         changes = self.params.changes
         self.assertTrue(self.params.replace(written(self.params, after)))
@@ -78,7 +78,7 @@ class ReplaceTests(SynchronousTestCase):
         self.assertEqual((self.params.changes - changes, self.params.replaced_bytes), (1, len(after.value)))
 
     def test_everything_else_is_left_to_the_long_way(self) -> None:
-        """Which has more to do; nothing has changed then."""
+        """Then nothing has changed."""
         usual = param("/a", 2.5, 2, subject="u1", origin="here")
         image = self.params.image()
         for name, change in {
@@ -101,21 +101,21 @@ class ReplaceTests(SynchronousTestCase):
 
 
 class TableTests(SynchronousTestCase):
-    """What is set, found and remembered."""
+    """Params, searches and tombstones."""
 
     def setUp(self) -> None:
         """An empty table."""
         self.params = Params(ParamLimits())
 
     def test_end_and_owner_of_a_param_are_told(self) -> None:
-        """None for one that does not end by itself."""
+        """None if it does not end by itself."""
         put(self.params, param("/a", ttl=TTL_ABSOLUTE | 60, subject="u1"))
         put(self.params, param("/b"))
         self.assertEqual([self.params.ends_us(each) for each in ("/a", "/b", "/c")], [60 * SECOND_US, None, None])
         self.assertEqual((self.params.shares.params_of("u1"), self.params.shares.params_of("u2")), (1, 0))
 
     def test_change_is_found_at_its_address(self) -> None:
-        """By its address, by a literal pattern and by one with wildcards."""
+        """With its address, a literal pattern and a pattern with wildcards."""
         one, other = param("/a/x"), param("/b")
         put(self.params, one)
         put(self.params, other)
@@ -126,7 +126,7 @@ class TableTests(SynchronousTestCase):
         self.assertEqual((len(self.params), sorted(self.params.all())), (2, [one, other]))
 
     def test_all_is_what_was_set_when_it_was_asked(self) -> None:
-        """Also of a table that is loaded afterwards."""
+        """Also after a later load."""
         put(self.params, param("/a"))
         first = self.params.all()
         put(self.params, param("/b"))
@@ -137,7 +137,7 @@ class TableTests(SynchronousTestCase):
         self.assertEqual((empty, len(loaded.all())), ([], 2))
 
     def test_search_that_takes_too_long_finds_nothing(self) -> None:
-        """Not even what it came to; an address alone is found always."""
+        """Not even the part that it found; a search without wildcards always succeeds."""
         put(self.params, param("/a"))
         put(self.params, param("/b"))
         self.assertEqual([one.address for one in self.params.find(Pattern.parse("/*")) or ()], ["/a", "/b"])
@@ -147,7 +147,7 @@ class TableTests(SynchronousTestCase):
         self.assertEqual(self.params.find(Pattern.parse("/a")), [param("/a")])
 
     def test_deleted_address_keeps_its_revision(self) -> None:
-        """And how it ended; once it is set again that is forgotten."""
+        """And how it ended; both are forgotten once it is set again."""
         put(self.params, param("/a"))
         put(self.params, Param("/a", NULL, 2, "w", 77, None, "alice"))
         self.assertEqual((self.params.get("/a"), self.params.last_revision("/a")), (None, 2))
@@ -157,14 +157,14 @@ class TableTests(SynchronousTestCase):
         self.assertEqual(self.params.last_revision("/unknown"), 0)
 
     def test_state_bytes_are_addresses_and_values(self) -> None:
-        """In UTF-8; replaced and deleted values are given back."""
+        """In UTF-8; bytes of replaced and deleted values are subtracted."""
         for change in (param("/é", "x" * 10), param("/b"), param("/é", "日", 2), null("/b"), null("/b", 3)):
             put(self.params, change)
             self.assertEqual(self.params.state_bytes, counted_bytes(self.params))
         self.assertEqual(self.params.state_bytes, 3 + 6)
 
     def test_stamped_end_is_counted_once(self) -> None:
-        """However often it is ended again; what follows it takes its place."""
+        """However often the address ends again; a new param replaces it."""
         for revision in range(1, 4):
             put(self.params, null("/s", revision), stamp="alice")
             self.assertEqual(self.params.state_bytes, 2)
@@ -174,7 +174,7 @@ class TableTests(SynchronousTestCase):
         self.assertEqual(self.params.state_bytes, 0)
 
     def test_changes_rise_with_whatever_the_image_shows(self) -> None:
-        """A renewed life time is saved too; a GET that renews nothing is no change."""
+        """Also by a renewed life time; not by a GET that renews nothing."""
         put(self.params, param("/a", ttl=5))
         put(self.params, param("/b"))
         put(self.params, param("/c", ttl=5 | TTL_ABSOLUTE))
@@ -186,7 +186,7 @@ class TableTests(SynchronousTestCase):
         self.assertEqual(self.params.changes, before + 1)
 
     def test_lock_is_held_until_it_is_given_up(self) -> None:
-        """By unlock, with the session, or with the value."""
+        """By unlock, with the session, or with the param."""
         for end in (
             lambda: put(self.params, param("/a", revision=2), unlock=True),
             lambda: put(self.params, null("/a")),
@@ -200,7 +200,7 @@ class TableTests(SynchronousTestCase):
             self.assertIsNone(self.params.holder("/a"))
 
     def test_what_is_not_about_a_param_is_not_applied(self) -> None:
-        """A scheduled bundle and a signal are kept elsewhere: a fault of ours is found at once."""
+        """Scheduled bundles and signals are kept elsewhere, so this is a defect, which raises."""
         for kind in (ChangeKind.SCHEDULED, ChangeKind.DUE, ChangeKind.EVENT):
             with self.subTest(kind=kind):
                 change = Change(no_param("/a", "w", "", 0), kind)
@@ -208,10 +208,10 @@ class TableTests(SynchronousTestCase):
 
 
 class ExpiryTests(SynchronousTestCase):
-    """What ends when."""
+    """Life times."""
 
     def ends(self, ttl: int | None, default_ttl_s: int = 0, renewed_s: int | None = None) -> int | None:
-        """Returns the second at which a param ends that was set at 0."""
+        """Returns the second at which a param ends that was written at 0."""
         params = Params(ParamLimits(default_ttl_s=default_ttl_s))
         put(params, param("/a", ttl=ttl))
         if renewed_s is not None:
@@ -222,7 +222,7 @@ class ExpiryTests(SynchronousTestCase):
         return None
 
     def test_life_time_is_as_the_writer_said(self) -> None:
-        """Or as the server says where the writer said nothing; a GET renews what slides."""
+        """Or as the server's default; a GET renews a sliding one."""
         cases = (
             ("none", None, 0, None, None),
             ("the server's", None, 10, None, 10),
@@ -240,7 +240,7 @@ class ExpiryTests(SynchronousTestCase):
                 self.assertEqual(self.ends(ttl, default_ttl_s, renewed_s), expected)
 
     def test_expired_param_ends_as_a_null_with_the_next_revision(self) -> None:
-        """Written by the relay, which has no session id; it is there until that is applied."""
+        """Without a session id as writer; the param is set until the null is applied."""
         params = Params(ParamLimits())
         put(params, param("/a", ttl=5, subject="alice"))
         (address,) = params.expired(6 * SECOND_US, 100)
@@ -251,7 +251,7 @@ class ExpiryTests(SynchronousTestCase):
         self.assertEqual((params.get("/a"), params.expired(6 * SECOND_US, 100)), (None, []))
 
     def test_write_of_another_life_time_replaces_it(self) -> None:
-        """«Never» takes the end away."""
+        """«Never» removes it."""
         params = Params(ParamLimits())
         put(params, param("/a", ttl=5))
         put(params, param("/a", revision=2, ttl=0))
@@ -259,7 +259,7 @@ class ExpiryTests(SynchronousTestCase):
 
 
 class CapacityTests(SynchronousTestCase):
-    """What fits, and what goes for it."""
+    """Limits and evictions."""
 
     def fill(self, limits: ParamLimits, *changes: Param) -> None:
         """Fills a table."""
@@ -268,17 +268,17 @@ class CapacityTests(SynchronousTestCase):
             put(self.params, change)
 
     def victims(self, *changes: Param, stamp: str | None = None) -> list[str]:
-        """Returns what would go for changes."""
+        """Returns the params that would be evicted for some changes."""
         return self.params.victims([written(self.params, change, stamp=stamp) for change in changes])
 
     def refusal(self, *changes: Param) -> str:
-        """Returns why changes are refused."""
+        """Returns the reason of a refusal."""
         error = self.assertRaises(RequestError, self.victims, *changes)
         self.assertEqual((error.code, error.address), (ErrorCode.OVERLOADED, changes[0].address))
         return str(error)
 
     def test_least_recently_used_param_with_a_life_time_goes(self) -> None:
-        """A GET is a use, whatever kind of life time it has; what was stored for good stays."""
+        """A GET is a use, with any kind of life time; params without a life time stay."""
         self.fill(
             ParamLimits(max_params=4),
             param("/good"),
@@ -294,14 +294,14 @@ class CapacityTests(SynchronousTestCase):
         self.assertEqual(self.victims(param("/new"), param("/new2")), ["/c", "/a"])
 
     def test_what_was_stored_for_good_is_never_evicted(self) -> None:
-        """The new one is refused, and the ERROR says which limit it is."""
+        """The new param is refused, and the ERROR names the limit."""
         self.fill(ParamLimits(max_params=2), param("/a"), param("/b"))
         self.assertIn("max-params", self.refusal(param("/new")))
         self.fill(ParamLimits(max_state_bytes=30), param("/a"), param("/b"))
         self.assertIn("max-state-bytes", self.refusal(param("/new")))
 
     def test_what_takes_no_more_than_before_always_fits(self) -> None:
-        """Also where more is stored than may be, as after a start with smaller limits."""
+        """Also if the table is over its limits, as after a start with smaller ones."""
         self.fill(ParamLimits(), param("/a", "long enough"), param("/b"))
         image = self.params.image()
         self.params = Params(ParamLimits(max_params=1, max_state_bytes=5))
@@ -311,7 +311,7 @@ class CapacityTests(SynchronousTestCase):
         self.refusal(param("/a", "longer than what stood there"))
 
     def test_presence_that_was_written_in_the_future_ends_soon_after_a_load(self) -> None:
-        """Its life time begins anew; what lives for more than an hour, or has begun, ends when it was to end."""
+        """Its life time begins again; one of more than an hour, or one that has begun, ends at its time."""
         now_us, hour_us = 1_000_000_000_000, 3_600_000_000
         expected_us: dict[str, int] = {}
         params: list[Param] = []
@@ -340,21 +340,21 @@ class CapacityTests(SynchronousTestCase):
         self.assertEqual(table.image().expires_us, told_us, "nobody said what time it is")
 
     def test_changes_that_are_made_together_count_together(self) -> None:
-        """What one frees the other may take; none of them is a victim."""
+        """One change may use the room that another frees; none of their addresses is evicted."""
         self.fill(ParamLimits(max_params=2), param("/a", ttl=5), param("/b"))
         self.assertEqual(self.victims(null("/b"), param("/new")), [])
         self.assertEqual(self.victims(param("/new")), ["/a"])
         self.refusal(param("/new"), param("/a", 1, 2))
 
     def test_growing_value_makes_room_for_itself(self) -> None:
-        """As many go as it takes."""
+        """As many params are evicted as necessary."""
         changes = [param(f"/{number}", ttl=5) for number in range(4)]
         self.fill(ParamLimits(max_state_bytes=4 * 11), *changes)
         self.assertEqual(self.victims(param("/0", "x" * 15, 2)), ["/1"])
         self.assertEqual(self.victims(param("/0", "x" * 26, 2)), ["/1", "/2"])
 
     def test_stamped_end_counts_as_a_param(self) -> None:
-        """It stands in the place of the param that it was, and so does the param that follows it."""
+        """It counts instead of its param, and a new param counts instead of it."""
         self.fill(ParamLimits(max_params=2), param("/a"), param("/s"))
         put(self.params, null("/s"), stamp="alice")
         self.refusal(param("/new"))
@@ -364,7 +364,7 @@ class CapacityTests(SynchronousTestCase):
         self.assertEqual(error.code, ErrorCode.OVERLOADED)
 
     def test_share_counts_what_a_subject_wrote_last(self) -> None:
-        """And what is stamped for it, so that nobody fills the table with what has ended."""
+        """And its stamped tombstones, so that nobody can fill the table with deleted params."""
         limits = ParamLimits(subject=ShareLimits(2))
         self.fill(limits, param("/a", subject="alice"), param("/b", subject="alice"), param("/c", subject="bob"))
         self.assertIn("max-params-per-subject", self.refusal(param("/new", subject="alice")))
@@ -377,7 +377,7 @@ class CapacityTests(SynchronousTestCase):
         self.assertEqual(self.victims(param("/new", subject="alice")), [])
 
     def test_subject_at_its_limit_loses_its_own_first(self) -> None:
-        """The least recently used that has a life time; never another's, and never one that is being written."""
+        """Its least recently used param with a life time; never another subject's, and none that is being written."""
         self.fill(
             ParamLimits(max_params=5, subject=ShareLimits(3)),
             param("/theirs", ttl=5, subject="bob"),
@@ -394,7 +394,7 @@ class CapacityTests(SynchronousTestCase):
         self.assertIn("max-params-per-subject", error.message)
 
     def test_share_counts_bytes(self) -> None:
-        """Of addresses and values; one that grows makes room by its owner's own."""
+        """Of addresses and values; for a value that grows, params of its owner are evicted."""
         self.fill(
             ParamLimits(subject=ShareLimits(max_bytes=30)),
             param("/a", "x" * 5, subject="alice"),
@@ -406,7 +406,7 @@ class CapacityTests(SynchronousTestCase):
         self.assertEqual(self.victims(param("/theirs", "x" * 10, 2, subject="bob")), [])
 
     def test_full_origin_evicts_what_its_writer_has_there(self) -> None:
-        """Never another's of the same client address, nor what the writer has elsewhere, which would free nothing."""
+        """Not those of others at the same client address, nor the writer's elsewhere, which would free nothing."""
         self.fill(
             ParamLimits(origin=ShareLimits(3)),
             param("/bob", ttl=5, subject="bob", origin="here"),
@@ -422,7 +422,7 @@ class CapacityTests(SynchronousTestCase):
         self.assertIn("one client address", text)
 
     def test_victim_counts_for_every_bound_that_it_serves(self) -> None:
-        """One makes room in the user's share, its client address's and the whole."""
+        """One eviction makes room in the user's share, in that of the client address, and in the table."""
         self.fill(
             ParamLimits(max_params=4, subject=ShareLimits(2), origin=ShareLimits(3)),
             param("/far", ttl=5, subject="alice", origin="there"),
@@ -434,7 +434,7 @@ class CapacityTests(SynchronousTestCase):
         self.assertEqual(self.victims(param("/new", subject="alice", origin="here")), ["/far", "/a"])
 
     def test_what_the_exempt_subject_has_counts_for_nobody(self) -> None:
-        """Neither for it nor for its client address; what it takes over is given back."""
+        """Neither for it nor for its client address; a param that it overwrites is subtracted."""
         limits = ParamLimits(subject=ShareLimits(1), origin=ShareLimits(2), exempt_subject="admin")
         self.fill(limits, *(param(f"/{number}", subject="admin", origin="here") for number in range(5)))
         self.assertEqual(self.victims(param("/5", subject="admin", origin="here")), [])
@@ -445,7 +445,7 @@ class CapacityTests(SynchronousTestCase):
         self.assertEqual(self.victims(param("/b", subject="alice", origin="here")), [])
 
     def test_tenth_is_kept_for_those_who_have_little(self) -> None:
-        """In params and in bytes; who has much makes room by its own there, and others are left alone."""
+        """In params and in bytes; for a subject that has much, only its own params are evicted there."""
         self.patch(params_module, "SMALL_BYTES", 12)
         self.fill(
             ParamLimits(max_params=20, subject=ShareLimits(100)),
@@ -486,7 +486,7 @@ class CapacityTests(SynchronousTestCase):
                     put(self.params, one)
 
     def test_end_that_stays_stamped_frees_no_place(self) -> None:
-        """So it is evicted for its bytes only, and nobody gets past a bound by what stays of it."""
+        """It is evicted only for its bytes, so a stamped tombstone lets nobody exceed a limit."""
 
         def victims(*changes: Param) -> list[str]:
             writes = [written(self.params, change) for change in changes]
@@ -508,20 +508,20 @@ class CapacityTests(SynchronousTestCase):
         self.assertEqual(victims(new), ["/s", "/t"])
 
     def test_search_for_what_can_go_is_bounded(self) -> None:
-        """What one write may look at, and evict, is no whole state."""
+        """The params that one write examines and evicts are bounded."""
         self.patch(params_module, "LOOKED_AT", 3)
         self.fill(ParamLimits(max_state_bytes=88), *(param(f"/{number}", ttl=5) for number in range(8)))
         self.assertEqual(len(self.victims(param("/new", "x" * 26))), 3)
         self.refusal(param("/new", "x" * 27))
 
     def test_search_without_wildcards_is_a_look_up(self) -> None:
-        """It finds all there is, whatever it may cost."""
+        """It has the result, whatever the bound is."""
         self.fill(ParamLimits(), param("/a"))
         self.assertEqual(self.params.search(Pattern.parse("/a"), 0), (["/a"], True))
         self.assertEqual(self.params.search(Pattern.parse("/b"), 0), ([], True))
 
     def test_one_write_evicts_a_few_hundred_at_most(self) -> None:
-        """Each of them is told to its subscribers in the same step."""
+        """The subscribers of each are told in the same step."""
         self.fill(ParamLimits(max_params=400), *(param(f"/{number + 100}", ttl=5) for number in range(400)))
         full_bytes = self.params.state_bytes
         limits = ParamLimits(max_state_bytes=full_bytes)
@@ -531,7 +531,7 @@ class CapacityTests(SynchronousTestCase):
         self.refusal(param("/new", "x" * (each_bytes * 300)))
 
     def test_one_change_surely_fits_only_where_nobody_needs_to_ask(self) -> None:
-        """A yes is a promise."""
+        """If it returns True, the change fits."""
         cases = (
             (ParamLimits(), True),
             (ParamLimits(max_params=1), False),
@@ -549,7 +549,7 @@ class CapacityTests(SynchronousTestCase):
                 self.assertEqual(self.params.has_room(param("/b", subject="alice", origin="here")), expected)
 
     def test_what_is_set_takes_room_of_whoever_sets_it_next(self) -> None:
-        """The table gets no fuller by it, but the new owner's share does."""
+        """The table gets no fuller, but the new owner's share does."""
         for limits, expected in ((ParamLimits(max_params=1), True), (ParamLimits(subject=ShareLimits(1)), False)):
             with self.subTest(limits=limits):
                 self.fill(limits, param("/a", subject="alice"), param("/b", subject="bob"))
@@ -558,7 +558,7 @@ class CapacityTests(SynchronousTestCase):
 
 
 class ImageTests(SynchronousTestCase):
-    """What survives a restart."""
+    """The captured state."""
 
     def test_loaded_table_is_the_one_that_was_captured(self) -> None:
         """Values, revisions, writers, times, life times, ends, stamps, shares and sizes."""
@@ -587,7 +587,7 @@ class ImageTests(SynchronousTestCase):
         self.assertRaises(RequestError, after.victims, [Change(param("/new", subject="bob"))])
 
     def test_param_without_an_end_in_the_image_gets_one(self) -> None:
-        """Where its life time, or the server's, says so: its file may be another relay's."""
+        """From its life time, or the server's default: the file may be from another relay."""
         image = StateImage([param("/a", ttl=5), param("/b"), param("/c", ttl=0)], [], {})
         for default_ttl_s, expected in ((0, {"/a": 5 * SECOND_US}), (9, {"/a": 5 * SECOND_US, "/b": 9 * SECOND_US})):
             with self.subTest(default_ttl_s=default_ttl_s):
@@ -604,7 +604,7 @@ _TTLS = st.sampled_from((None, None, 0, 3, 3 | TTL_ABSOLUTE))
 
 
 class TableMachine(RuleBasedStateMachine):
-    """Writes, deletes, reads, lets time pass, saves and loads, as the relay would."""
+    """Writes, deletes, reads, advances the time, saves and loads, as the relay would."""
 
     limits = ParamLimits(5, 90, 0, ShareLimits(4, 60), ShareLimits(4, 70), "admin")
 
@@ -618,7 +618,7 @@ class TableMachine(RuleBasedStateMachine):
         """The last revision of each address that cannot have been forgotten."""
 
     def apply(self, change: Param, *, lock: bool = False, stamp: str | None = None) -> None:
-        """Applies a change; a revision is never seen again."""
+        """Applies a change; no revision may be used twice."""
         address = change.address
         assert change.revision == self.known.get(address, 0) + 1, change
         write = written(self.params, change, lock=lock, stamp=stamp)
@@ -657,7 +657,7 @@ class TableMachine(RuleBasedStateMachine):
         is_stamped: bool,
         sent_as: bytes,
     ) -> None:
-        """One SET."""
+        """Sets a param."""
         set_before = self.params.get(address)
         stamp = subject if is_stamped and subject and set_before is not None else None
         if self.params.holder(address) not in (None, writer):
@@ -685,13 +685,13 @@ class TableMachine(RuleBasedStateMachine):
 
     @rule(address=_ADDRESSES)
     def read(self, address: str) -> None:
-        """One GET."""
+        """Reads a param, as a GET."""
         for params in (self.params, self.slow):
             renew(params, address, self.now_us)
 
     @rule(seconds=st.integers(0, 4))
     def wait(self, seconds: int) -> None:
-        """Time passes, and what is over ends."""
+        """Advances the time, and ends expired params."""
         self.now_us += seconds * SECOND_US
         expected = {address for address, due_us in self.params.image().expires_us.items() if due_us <= self.now_us}
         ends = self.params.expired(self.now_us, 100)
@@ -701,14 +701,14 @@ class TableMachine(RuleBasedStateMachine):
 
     @rule(writer=st.sampled_from("xy"))
     def leave(self, writer: str) -> None:
-        """A session ends."""
+        """Ends a session."""
         for params in (self.params, self.slow):
             release_all(params, writer)
         assert writer not in map(self.params.holder, self.known)
 
     @rule()
     def restart(self) -> None:
-        """The state is saved and loaded."""
+        """Saves and loads the state."""
         image = self.params.image()
         self.params, self.slow = Params(self.limits), Params(self.limits)
         for params in (self.params, self.slow):
@@ -717,7 +717,7 @@ class TableMachine(RuleBasedStateMachine):
 
     @invariant()
     def keeps_to_its_limits(self) -> None:
-        """Params with stamped ends, bytes, each subject's share, and what is remembered."""
+        """Checks params with stamped tombstones, bytes, the share of each subject, and tombstones."""
         image = self.params.image()
         stamped = [ended for _, ended in image.ended if ended.stamp is not None]
         assert len(image.params) + len(stamped) <= self.limits.max_params
@@ -735,7 +735,7 @@ class TableMachine(RuleBasedStateMachine):
         assert "admin" not in self.params._by_subject._params
 
     def check_share(self, shares: Shares, limits: ShareLimits, owner: str, sizes: list[int]) -> None:
-        """What is counted for an owner is what it has; ends that stay stamped may pass its limit, values may not."""
+        """Checks that the count of an owner is right, and within its limit apart from stamped tombstones."""
         assert (shares.params_of(owner), shares.bytes_of(owner)) == (len(sizes), sum(sizes))
         if shares is self.params._by_origin:
             assert len(sizes) <= limits.max_params
@@ -743,7 +743,7 @@ class TableMachine(RuleBasedStateMachine):
 
     @invariant()
     def short_way_leads_to_the_same(self) -> None:
-        """For whatever a table is asked."""
+        """In all methods of the table."""
         short, long = self.params, self.slow
         assert short.image() == long.image()
         assert list(short.image().expires_us) == list(long.image().expires_us)
@@ -753,7 +753,7 @@ class TableMachine(RuleBasedStateMachine):
 
     @invariant()
     def agrees_with_itself(self) -> None:
-        """An address is set or has ended, never both; revisions are as they were; the tree finds all."""
+        """An address has a param or a tombstone, never both; revisions are right; the tree has all addresses."""
         image = self.params.image()
         addresses = [one.address for one in image.params]
         assert not set(addresses) & {address for address, _ in image.ended}
@@ -768,7 +768,7 @@ TableMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=4
 
 class TableMachineTests(SynchronousTestCase):
     def test_table_keeps_its_promises_whatever_happens(self) -> None:
-        """Revisions never go back, limits are never passed, sizes are right: after every step of random lives."""
+        """Revisions never go back, limits are kept, and sizes are right: after every step of random actions."""
         result = unittest.TestResult()
         TableMachine.TestCase().run(result)
         self.assertEqual([text for _, text in result.errors + result.failures], [])

@@ -1,4 +1,4 @@
-"""Tests of clasp_relay.core.state.reserved: where only one bundle may write."""
+"""Tests of clasp_relay.core.state.reserved: addresses at which only one bundle may write."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class ReservedTests(SynchronousTestCase):
         self.reserved = Reserved()
 
     def test_nothing_is_reserved_at_first(self) -> None:
-        """Nor once a bundle is decided and carried out."""
+        """Nor after a bundle was decided and carried out."""
         for _ in range(2):
             self.assertFalse(self.reserved.is_used)
             self.assertNotIn("/a", self.reserved)
@@ -31,7 +31,7 @@ class ReservedTests(SynchronousTestCase):
             self.reserved.end_reads()
 
     def test_what_is_written_and_what_is_read_is_reserved(self) -> None:
-        """Both for writes; what hangs on reads alone asks for these."""
+        """Both for writes; expiries ask only for what was read."""
         self.reserved.begin_writes([Param("/a", b"\x00", 1, "", 0)])
         self.assertFalse(self.reserved.any_is_read(["/a"]))
         self.reserved.read("/b")
@@ -49,7 +49,7 @@ class ReservedTests(SynchronousTestCase):
                 self.assertEqual(self.reserved.any_is_read(["/x", address]), is_read)
 
     def test_many_patterns_reserve_everything(self) -> None:
-        """So that no write is compared with each of them."""
+        """So that no write is compared with many patterns."""
         for number in range(MAX_PATTERNS):
             self.reserved.read(Pattern.parse(f"/{number}/*"))
             self.reserved.read(Pattern.parse(f"/{number}/*"))

@@ -1,4 +1,4 @@
-"""Tests of clasp_relay.core.state.shares: how many addresses and bytes one owner may take."""
+"""Tests of clasp_relay.core.state.shares: the addresses and bytes of owners."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,19 +11,19 @@ _OWNERS = ("", "alice", "bob")
 
 
 def new(address: str, owner: str, size_bytes: int = 10) -> Move:
-    """Returns that an owner writes where nothing is."""
+    """Returns the move of an owner that writes at a new address."""
     return Move(address, "", 0, owner, size_bytes, is_written=True)
 
 
 class SharesTests(SynchronousTestCase):
     def setUp(self) -> None:
-        """Alice has two params of two and 20 bytes of 30, Bob one of 10."""
+        """Alice has two of two params and 20 of 30 bytes, Bob one param and 10 bytes."""
         self.shares = Shares(ShareLimits(2, 30), "one user")
         for owner in ("alice", "alice", "bob"):
             self.shares.add(owner, 10)
 
     def excess(self, *moves: Move) -> Excess | None:
-        """Returns what would be too much; the ERROR says whose share it is."""
+        """Returns the excesses; checks that the ERROR names the owner."""
         found = list(self.shares.excess(moves))
         if not found:
             return None
@@ -33,12 +33,12 @@ class SharesTests(SynchronousTestCase):
         return excess
 
     def refusal(self, *moves: Move) -> tuple[str | None, int, int] | None:
-        """Returns the address that is refused, and how many params and bytes are too many."""
+        """Returns the refused address, and the params and bytes that are too many."""
         excess = self.excess(*moves)
         return None if excess is None else (excess.refusal.address, excess.params, excess.size_bytes)
 
     def test_owner_at_its_limit_gets_no_more(self) -> None:
-        """Neither a new address nor somebody else's; what it has it may write again."""
+        """Neither a new address nor that of another owner; it may overwrite its own."""
         self.assertEqual(self.refusal(new("/new", "alice")), ("/new", 1, 0))
         self.assertEqual(self.refusal(Move("/bob", "bob", 10, "alice", 10, True)), ("/bob", 1, 0))
         self.assertIsNone(self.refusal(Move("/alice", "alice", 10, "alice", 20, True)))
@@ -47,7 +47,7 @@ class SharesTests(SynchronousTestCase):
         self.assertEqual(self.refusal(new("/new", "alice", 25)), ("/new", 1, 15))
 
     def test_refusal_says_which_limit_it_is(self) -> None:
-        """With the option that sets it."""
+        """With the name of the option."""
         for move, text in (
             (new("/new", "alice"), "2 params (max-params-per-subject)"),
             (new("/new", "bob", 25), "30 bytes (max-bytes-per-subject)"),
@@ -57,12 +57,12 @@ class SharesTests(SynchronousTestCase):
                 self.assertIn(text, str(excess and excess.refusal))
 
     def test_others_are_not_counted(self) -> None:
-        """Bob has room, and nobody in particular has no limit."""
+        """Bob has room, and an empty owner has no limit."""
         self.assertIsNone(self.refusal(new("/new", "bob")))
         self.assertIsNone(self.refusal(*(new(f"/{n}", "", 1000) for n in range(9))))
 
     def test_changes_count_together(self) -> None:
-        """What frees a place makes room for another."""
+        """One change may use the room that another frees."""
         freed = Move("/old", "alice", 10, "", 0, is_written=False)
         self.assertIsNone(self.refusal(freed, new("/new", "alice")))
         self.assertEqual(self.refusal(freed, new("/new", "alice"), new("/more", "alice")), ("/more", 1, 0))
@@ -70,16 +70,16 @@ class SharesTests(SynchronousTestCase):
         self.assertEqual(self.refusal(*(new(f"/{number}", "bob") for number in range(5))), ("/4", 4, 30))
 
     def test_every_owner_that_gets_too_much_is_told(self) -> None:
-        """Of what is written at once."""
+        """All owners of the changes."""
         moves = (new("/a", "alice"), new("/b", "bob"), new("/c", "bob"))
         self.assertEqual([excess.owner for excess in self.shares.excess(moves)], ["alice", "bob"])
 
     def test_end_always_passes(self) -> None:
-        """What stays stamped for an owner is counted, and never a reason to keep a value."""
+        """A stamped tombstone counts for its owner, but never prevents the end of a param."""
         self.assertIsNone(self.refusal(Move("/bob", "bob", 10, "alice", 4, is_written=False)))
 
     def test_who_has_too_much_already_may_write_less(self) -> None:
-        """After a start with smaller limits."""
+        """As after a start with smaller limits."""
         self.shares.resize("alice", 100)
         self.assertIsNone(self.refusal(Move("/alice", "alice", 110, "alice", 100, True)))
         self.assertEqual(self.refusal(Move("/alice", "alice", 110, "alice", 111, True)), ("/alice", 0, 91))

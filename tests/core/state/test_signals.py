@@ -1,4 +1,4 @@
-"""Tests of clasp_relay.core.state.signals: what clients announced."""
+"""Tests of clasp_relay.core.state.signals: the registry of announced signals."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +24,7 @@ class SignalsTests(SynchronousTestCase):
         self.signals = Signals()
 
     def found(self, pattern: str, now_us: int = 0) -> list[SignalDefinition]:
-        """Returns what matches."""
+        """Returns the definitions that match."""
         matches = self.signals.match(Pattern.parse(pattern), now_us)
         return sorted((one for one in matches if one is not None), key=lambda one: one.address)
 
@@ -36,7 +36,7 @@ class SignalsTests(SynchronousTestCase):
                 self.assertEqual([one.address for one in self.found(pattern)], expected)
 
     def test_last_definition_of_an_address_counts(self) -> None:
-        """Within one ANNOUNCE and after it."""
+        """In one ANNOUNCE, and in later ones."""
         self.signals.announce((definition("/a", "f32"), definition("/a", "f64")), 0)
         self.assertEqual(self.found("/a"), [definition("/a", "f64")])
         self.signals.announce((definition("/a", "i32"),), 0)
@@ -54,7 +54,7 @@ class SignalsTests(SynchronousTestCase):
         self.assertEqual((len(self.signals), self.signals.bytes, self.signals._tree._root), (0, 0, {}))
 
     def test_definition_without_an_end_stays(self) -> None:
-        """Where the operator wants it so; any other time may be set as well."""
+        """If the operator configures it so; any other time can be set, too."""
         for ttl_us, found in ((0, 1), (10, 0)):
             signals = Signals(ttl_us=ttl_us)
             signals.announce((SignalDefinition("/a", Signal.PARAM),), 0)
@@ -63,7 +63,7 @@ class SignalsTests(SynchronousTestCase):
             self.assertEqual(len(list(signals.match(Pattern.parse("/*"), 10 * SIGNAL_TTL_US))), found)
 
     def test_too_many_signals_are_refused_all(self) -> None:
-        """What is known stays, and can be announced again."""
+        """Known definitions stay, and can be announced again."""
         self.patch(signals, "MAX_SIGNALS", 3)
         self.signals.announce((definition("/a"), definition("/b")), 0)
         new = (definition("/c"), definition("/d"))
@@ -75,7 +75,7 @@ class SignalsTests(SynchronousTestCase):
         self.assertEqual([one.address for one in self.found("/*", SIGNAL_TTL_US)], ["/c", "/d"])
 
     def test_texts_are_bounded_in_bytes(self) -> None:
-        """All of them, in UTF-8; a definition that replaces one gives its bytes back."""
+        """All texts, in UTF-8; bytes of a replaced definition are subtracted."""
         self.patch(signals, "MAX_SIGNAL_BYTES", 20 + 2 * SIGNAL_BYTES)
         full = SignalDefinition("/é", Signal.PARAM, "é" * 2, "rw", "m", (0.0, 1.0), b"\x01\x01", "12345")
         for _ in range(3):
@@ -86,7 +86,7 @@ class SignalsTests(SynchronousTestCase):
         self.assertEqual(error.code, ErrorCode.OVERLOADED)
 
     def test_one_user_may_have_a_quarter(self) -> None:
-        """In bytes, and of those with wildcards; the operator and open mode all."""
+        """Of the bytes, and of the definitions with wildcards; the operator and open mode have no share."""
         self.signals = Signals("admin")
         self.patch(signals, "MAX_SIGNAL_BYTES", 8 * (SIGNAL_BYTES + 2))
         self.patch(signals, "MAX_WILDCARDS", 4)
@@ -114,7 +114,7 @@ class SignalsTests(SynchronousTestCase):
 
 
 class WildcardTests(SynchronousTestCase):
-    """Definitions of all addresses that a pattern matches."""
+    """Definitions whose address is a pattern."""
 
     def setUp(self) -> None:
         """Nothing is announced."""
@@ -125,7 +125,7 @@ class WildcardTests(SynchronousTestCase):
         self.signals.announce(tuple(map(definition, addresses)), now_us)
 
     def found(self, pattern: str, now_us: int = 0) -> list[str]:
-        """Returns the addresses of what matches."""
+        """Returns the addresses of the definitions that match."""
         matches = self.signals.match(Pattern.parse(pattern), now_us)
         return sorted(one.address for one in matches if one is not None)
 
@@ -133,7 +133,7 @@ class WildcardTests(SynchronousTestCase):
     def test_definition_is_found_where_the_patterns_meet(
         self, addresses: list[str], pattern: str, are_many: bool
     ) -> None:
-        """Each once; however many there are."""
+        """Each once, for any number."""
         self.setUp()
         self.patch(tree, "FIND_COST", 1 if are_many else 1000)
         self.announce(*addresses) if addresses else None
@@ -142,7 +142,7 @@ class WildcardTests(SynchronousTestCase):
         self.assertEqual(self.found(pattern), expected)
 
     def test_others_have_their_turn_while_all_are_looked_at(self) -> None:
-        """Also in vain; long addresses count for more, and so do patterns with many wildcards."""
+        """Also if nothing matches; long addresses and patterns with many wildcards count for more."""
         self.patch(tree, "FIND_COST", 1)
         self.patch(signals, "LOOKED_AT_ONCE", 4)
         self.announce("/a/1", "/a/2", "/a/3", "/b/1", "/c/*", "/a/*")
@@ -155,7 +155,7 @@ class WildcardTests(SynchronousTestCase):
         self.assertEqual(list(self.signals.match(Pattern.parse("/x/**"), 0)).count(None), 3)
 
     def test_many_definitions_are_forgotten_a_bounded_number_at_a_time(self) -> None:
-        """What is over is found no more meanwhile."""
+        """An expired definition is not found before it is forgotten either."""
         self.patch(signals, "SWEPT_AT_ONCE", 2)
         self.announce("/a", "/b", "/c", "/d/*", "/e")
         self.assertEqual(self.found("/**", SIGNAL_TTL_US), [])
@@ -171,7 +171,7 @@ class WildcardTests(SynchronousTestCase):
         self.assertEqual(list(self.signals.match(Pattern.parse("/x/**"), 0)), [None, None])
 
     def test_definition_with_wildcards_is_forgotten_like_others(self) -> None:
-        """And replaced, and counted."""
+        """It is also replaced and counted like them."""
         self.announce("/a/*", "/a")
         self.signals.announce((definition("/a/*", "f64"),), 5)
         self.assertEqual((len(self.signals), self.found("/a/x")), (2, ["/a/*"]))
@@ -181,7 +181,7 @@ class WildcardTests(SynchronousTestCase):
         self.assertEqual((len(self.signals), self.signals._wildcards, self.signals.bytes), (0, {}, 0))
 
     def test_too_many_wildcards_are_refused_all(self) -> None:
-        """A QUERY compares its pattern with each of them; what is known stays, and can be announced again."""
+        """A QUERY compares its pattern with each of them; known ones stay, and can be announced again."""
         self.patch(signals, "MAX_WILDCARDS", 2)
         self.announce("/a/*", "/b/*")
         error = self.assertRaises(RequestError, self.announce, "/c", "/c/*")

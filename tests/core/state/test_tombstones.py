@@ -1,4 +1,4 @@
-"""Tests of clasp_relay.core.state.tombstones: what is remembered of what has ended."""
+"""Tests of clasp_relay.core.state.tombstones."""
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -8,7 +8,7 @@ from clasp_relay.core.state.tombstones import Tombstones
 
 class TombstonesTests(SynchronousTestCase):
     def test_oldest_is_forgotten_first(self) -> None:
-        """As many are kept as there may be params; one that ends again is the newest."""
+        """As many are kept as params are allowed; an address that ends again becomes the newest."""
         tombstones = Tombstones(2, 1000)
         for revision, address in enumerate(("/a", "/b", "/a", "/c"), 1):
             tombstones.remember(address, Ended(revision, 0))
@@ -16,7 +16,7 @@ class TombstonesTests(SynchronousTestCase):
         self.assertIsNone(tombstones.get("/b"))
 
     def test_addresses_are_bounded_in_bytes(self) -> None:
-        """Of UTF-8; what is forgotten gives its bytes back."""
+        """In UTF-8; bytes of forgotten ones are subtracted."""
         tombstones = Tombstones(100, 10)
         for address in ("/éé", "/éé", "/bcde"):
             tombstones.remember(address, Ended(1, 0))
@@ -38,7 +38,7 @@ class TombstonesTests(SynchronousTestCase):
         self.assertEqual([address for address, _ in tombstones.all()], ["/c", "/s"])
 
     def test_some_of_many_are_forgotten_together(self) -> None:
-        """That each new one takes the place of one old one would take longer."""
+        """Replacing one old record for each new one would take longer."""
         tombstones = Tombstones(1_000, 100_000)
         for number in range(3_000):
             tombstones.remember(f"/{number}", Ended(1, 0))
@@ -48,7 +48,7 @@ class TombstonesTests(SynchronousTestCase):
         self.assertEqual(left, [f"/{number}" for number in range(3_000 - len(left), 3_000)])
 
     def test_forgotten_one_is_returned(self) -> None:
-        """Nothing is returned where nothing was known."""
+        """None for an unknown address."""
         tombstones = Tombstones(10, 1000)
         tombstones.remember("/a", Ended(1, 0))
         tombstones.remember("/s", Ended(2, 0, "", "alice"))

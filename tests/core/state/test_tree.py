@@ -22,19 +22,19 @@ def tree_of(*addresses: str) -> AddressTree:
 
 
 def found(tree: AddressTree, pattern: str) -> list[str]:
-    """Returns what matches, in order of the alphabet."""
+    """Returns the matching addresses, sorted."""
     return sorted(tree.match(Pattern.parse(pattern)))
 
 
 def cost(tree: AddressTree, pattern: str) -> int:
-    """Counts the calls that it takes to find what matches."""
+    """Returns the number of calls of a search."""
     parsed = Pattern.parse(pattern)
     return count_calls(lambda: list(tree.match(parsed)))
 
 
 class AddressTreeTests(SynchronousTestCase):
     def test_pattern_finds_what_it_matches(self) -> None:
-        """With whole, partial and many segments."""
+        """With wildcards as a whole segment, in a segment, and for many segments."""
         tree = tree_of("/a", "/a/b", "/a/b/c", "/a/zone1", "/d")
         cases: tuple[tuple[str, list[str]], ...] = (
             ("/**", ["/a", "/a/b", "/a/b/c", "/a/zone1", "/d"]),
@@ -51,7 +51,7 @@ class AddressTreeTests(SynchronousTestCase):
                 self.assertEqual(found(tree, pattern), expected)
 
     def test_many_addresses_of_a_node_cost_two_calls_each(self) -> None:
-        """Where a wildcard takes any segment; a dashboard listens to everything."""
+        """If a wildcard matches any segment, as for a dashboard that subscribes to everything."""
         tree = tree_of(*(f"/room/{number}" for number in range(1000)))
         for pattern in ("/**", "/room/*", "/room/**", "/*/**"):
             with self.subTest(pattern=pattern):
@@ -59,7 +59,7 @@ class AddressTreeTests(SynchronousTestCase):
                 self.assertLess(cost(tree, pattern), 2_100)
 
     def test_address_and_what_lies_below_are_apart(self) -> None:
-        """Either can come and go before the other."""
+        """Either can be added and removed before the other."""
         for first, second in (("/a", "/a/b"), ("/a/b", "/a")):
             for gone, left in ((first, second), (second, first)):
                 with self.subTest(first=first, gone=gone):
@@ -68,7 +68,7 @@ class AddressTreeTests(SynchronousTestCase):
                     self.assertEqual(found(tree, "/**"), [left])
 
     def test_deep_addresses_are_matched_as_they_are(self) -> None:
-        """Below the deepest node all of the rest counts."""
+        """Below the deepest node the rest of the address is one key."""
         start = "/s" * (address_tree.MAX_DEPTH - 1)
         addresses = [start, start + "/x", start + "/x/y", start + "/x/y/z", start + "/x/w/z"]
         tree = tree_of(*addresses)
@@ -78,7 +78,7 @@ class AddressTreeTests(SynchronousTestCase):
                 self.assertEqual(found(tree, pattern), sorted(filter(parsed.matches, addresses)))
 
     def test_long_address_takes_few_nodes(self) -> None:
-        """32,767 segments are no tower of as many dicts."""
+        """Even one of 32,767 segments, which no client may send."""
         tree = tree_of("/s" * 30_000)
         depth = 0
         node: object = tree._root
@@ -88,7 +88,7 @@ class AddressTreeTests(SynchronousTestCase):
 
     @given(st.lists(st.tuples(st.booleans(), ADDRESSES)), st.lists(PATTERNS, min_size=1), st.sampled_from((2, 3, 32)))
     def test_tree_agrees_with_the_matcher(self, steps: list[tuple[bool, str]], patterns: list[str], depth: int) -> None:
-        """Whatever was added and removed before, at any depth of the tree; each match comes once."""
+        """After any additions and removals, at any depth of the tree; each address is found once."""
         before, address_tree.MAX_DEPTH = address_tree.MAX_DEPTH, depth
         try:
             tree, model = AddressTree(), set[str]()
@@ -114,7 +114,7 @@ class AddressTreeTests(SynchronousTestCase):
             address_tree.MAX_DEPTH = before
 
     def test_cost_follows_what_matches(self) -> None:
-        """Ten thousand addresses elsewhere cost nothing."""
+        """Ten thousand other addresses cost nothing."""
         few, many = AddressTree(), AddressTree()
         for tree, size in ((few, 100), (many, 10_000)):
             for number in range(size):
@@ -126,7 +126,7 @@ class AddressTreeTests(SynchronousTestCase):
                 self.assertEqual(cost(few, pattern), cost(many, pattern))
 
     def test_search_gives_up_before_it_costs_much(self) -> None:
-        """However many addresses there are, and whatever the pattern: nobody waits for it."""
+        """For any number of addresses, and any pattern."""
         wide = tree_of(*(f"/d/{number}/x/{number % 100}" for number in range(10_000)))
         deep = tree_of(*("/s" * 60 + f"/{number}" for number in range(2_000)))
         many = "/**/a*" * 15 + "/**/z"
@@ -138,7 +138,7 @@ class AddressTreeTests(SynchronousTestCase):
                 self.assertLess(count_calls(partial(tree.find, parsed)), 60_000)
 
     def test_first_matches_are_found_at_a_bounded_cost(self) -> None:
-        """Those that are there for longest, at least one, and all where these are few."""
+        """The oldest ones, at least one, and all if there are few."""
         wide = tree_of(*(f"/room/{number}" for number in range(10_000)))
         few = tree_of("/room/1", "/room/2/x")
         deep = tree_of(*("/s" * 60 + f"/{number}" for number in range(2_000)))
@@ -161,7 +161,7 @@ class AddressTreeTests(SynchronousTestCase):
         self.assertEqual(wide.first(Pattern.parse("/other/*"), 256), [])
 
     def test_first_match_that_takes_long_to_find_is_not_looked_for(self) -> None:
-        """Nor is it said that there is none."""
+        """Then the search raises, and does not report that nothing matches."""
         late = tree_of(*(f"/a/{number}/x" for number in range(10_000)), "/a/z/y")
         for pattern in ("/a/*/y", "/**/y", "/a/*/none"):
             parsed = Pattern.parse(pattern)

@@ -1,4 +1,4 @@
-"""Topics and addresses, filters and patterns, payloads and values."""
+"""Tests of clasp_relay.wire.mqtt.mapping: topics and addresses, filters and patterns, payloads and values."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from clasp_relay.wire.values import decode_value, encode_value
 
 class TopicTests(SynchronousTestCase):
     def test_topic_is_an_address_below_the_namespace(self) -> None:
-        """And the other way round."""
+        """And an address is the topic again."""
         for prefix, topic, address in (("/mqtt", "a/b", "/mqtt/a/b"), ("", "a", "/a"), ("/m", "a b/ä$", "/m/a b/ä$")):
             with self.subTest(topic):
                 self.assertEqual(topic_address(prefix, topic), address)
                 self.assertEqual(address_topic(prefix, address), topic)
 
     def test_topic_that_no_address_has(self) -> None:
-        """Empty segments, wildcards of either protocol, and what the server itself would say."""
+        """With an empty segment or a wildcard, too long, or below ``$``, which is reserved for servers."""
         for topic in ("", "/a", "a/", "a//b", "a/+", "#", "a*", "$SYS/x", "a/" * 200 + "a", "x" * 5000):
             with self.subTest(topic[:20]):
                 self.assertIsNone(topic_address("/mqtt", topic))
 
     def test_address_that_no_topic_has(self) -> None:
-        """Other namespaces, the namespace itself, and characters that are wildcards there."""
+        """In another namespace, the namespace itself, and with characters that are wildcards in MQTT."""
         for address in ("/mqtt", "/mqttx/a", "/other", "/mqtt/a+b", "/mqtt/#", "/mqtt/$SYS", "/mqtt/a\0b"):
             with self.subTest(address):
                 self.assertIsNone(address_topic("/mqtt", address))
@@ -51,7 +51,7 @@ class TopicTests(SynchronousTestCase):
             self.assertFalse(is_filter(text), text)
 
     def test_filters_are_patterns(self) -> None:
-        """A parent is part of what ``#`` matches, in both protocols."""
+        """``#`` also matches its parent, in both protocols."""
         for text, pattern in (("a/+/b", "/mqtt/a/*/b"), ("a/#", "/mqtt/a/**"), ("#", "/mqtt/**"), ("+", "/mqtt/*")):
             with self.subTest(text):
                 self.assertEqual(filter_pattern("/mqtt", text), pattern)
@@ -63,7 +63,7 @@ class TopicTests(SynchronousTestCase):
 
 class PayloadTests(SynchronousTestCase):
     def test_json_is_what_it_says(self) -> None:
-        """Also with white space around it."""
+        """Also with white space around the JSON."""
         for payload, value in (
             (b"1", 1),
             (b" -2.5\n", -2.5),
@@ -77,7 +77,7 @@ class PayloadTests(SynchronousTestCase):
                 self.assertEqual(decode_value(payload_value(payload, is_retained=True)), value)
 
     def test_json_that_would_take_long_is_a_text(self) -> None:
-        """As what CLASP would not keep as it is."""
+        """A string, like JSON that CLASP would not keep as it is."""
         for part in ("[]", "1", '{"":0}'):
             with self.subTest(part):
                 text = "[" + ",".join([part] * 6_000) + "]"
@@ -86,7 +86,7 @@ class PayloadTests(SynchronousTestCase):
         self.assertEqual(payload_value(json.dumps(numbers).encode(), is_retained=True), encode_value(numbers))
 
     def test_payload_costs_what_it_takes_to_parse(self) -> None:
-        """Where it is parsed: not a text, nor JSON that is too long for that."""
+        """Only if it is parsed: not for a text, nor for JSON that is too long to be parsed."""
         numbers = b"[" + b"1," * 1_024 + b"1]"
         for payload, cost in (
             (numbers, 4),
@@ -100,7 +100,7 @@ class PayloadTests(SynchronousTestCase):
                 self.assertEqual(payload_cost(payload), cost)
 
     def test_what_is_no_json_is_text_or_bytes(self) -> None:
-        """And JSON that CLASP would not keep as it is."""
+        """Also JSON that CLASP would not keep as it is."""
         deep = b"[" * 40 + b"]" * 40
         for payload in (
             b"hello",
@@ -123,13 +123,13 @@ class PayloadTests(SynchronousTestCase):
         self.assertEqual(decode_value(payload_value(b"\xff\0", is_retained=False)), b"\xff\0")
 
     def test_null_deletes_as_an_empty_payload_only(self) -> None:
-        """Its text is a string where it is retained."""
+        """The JSON text ``null`` is a string if it is retained."""
         self.assertEqual(payload_value(b"", is_retained=True), NULL)
         self.assertEqual(payload_value(b"null", is_retained=False), NULL)
         self.assertEqual(decode_value(payload_value(b"null", is_retained=True)), "null")
 
     def test_key_that_clasp_refuses_is_refused(self) -> None:
-        """At any depth, whatever else is there."""
+        """At any depth, whatever other keys there are."""
         for payload in (b'{"__proto__": 1}', '[{"\ufeffa": 1}]'.encode()):
             with self.subTest(payload), self.assertRaises(RequestError):
                 payload_value(payload, is_retained=True)
@@ -152,7 +152,7 @@ class PayloadTests(SynchronousTestCase):
 
     @given(st.binary(max_size=100) | st.text(max_size=50).map(str.encode))
     def test_any_payload_has_a_value(self, payload: bytes) -> None:
-        """Or a key that is refused."""
+        """Or it is refused because of a key."""
         try:
             value = payload_value(payload, is_retained=True)
         except RequestError:

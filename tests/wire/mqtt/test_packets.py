@@ -1,4 +1,4 @@
-"""MQTT packets: literal bytes both ways, and any bytes at all."""
+"""Tests of clasp_relay.wire.mqtt.packets: literal bytes in both directions, and random bytes."""
 
 from __future__ import annotations
 
@@ -133,13 +133,13 @@ class DecodeTests(SynchronousTestCase):
                 self.assertEqual(decode_packet(data(text), version), expected)
 
     def test_damaged_packets_are_refused(self) -> None:
-        """Each for its own reason."""
+        """Each with its own reason."""
         for version, text in DAMAGED:
             with self.subTest(text), self.assertRaises(DecodeError):
                 decode_packet(data(text), version)
 
     def test_properties_are_bounded(self) -> None:
-        """In number, and by the packet."""
+        """In their number, and by the length of the packet."""
         many = (b"\x26" + bytes(4)) * (MAX_PROPERTIES + 1)
         body = encode_text("a") + encode_varint(len(many)) + many
         with self.assertRaises(DecodeError):
@@ -147,7 +147,7 @@ class DecodeTests(SynchronousTestCase):
 
     @given(st.binary(max_size=60), st.sampled_from((V4, V5)), st.integers(0, 255))
     def test_any_bytes_are_a_packet_or_refused(self, body: bytes, version: int, first: int) -> None:
-        """With nothing but a DecodeError."""
+        """A refusal is a DecodeError."""
         for packet in (body, bytes((first,)) + encode_varint(len(body)) + body):
             try:
                 decode_packet(packet, version)
@@ -158,7 +158,7 @@ class DecodeTests(SynchronousTestCase):
 class ReaderTests(SynchronousTestCase):
     @given(st.integers(1, 9))
     def test_packets_come_out_of_a_stream(self, size: int) -> None:
-        """However it is cut, with lengths of one to three bytes."""
+        """However the stream is cut, and with lengths of one to three bytes."""
         packets = [data("c0 00"), data("30 05 0003 612f62"), encode_publish(V4, PublishPacket("a", bytes(300)))]
         stream = b"".join(packets)
         reader = PacketReader()
@@ -166,7 +166,7 @@ class ReaderTests(SynchronousTestCase):
         self.assertEqual(found, packets)
 
     def test_packet_that_is_too_long_is_refused_at_its_beginning(self) -> None:
-        """And a length that has no end."""
+        """So is a length that does not end within four bytes."""
         at_most = MAX_PACKET_BYTES - 4
         PacketReader().feed(b"\x30" + encode_varint(at_most))
         for head in (b"\x30" + encode_varint(at_most + 1), data("30 ff ff ff ff")):
@@ -176,7 +176,7 @@ class ReaderTests(SynchronousTestCase):
 
 class EncodeTests(SynchronousTestCase):
     def test_answers_have_these_bytes(self) -> None:
-        """In both versions."""
+        """In both versions of the protocol."""
         cases: list[tuple[bytes, str]] = [
             (encode_connack(V4, 5, False), "20 02 00 05"),
             (encode_connack(V4, 0, True), "20 02 01 00"),
@@ -204,7 +204,7 @@ class EncodeTests(SynchronousTestCase):
                 self.assertEqual(found.hex(), expected.replace(" ", ""))
 
     def test_properties_come_back(self) -> None:
-        """Of every kind: what is written in a PUBLISH is read there."""
+        """Properties of every kind that are encoded in a PUBLISH are decoded from it."""
         properties: Properties = {
             Prop.PAYLOAD_FORMAT: 1,
             Prop.MESSAGE_EXPIRY: 60,

@@ -1,4 +1,4 @@
-"""What OSC arguments are as CLASP values, and the other way round."""
+"""Tests of clasp_relay.wire.osc.mapping: OSC messages as CLASP messages, and values as OSC packets."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ BACK: list[tuple[object, tuple[Argument, ...]]] = [
 
 class MappingTests(SynchronousTestCase):
     def test_arguments_are_set(self) -> None:
-        """One as itself, several as a list."""
+        """A single argument as itself, several as a list."""
         for arguments, value in SET:
             with self.subTest(arguments):
                 self.assertEqual(
@@ -46,18 +46,18 @@ class MappingTests(SynchronousTestCase):
                 )
 
     def test_no_argument_and_null_are_events(self) -> None:
-        """A button that was pressed is no state."""
+        """As of a button that was pressed, which has no state."""
         self.assertEqual(message_of("/osc", OscMessage("/a")), Publish("/osc/a", Signal.EVENT))
         self.assertEqual(message_of("/osc", OscMessage("/a", (None,))), Publish("/osc/a", Signal.EVENT, value=NULL))
 
     def test_pattern_and_value_that_do_not_exist_are_refused(self) -> None:
-        """A write has one address; a list has at most 65,535 items."""
+        """A message has to have one address; a list has at most 65,535 items."""
         for message in (OscMessage("/a/*", (1,)), OscMessage("/a/{x,y}"), OscMessage("/a", ("x" * 65_536,))):
             with self.subTest(message.address), self.assertRaises(DecodeError):
                 message_of("", message)
 
     def test_values_are_arguments(self) -> None:
-        """Lists are several."""
+        """A list becomes several arguments."""
         for value, arguments in BACK:
             with self.subTest(value=value):
                 packet = packet_of("/osc", "/osc/a", encode_value(value))
@@ -65,7 +65,7 @@ class MappingTests(SynchronousTestCase):
         self.assertEqual(decode_packet(packet_of("/osc", "/osc/a", None)), OscMessage("/a", (None,)))
 
     def test_what_osc_cannot_say_is_left_out(self) -> None:
-        """Maps at any depth, NUL in a text, other namespaces, and the namespace itself."""
+        """Maps at any depth, NUL in a text, addresses in other namespaces, and the namespace itself."""
         for address, value in (
             ("/osc/a", {}),
             ("/osc/a", [1, {"a": 1}]),
@@ -78,14 +78,14 @@ class MappingTests(SynchronousTestCase):
                 self.assertEqual(packet_of("/osc", address, encode_value(value)), b"")
 
     def test_slash_is_the_whole_tree(self) -> None:
-        """Nothing stands before the address then."""
+        """Then the prefix is empty."""
         self.assertEqual((prefix_of("/"), prefix_of("/osc")), ("", "/osc"))
         self.assertEqual(message_of("", OscMessage("/a", (1,))), Set("/a", encode_value(1)))
 
 
 class CodecTests(SynchronousTestCase):
     def test_deliveries_are_packets(self) -> None:
-        """Answers are nothing."""
+        """Answers are empty."""
         codec = OscCodec("/osc")
         one = packet_of("/osc", "/osc/a", encode_value(1))
         self.assertEqual(codec.set("/osc/a", encode_value(1), 1, False, False, None), one)
@@ -95,7 +95,7 @@ class CodecTests(SynchronousTestCase):
         self.assertEqual((codec.ack("/a", 1), codec.encode(Ack()), list(codec.result(()))), (b"", b"", []))
 
     def test_packet_is_no_single_message(self) -> None:
-        """The door takes packets apart."""
+        """The door decodes packets itself."""
         codec = OscCodec("/osc")
         self.assertEqual(codec.cost(b"x"), 1)
         with self.assertRaises(DecodeError):

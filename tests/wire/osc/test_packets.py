@@ -1,4 +1,4 @@
-"""OSC packets: literal bytes both ways, any bytes, and python-osc's reading of what is written."""
+"""Tests of clasp_relay.wire.osc.packets: literal bytes in both directions, random bytes, and python-osc."""
 
 from __future__ import annotations
 
@@ -91,12 +91,12 @@ def bundle(*elements: bytes, time_tag: int = 1) -> bytes:
 
 
 def tags(text: str) -> bytes:
-    """Returns a message with these type tags, without arguments of their own."""
+    """Returns the bytes of a message with these type tags, and no data for them."""
     return b"/a\0\0," + text.encode() + bytes(4 - (1 + len(text)) % 4)
 
 
 def same(one: object, other: object) -> bool:
-    """Compares arguments; one NaN is as good as another."""
+    """Compares arguments; all NaNs are equal."""
     if isinstance(one, tuple) and isinstance(other, tuple):
         return len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, float) and isinstance(other, float) and math.isnan(one):
@@ -106,14 +106,14 @@ def same(one: object, other: object) -> bool:
 
 class PacketTests(SynchronousTestCase):
     def test_messages_have_these_bytes(self) -> None:
-        """Written and read."""
+        """In both directions."""
         for message, data in LITERAL:
             with self.subTest(message):
                 self.assertEqual(encode_message(message), data)
                 self.assertEqual(decode_packet(data), message)
 
     def test_tags_that_are_read_only(self) -> None:
-        """What other programs send and the relay has shorter words for."""
+        """Other programs send these; the relay encodes the same arguments with shorter tags."""
         for data, expected in READ_ONLY:
             with self.subTest(data):
                 self.assertEqual(decode_packet(data), OscMessage("/a", expected))
@@ -127,13 +127,13 @@ class PacketTests(SynchronousTestCase):
         )
 
     def test_damaged_packets_are_refused(self) -> None:
-        """Each for its own reason, and nothing else is raised."""
+        """Each with its own reason; no other exception is raised."""
         for data in DAMAGED:
             with self.subTest(data), self.assertRaises(DecodeError):
                 decode_packet(data)
 
     def test_depth_and_number_are_bounded(self) -> None:
-        """Of bundles in bundles, and of messages in one packet."""
+        """The depth of bundles in bundles, and the number of messages in a packet."""
         deep = LITERAL[0][1]
         for _ in range(MAX_DEPTH):
             deep = bundle(deep)
@@ -152,7 +152,7 @@ class PacketTests(SynchronousTestCase):
                 decode_packet(data)
 
     def test_long_packet_costs_more_before_it_is_read(self) -> None:
-        """By its messages and its arguments, wherever they are nested; long texts stay cheap."""
+        """By its messages and its arguments, at any depth; long texts stay cheap."""
         one, many = tags("T"), tags("T" * 1_024)
         for data, cost in (
             (one, 0),
@@ -168,7 +168,7 @@ class PacketTests(SynchronousTestCase):
                 self.assertEqual(packet_cost(data), cost)
 
     def test_cost_of_any_bytes_is_bounded(self) -> None:
-        """A packet that claims more than it holds, or is nested without end, costs what can be read of it."""
+        """A packet that claims more than it holds, or is nested without end, costs what can be counted."""
         endless = tags("T")
         for _ in range(1_000):
             endless = bundle(endless)
@@ -183,14 +183,14 @@ class PacketTests(SynchronousTestCase):
                 encode_message(OscMessage("/a", (argument,)))
 
     def test_time_tags_are_unix_time(self) -> None:
-        """From 1900 to 1970; the fraction is in 2^-32 s."""
+        """They count from 1900, Unix time from 1970; the fraction is in 2^-32 s."""
         self.assertEqual(time_tag_us(1), 0)
         self.assertEqual(time_tag_us(2_208_988_800 << 32), 0)
         self.assertEqual(time_tag_us((2_208_988_801 << 32) + (1 << 31)), 1_500_000)
 
     @given(st.binary(max_size=200))
     def test_any_bytes_are_a_packet_or_refused(self, data: bytes) -> None:
-        """With nothing but a DecodeError."""
+        """A refusal is a DecodeError."""
         for packet in (data, b"/a\0\0," + data, b"#bundle\0" + data):
             try:
                 decode_packet(packet)
@@ -199,7 +199,7 @@ class PacketTests(SynchronousTestCase):
 
     @given(st.lists(arguments, max_size=4).map(tuple))
     def test_what_is_written_is_read(self, given_arguments: tuple[Argument, ...]) -> None:
-        """The same, and in multiples of 4 bytes."""
+        """A decoded packet equals the encoded message; the packet is a multiple of 4 bytes long."""
         data = encode_message(OscMessage("/a", given_arguments))
         self.assertEqual(len(data) % 4, 0)
         packet = decode_packet(data)
@@ -216,7 +216,7 @@ class PacketTests(SynchronousTestCase):
         )
     )
     def test_python_osc_reads_the_same(self, given_arguments: list[bool | int | float | str | bytes]) -> None:
-        """Of what the relay writes, and the relay of what python-osc writes."""
+        """python-osc decodes what the relay encodes, and the relay what python-osc encodes."""
         theirs = TheirMessage(encode_message(OscMessage("/a/b", tuple(given_arguments))))
         self.assertEqual((theirs.address, theirs.params), ("/a/b", given_arguments))
         builder = OscMessageBuilder("/a/b")

@@ -1,4 +1,4 @@
-"""SLIP: packets in a stream, however it is cut."""
+"""Tests of clasp_relay.wire.osc.slip: packets of a stream that is cut anywhere."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from clasp_relay.wire.osc.slip import SlipReader, decode_slip, encode_slip
 
 class SlipTests(SynchronousTestCase):
     def test_packet_stands_between_two_ends(self) -> None:
-        """Its own ENDs and escapes are escaped."""
+        """ENDs and escapes in the packet are escaped."""
         self.assertEqual(encode_slip(b"a\xc0b\xdbc"), b"\xc0a\xdb\xdcb\xdb\xddc\xc0")
         self.assertEqual(decode_slip(b"a\xdb\xdcb\xdb\xddc"), b"a\xc0b\xdbc")
 
     def test_unknown_escape_is_refused(self) -> None:
-        """Also at the end."""
+        """Also at the end of the packet."""
         for framed in (b"\xdb", b"a\xdbb", b"\xdb\xdb\xdc"):
             with self.subTest(framed), self.assertRaises(DecodeError):
                 decode_slip(framed)
 
     def test_stream_that_never_ends_a_packet_is_refused(self) -> None:
-        """From the limit on, and when a packet beyond it ends."""
+        """As soon as a packet is longer than the limit, whether it ends or not."""
         SlipReader(4).feed(b"abcd")
         for data in (b"abcde", b"abcde\xc0"):
             with self.subTest(data), self.assertRaises(DecodeError):

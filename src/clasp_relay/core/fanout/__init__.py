@@ -1,1 +1,1 @@
-"""Who gets what, when, and how often."""
+"""Fan-out: who gets which message, when, and how often."""

@@ -30,7 +30,8 @@ SEARCH_COST = 1_024
 0.5 ms."""
 
 NARROWED_AT_MOST = 8
-"""Patterns with which a catch-up is compared, some µs each, to search only for what they match."""
+"""Patterns of subscriptions with which a catch-up is compared, some µs each, so that only what they match is searched
+for."""
 
 BEFORE_COST = 256
 """Decisions in the step of a change, in addresses whose rule, route and reader are known: at most 1 ms."""
@@ -76,10 +77,10 @@ class CatchUpSender:
     """Compares what sessions see before and after a change that may open something.
 
     Args:
-        visibility: who sees what.
+        visibility: decides who sees what.
         params: the state.
         table: the subscriptions.
-        sessions: who is there.
+        sessions: the live sessions.
         snapshots: makes the SNAPSHOTs.
         throttles: holds older values that must not follow a SNAPSHOT.
         counts: the counters.
@@ -148,8 +149,8 @@ class CatchUpSender:
     def _where(self, catch_up: CatchUp) -> list[Pattern]:
         """Returns patterns for what a catch-up may open and a subscription asks for; none if no session subscribed.
 
-        Somebody who enters a room of a thousand people with subscriptions to a few of its addresses is not compared
-        with all of them: that took 2 ms, and 40 kB of memory until it was done.
+        So when a session that subscribed to a few addresses of a room enters it, the room's other addresses are not
+        compared: in a room of a thousand people that took 2 ms, and 40 kB of memory until it was done.
         """
         if catch_up.subject is None:
             return [catch_up.pattern]

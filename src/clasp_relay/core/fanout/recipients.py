@@ -43,8 +43,8 @@ class Recipients:
 
     Args:
         table: the subscriptions.
-        fan_out: the way out to many sessions.
-        visibility: who sees what.
+        fan_out: sends one frame to many sessions.
+        visibility: decides who sees what.
         permissions: removes hidden keys from a value.
         clock: the current time.
         work: runs long work in pieces.
@@ -73,8 +73,8 @@ class Recipients:
         self.sent = [0] * len(Signal)
         """Messages that were sent to subscribers, by signal, each counted once."""
         self.delivered = 0
-        """The same, each counted for every recipient; without those with maxRate or epsilon, which ``Throttles``
-        counts."""
+        """The same, each counted once for every recipient; without the sessions with maxRate or epsilon, which
+        ``Throttles`` counts."""
 
     def tell_change(self, change: Change, rule: VisibilityRule | None) -> None:
         """Sends an accepted write to all subscribers that may see it.
@@ -102,7 +102,7 @@ class Recipients:
                 self._offer(delivery, _PARAM, message, fields, None)
 
     def tell_signal(self, message: Publish, exclude: Outbox | None) -> None:
-        """Sends a signal to all subscribers that may see it, except its sender where that is excluded."""
+        """Sends a signal to all subscribers that may see it, except an excluded outbox (its sender's)."""
         address, signal = message.address, message.signal
         self.sent[signal] += 1
         route = self._table.route(address)

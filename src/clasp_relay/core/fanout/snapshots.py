@@ -19,7 +19,7 @@ from clasp_relay.wire.messages import SnapshotParam
 from clasp_relay.wire.tuples import new_tuple
 
 JUDGED_AT_ONCE, FEW = 64, 8
-"""Params that are judged before the time of the turn is checked: few where a decision is not remembered."""
+"""Params that are judged before the cost is checked: few if a decision was not cached."""
 
 PIECE_COST = 512
 """Params that are judged in one piece where their rules are known: half a millisecond of work."""
@@ -28,21 +28,21 @@ SEARCHED_AT_ONCE = 256
 """Cost of the search for matching params, in the same units, before those found are judged."""
 
 FIND_COST, JUDGE_COST = 32, 96
-"""The cost of finding the rule of a param, and of a decision that is not remembered, in the same units."""
+"""The cost of finding the rule of a param, and of a decision that is not cached, in the same units."""
 
 SOME_BYTES = 48 * 1024
-"""Bytes of values that are handled together: a begun piece is kept in memory until it was sent."""
+"""Bytes of values that are handled together: a piece stays in memory until all of it was sent."""
 
 _Some: TypeAlias = "tuple[list[Entry], int, int]"
-"""Some params, what it cost to find them, and the bytes of their values."""
+"""Some params, the cost of finding them, and the bytes of their values."""
 
 
 class Snapshots:
     """Makes SNAPSHOTs in a session's codec.
 
     Args:
-        permissions: whether there are any, and the scopes.
-        visibility: who sees what.
+        permissions: the scopes, and whether the relay is in open mode.
+        visibility: decides who sees what.
         params: the state.
         clock: the timers.
     """
@@ -55,13 +55,13 @@ class Snapshots:
         """All SNAPSHOTs and RESULTs that are not sent yet."""
 
     def after_hello(self, session: Session) -> Iterator[bytes] | None:
-        """Yields all that a new session may see, if the permissions say so.
+        """Yields the SNAPSHOTs of all that a new session may see, if ``Permissions.hello_snapshot`` says so.
 
         Returns:
-            None if there is nothing to judge: then it is told by one empty SNAPSHOT.
+            None if there is nothing to judge: then the caller sends one empty SNAPSHOT.
 
         Raises:
-            RequestError: LIMIT when too much is kept for the session's user or client address.
+            RequestError: LIMIT if too much is kept for the session's user or client address.
         """
         permissions = self._permissions
         if not len(self._params) or not (permissions.is_open or permissions.hello_snapshot):
@@ -73,7 +73,7 @@ class Snapshots:
         return self.waiting.add(session, capture, frames)
 
     def of(self, session: Session, subscription: Subscription) -> Iterator[bytes] | None:
-        """Yields the params that a subscription matches, as far as its session may see them.
+        """Yields the SNAPSHOTs of the params that a subscription matches and that its session may see.
 
         Returns:
             None if nothing matches: then there is no SNAPSHOT. If the search takes long, it is done while the frames
@@ -136,13 +136,13 @@ class Snapshots:
         is_owed: bool,
         pauses: bool,
     ) -> Iterator[bytes]:
-        """Yields SNAPSHOTs of params that are judged on the way, and ``NOT_YET`` where it should pause.
+        """Yields SNAPSHOTs of params, which are judged meanwhile, and ``NOT_YET`` where it should pause.
 
         Args:
             session: the recipient.
             capture: where the params come from.
             params: the params to judge.
-            pattern: the subscription's; None for the HELLO snapshot.
+            pattern: the subscription's pattern; None for the HELLO snapshot.
             is_owed: whether an empty SNAPSHOT is sent if the session sees none of the params.
             pauses: whether the search takes long and has to pause; encoding is paced in any case.
         """
@@ -168,11 +168,10 @@ class Snapshots:
     def _in_pieces(
         self, session: Session, capture: Capture, params: Iterable[_Some], pattern: Pattern | None
     ) -> Iterator[tuple[list[Param] | None, int]]:
-        """Yields, some at a time, params as a session sees them, and None where it should pause.
+        """Yields params as a session sees them, some at a time, with the bytes of their values; None where to pause.
 
-        With them goes about how many bytes their values have.
-
-        They are judged when they are taken, so that a hundred thousand of them delay nobody.
+        The bytes are those before hidden params and keys are left out. Params are judged when they are taken, so that a
+        hundred thousand of them do not delay other sessions.
         """
         visibility = self._visibility
         piece: list[Param] = []
@@ -242,7 +241,7 @@ def _some(capture: Capture) -> Iterator[_Some]:
 
 
 def _matching(capture: Capture, pattern: Pattern) -> Iterator[_Some]:
-    """Yields, some at a time, the params that a pattern matches, and what it cost to find them among all."""
+    """Yields the captured params that a pattern matches, some at a time, with the cost of finding them."""
     matches, each = pattern.matches, search_cost(pattern)
     found: list[Entry] = []
     cost = size_bytes = 0

@@ -156,7 +156,7 @@ class SubscriptionTable:
         self._by_nodes: dict[tuple[Node, ...], Route] = {}
         self._count = 0
         self.found = 0
-        """How often the trie was searched."""
+        """Number of searches of the trie."""
         self.outdated: Callable[[Route], None] = lambda _route: None
         """Called with every route whose deliveries have to be computed again, or that has ended."""
 

@@ -31,7 +31,7 @@ HELD_BYTES = 1_100
 """Memory of a held message in bytes, without its texts and its value; most of it is the timer."""
 
 LOOKED_AT_ONCE = 256
-"""Addresses with which a new subscription is compared in one step. A session with more of them forgets them all."""
+"""Addresses with which a new subscription is compared in one step. If a session has more, all of them are forgotten."""
 
 FORGOTTEN_AT_ONCE, FORGET_US = 64, 4
 """Addresses that are forgotten in one piece, and the estimated cost in µs of forgetting one."""
@@ -53,11 +53,11 @@ _FIRED = _Fired()
 
 
 ViewNow: TypeAlias = Callable[[Session, tuple[Subscription, ...], Set | Publish], Frame | None]
-"""Encodes a message as a session may see it now, by some of its subscriptions; None where it may not."""
+"""Encodes a message as a session may see it now, by some of its subscriptions; None if it may not."""
 
 
 class _Throttle:
-    """What one session last got at one address, and what is held for it there."""
+    """What one session was last sent at one address, and what is held for it there."""
 
     __slots__ = ("due_us", "held", "held_bytes", "held_for", "held_number", "number", "sent_us", "timer")
 
@@ -111,7 +111,7 @@ class Throttles:
 
         Args:
             session: the recipient.
-            signal: its kind.
+            signal: the kind of signal.
             subscriptions: all matching subscriptions of the session; the message is sent as soon as one of them allows
                 it.
             message: the message with its full value.
@@ -193,7 +193,7 @@ class Throttles:
             self._work.add((Throttles, session), pieces)
         else:
             for _ in pieces:
-                """A few are no work."""
+                """Few enough to be done at once."""
 
     def _throttle(self, session: Session, key: tuple[Signal, str]) -> _Throttle:
         throttles = self._sessions.setdefault(session, OrderedDict())
@@ -303,7 +303,7 @@ def _key_bytes(key: tuple[Signal, str]) -> int:
 
 
 def message_bytes(message: Set | Publish) -> int:
-    """Returns how many bytes the texts and values of a message take."""
+    """Returns the bytes of the texts and values of a message."""
     size_bytes = text_bytes(message.address) + len(message.value or b"")
     return size_bytes + len(message.samples or b"") if isinstance(message, Publish) else size_bytes
 

@@ -2,8 +2,8 @@
 
 A waiting SNAPSHOT holds params as they were captured. A param that was overwritten since then is in memory only for
 these. So captures are searched in pieces, twice a second and whenever much was written, and such params are released: a
-subscriber was told of the newer value, which waits behind the SNAPSHOT. The answer to a GET has to keep its param; it
-counts for its session, and a session over its memory limit is ended.
+subscriber was told of the newer value, which waits behind the SNAPSHOT. The answer to a GET has to keep its param,
+which is counted for its session; a session over its memory limit is ended.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ENTRY_BYTES = 8
 """Memory in bytes of a captured param while it is still current: a reference."""
 
 MUCH_BYTES = 4 * 1024 * 1024
-"""Once so many bytes were overwritten, captures are searched at the next capture instead of the next sweep."""
+"""Overwritten bytes after which captures are searched at the next SNAPSHOT instead of the next sweep."""
 
 LOOKED_AT_ONCE = 1_024
 """Captured params that are searched in one turn: about a quarter of a millisecond."""
@@ -41,10 +41,10 @@ class Capture:
     """Params as they were at one time, for all SNAPSHOTs made of them.
 
     Args:
-        params: what was captured.
+        params: the captured params.
         changes: ``Params.changes`` at that time.
         is_shared: whether the list is shared, so that it must not be altered.
-        must_answer: whether no param may be released.
+        must_answer: whether it is for the answer to a GET, so that no param may be released.
     """
 
     __slots__ = ("__weakref__", "_is_shared", "changes", "entries", "must_answer", "payer", "readers", "stale_bytes")
@@ -60,7 +60,7 @@ class Capture:
         self.payer: Waiting | None = None
         """The SNAPSHOT whose session it is counted for."""
         self.stale_bytes = 0
-        """Bytes of overwritten params that only this capture keeps, where none may be released."""
+        """Bytes of overwritten params that only this capture keeps, if none may be released."""
 
     @property
     def own_bytes(self) -> int:
@@ -129,7 +129,7 @@ class Waiting:
         self._frames = iter(())
 
     def count(self, size_bytes: int) -> None:
-        """Counts the bytes that it keeps now."""
+        """Sets the bytes that are counted for it."""
         self.session.account.add(MemoryKind.SNAPSHOTS, size_bytes - self._bytes)
         self._bytes = size_bytes
 
@@ -150,7 +150,7 @@ class WaitingTable:
         self._work: Iterator[None] | None = None
         self._looked_bytes = 0
         self.too_slow: Callable[[Session], None] = _ignore
-        """Ends a session for which too much is kept; set by the relay."""
+        """Ends a session over its memory limit; set by the relay."""
 
     def __len__(self) -> int:
         return len(self._waiting)

@@ -22,7 +22,7 @@ def hello(relay: Relay, session: Session, message: Hello, _qos: int) -> None:
     relay.identify(session, message.token)
     session.name = message.name[:MAX_NAME_CHARACTERS]
     session.features = message.features
-    # First what can fail, so that every live session has got its WELCOME.
+    # First what may raise, so that every live session gets its WELCOME.
     frames = relay.snapshots.after_hello(session)
     relay.admit(session)
     welcome = Welcome(PROTOCOL_VERSION, FEATURES, relay.clock.now_us(), session.id, relay.options.name)
@@ -40,7 +40,7 @@ def ping(relay: Relay, session: Session, _message: Ping, _qos: int) -> None:
 
 
 def pong(_relay: Relay, _session: Session, _message: Pong, _qos: int) -> None:
-    """Does nothing: the connection notes by itself that bytes arrived."""
+    """Does nothing: for the session timeout, the connection itself notes that bytes arrived."""
 
 
 def sync(relay: Relay, session: Session, message: Sync, _qos: int) -> None:

@@ -20,14 +20,14 @@ MAX_SUBSCRIPTIONS = 1_000
 
 JUDGED_AT_ONCE, FIND_COST, JUDGE_COST = 128, 8, 24
 """Announced signals that a QUERY judges in one piece, about half a millisecond of work; and the cost, in signals, of
-finding a rule or making a decision that is not remembered."""
+finding a rule or making a decision that is not cached."""
 
 
 ANNOUNCED_AT_ONCE = 32
 """Announced signals that are checked or registered in one piece."""
 
 ANNOUNCE_US = 10
-"""Estimated cost in µs of checking one, and of registering one."""
+"""Estimated cost in µs of checking one definition, and of registering one."""
 
 RESULT_BYTES = 48 * 1024
 """A RESULT is sent once it has this many bytes, so that its session keeps no long list of found signals."""
@@ -60,7 +60,7 @@ def get(relay: Relay, session: Session, message: Get, _qos: int) -> None:
 
 
 def subscribe(relay: Relay, session: Session, message: Subscribe, _qos: int) -> None:
-    """Adds a subscription; the params that match now go out as a SNAPSHOT before any later change."""
+    """Adds a subscription; sends the params that match now as a SNAPSHOT, before any later change."""
     pattern = Pattern.parse(message.pattern)
     subscription = _allowed(relay, session, message, pattern)
     relay.check_subscription(session, subscription)
@@ -71,21 +71,21 @@ def subscribe(relay: Relay, session: Session, message: Subscribe, _qos: int) -> 
 
 
 def listen(relay: Relay, session: Session, message: Subscribe, pattern: Pattern) -> None:
-    """Adds a subscription of a client that had it before, without a SNAPSHOT: nothing is looked for.
+    """Adds a subscription that a client had in an earlier session, without a SNAPSHOT.
 
-    It is not refused for its memory: until the session of before is forgotten, both count.
+    It is not refused for its memory: until the earlier session is forgotten, the subscriptions of both count.
 
     Raises:
-        RequestError: it may not have it now.
+        RequestError: the session may not have the subscription now.
     """
     relay.subscribe(session, _allowed(relay, session, message, pattern))
 
 
 def _allowed(relay: Relay, session: Session, message: Subscribe, pattern: Pattern) -> Subscription:
-    """Returns the subscription that a session asks for, which is not added yet.
+    """Returns the subscription that a session asks for, not yet added.
 
     Raises:
-        RequestError: it may not have it.
+        RequestError: the session may not have it.
     """
     relay.permissions.check_subscribe(session.identity, pattern)
     if len(session.subscriptions) >= MAX_SUBSCRIPTIONS and message.id not in session.subscriptions:
@@ -103,7 +103,7 @@ def unsubscribe(relay: Relay, session: Session, message: Unsubscribe, _qos: int)
 
 
 def replay(relay: Relay, session: Session, message: Replay, _qos: int) -> None:
-    """Answers with what was kept, in its place among the session's other answers."""
+    """Answers from history, in order with the session's other answers."""
     pattern = Pattern.parse(message.pattern)
     relay.permissions.check_subscribe(session.identity, pattern)
     if relay.replays is None:
@@ -153,7 +153,7 @@ def _check_announced(relay: Relay, session: Session, definition: SignalDefinitio
 
 
 def query(relay: Relay, session: Session, message: Query, _qos: int) -> None:
-    """Answers with the announced signals that match, also with none: clients wait for it."""
+    """Answers with the announced signals that match; also if there are none, since clients wait for a RESULT."""
     pattern = Pattern.parse(message.pattern)
     relay.permissions.check_subscribe(session.identity, pattern)
     waiting = relay.snapshots.waiting
@@ -176,7 +176,7 @@ def _results(relay: Relay, session: Session, pattern: Pattern) -> Iterator[bytes
             yield NOT_YET
             continue
         if visibility.is_shown(session, definition.address, pattern):
-            # Without the fields that a RESULT has not, so that little is kept until it is sent.
+            # Only the fields that a RESULT has, so that little is kept until it is sent.
             address, datatype, access = definition.address, definition.datatype, definition.access
             found.append(SignalDefinition(address, definition.signal, datatype, access))
             size_bytes += RESULT_ENTRY_BYTES + text_bytes(address) + len(datatype or "") + len(access or "")

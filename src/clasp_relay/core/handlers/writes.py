@@ -10,14 +10,14 @@ from clasp_relay.wire.messages import Bundle, Publish, Set
 
 
 def set_param(relay: Relay, session: Session, message: Set, qos: int) -> Pieces | None:
-    """Stores a value and tells those who subscribed; an ACK only where QoS asks for one."""
+    """Stores a value and tells its subscribers; answers with an ACK if QoS asks for one."""
     params = relay.params
     is_reserved = params.reserved.is_used
     if is_reserved and message.address in params.reserved:
         return _set_later(relay, session, message, qos)
     change = relay.decider.set(session, message, params)
     if is_reserved and not params.has_room(change.param):
-        # What would be evicted may be where a bundle writes next.
+        # The param that would be evicted may be at an address where the bundle writes next.
         return _set_later(relay, session, message, qos)
     relay.committer.write(session, change)
     if not qos:
@@ -32,7 +32,7 @@ def set_param(relay: Relay, session: Session, message: Set, qos: int) -> Pieces 
 
 
 def _set_later(relay: Relay, session: Session, message: Set, qos: int) -> Pieces:
-    """Waits for the bundle that is decided or carried out."""
+    """Handles a SET after the bundle that is being decided or carried out."""
     while relay.params.reserved.is_used:
         yield WAIT_US
     if session.is_live:

@@ -1,1 +1,1 @@
-"""What is kept of the past, and REPLAY, which answers with it."""
+"""History: which changes are kept, and the answers to REPLAY."""

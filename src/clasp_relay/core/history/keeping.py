@@ -1,8 +1,9 @@
-"""What is kept as history, at the moment in which a change is committed.
+"""Decides whether a change is kept as history, at the moment at which it is committed.
 
-The rules say the same about an address whatever is set there, so that is found once and kept (:class:`rules.Spot`); the
-usual change costs one look-up. No two entries that are kept have the same time: a time is a place in history, too,
-whatever the clock says, and what was told so far is told by one (``Keeping.position_us``).
+What the rules say about an address does not depend on what is set there, so it is found once and cached
+(:class:`rules.Spot`); the usual change costs one look-up. No two entries have the same time, even if the clock is set
+back. So a time also identifies a point in history, such as the one up to which a reader was told everything
+(``Keeping.position_us``).
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from clasp_relay.wire.tuples import new_tuple
 _WRITE, _EVENT, _PARAM = ChangeKind.WRITE, ChangeKind.EVENT, Signal.PARAM
 
 _UNLESS = "unless"
-"""Begins what is asked of the memory here."""
+"""The first item of the questions that this module asks of the memory."""
 
 MAX_SPOTS = 16_384
-"""Of how many addresses it is kept what the rules say; the one that was found first goes first."""
+"""Addresses whose spots are cached; beyond it the one that was added first is removed."""
 
 MAX_SPOT_CHARACTERS = 256
-"""Longer addresses are found anew every time, so that what is kept stays small."""
+"""Longer addresses are not cached, to bound the memory of one entry."""
 
 
 class Keeping:
@@ -39,9 +40,9 @@ class Keeping:
 
     Args:
         rules: the rules in force.
-        params: what is set, which rules may look at.
-        clock: when is now.
-        memory: remembers whether a rule is waived; None where nobody tells it of changes, so that it is found out
+        params: the params that rules may read.
+        clock: the current time.
+        memory: caches whether a rule is waived; None where no memory is told of changes, so that the rule is evaluated
             every time.
     """
 
@@ -56,19 +57,19 @@ class Keeping:
         self._spots: dict[str, Spot] = {}
         self._last_us = 0
         self._judged: tuple[Change | None, int, Judgement | None] = (None, 0, None)
-        """The last signal of which it was found out that its rule is not waived, how often the params had changed by
-        then, and what ``judge`` says of it, which nearly always is asked about it right after; None where it erases
-        something, perhaps."""
+        """The last signal whose rule was found not to be waived, the number of changes of the params at that time
+        (``Params.changes``), and the answer of ``judge`` to it, since ``judge`` is nearly always called with it right
+        after; None where the signal may erase something."""
         self._untold: dict[int, int] = {}
-        """The times of what was accepted with a bundle and is not told yet, in their order."""
+        """The times of a bundle's accepted members that were not told yet, in their order."""
         self._replayed_us: int | None = None
 
     def begin(self, last_us: int) -> None:
-        """Is told the time of the last entry of the relay's life before; the clock may have been set back since."""
+        """Sets the time of the last entry before the start, since the clock may have been set back since then."""
         self._last_us = max(self._last_us, last_us)
 
     def follows(self, change: Change) -> None:
-        """Is told of a change that another relay has decided and that is told now: it has its place in history."""
+        """Takes the time of a change that another relay has decided: ``position_us`` advances when it is told."""
         param = change.param
         is_write = change.kind is ChangeKind.WRITE and self.keeps_params
         if change.kind is _EVENT or (is_write and self.may_keep(param.address, Signal.PARAM)):
@@ -86,14 +87,14 @@ class Keeping:
         return spot
 
     def may_keep(self, address: str, signal: Signal) -> bool:
-        """Tells whether what comes at an address may be kept; cheap."""
+        """Tells whether a signal at an address may be kept; cheap."""
         return bool(self.spot(address).signals >> signal & 1)
 
     def event(self, session: Session, message: Publish) -> Change | None:
-        """Returns the change that an accepted signal is, with the time at which it was accepted as its timestamp.
+        """Returns the change that records an accepted PUBLISH, with the time of its acceptance as timestamp.
 
         Returns:
-            None where no rule keeps it, or the rule is waived: then the signal is passed on as it is.
+            None where no rule keeps it, or the rule is waived: then the PUBLISH is passed on unchanged.
         """
         address, signal, phase, value, samples, _, id_, rate = message
         spot = self._spots.get(address) or self.spot(address)
@@ -112,32 +113,32 @@ class Keeping:
         return change
 
     def next_us(self) -> int:
-        """Returns the time of the next entry in Unix µs: now, or just behind the last one."""
+        """Returns the time of the next entry in Unix µs: now, or 1 µs after the last entry."""
         now_us = self._clock.now_us()
         self._last_us = last_us = now_us if now_us > self._last_us else self._last_us + 1
         return last_us
 
     @property
     def position_us(self) -> int:
-        """The place in history of what is encoded now, in Unix µs: every entry up to this time has been told.
+        """The time in history of what is encoded now, in Unix µs: every entry up to this time has been told.
 
-        Of what a REPLAY sends it is the time of the entry.
+        While a REPLAY encodes an entry (``replaying``) it is the entry's time.
         """
         if self._replayed_us is not None:
             return self._replayed_us
         return next(iter(self._untold.values())) - 1 if self._untold else self._last_us
 
     def accepted(self, members: Iterable[tuple[Change | Publish, int]]) -> None:
-        """Is told what of a bundle is kept, with its times: others' changes may be told between two of its members."""
+        """Notes the times of a bundle's kept members: other changes may be told between two of the members."""
         self._untold.update((id(member), time_us) for member, time_us in members)
 
     def tells(self, member: Change | Publish) -> None:
-        """Is told that a member of a bundle is told now."""
+        """Notes that a member of a bundle is told now."""
         self._untold.pop(id(member), None)
 
     @contextmanager
     def replaying(self, change: Change) -> Iterator[None]:
-        """Has what is encoded meanwhile be at the place of an entry."""
+        """Makes ``position_us`` the time of an entry while the entry is encoded."""
         self._replayed_us = change.param.timestamp_us
         try:
             yield
@@ -145,7 +146,7 @@ class Keeping:
             self._replayed_us = None
 
     def timed(self, change: Change) -> Change:
-        """Returns a write that was decided before with the time of this moment, if it may be kept."""
+        """Returns a write that was decided earlier, with the time of the next entry if it may be kept."""
         param = change.param
         if not self.keeps_params or not self.may_keep(param.address, Signal.PARAM):
             return change
@@ -153,7 +154,7 @@ class Keeping:
 
     @contextmanager
     def ahead_of(self, changes: Sequence[Change]) -> Iterator[None]:
-        """Has rules look at the state as some changes will leave it, which are recorded before they are applied."""
+        """Makes rules read the state that some changes will leave, since these are recorded before they are applied."""
         draft = Draft(self._params)
         for change in changes:
             if change.kind is ChangeKind.WRITE:
@@ -165,7 +166,7 @@ class Keeping:
             self._state = self._params
 
     def judge(self, change: Change) -> Judgement:
-        """Returns what history does with a change that is applied, or ``ahead_of``."""
+        """Returns what history does with a change that has been applied, or that is in ``ahead_of``."""
         known, changes, judgement = self._judged
         if change is known and judgement and changes == self._params.changes and self._state is self._params:
             return judgement
@@ -201,7 +202,7 @@ class Keeping:
     def _is_waived(self, spot: Spot, change: Change, now_us: int) -> bool:
         """Tells whether the rule of a conditional spot is waived for a change.
 
-        That rests on what is set somewhere, mostly the settings of a room, so it is remembered until that changes.
+        The answer depends on params, mostly the settings of a room, so it is cached until one of these changes.
         """
         memory, param = self._memory, change.param
         if memory is None or self._state is not self._params:
@@ -217,7 +218,7 @@ class Keeping:
 
 
 def _signal_of(change: Change) -> Signal | None:
-    """Returns the signal of a change that can be kept."""
+    """Returns the signal of a change; None if a change of this kind is never kept."""
     if change.kind is _WRITE:
         return _PARAM
     return change.message.signal if isinstance(change.message, Publish) else None

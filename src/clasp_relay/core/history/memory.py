@@ -1,4 +1,4 @@
-"""History in memory: a log that records at once and keeps the last entries, for ``--journal-memory`` and the tests."""
+"""History in memory: a log that records at once and keeps the last entries, for ``--journal-memory`` and for tests."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from clasp_relay.core.records import Change, param_bytes
 from clasp_relay.wire.messages import Publish
 
 MAX_ENTRIES = 10_000
-"""As many as the Rust relay keeps in memory."""
+"""Entries that are kept in memory: the number of the Rust relay."""
 
 
 class MemoryHistory:
     """Implements ``core.ports.Log`` and ``HistoryReader``.
 
     Args:
-        now_us: Unix µs.
-        max_entries: beyond it the oldest entry goes.
+        now_us: returns the time in Unix µs.
+        max_entries: entries that are kept at most; beyond it the oldest one is removed.
     """
 
     is_immediate = False
     page_us = 2_000
-    """See ``HistoryReader``: all that is kept may have to be looked at."""
+    """See ``HistoryReader``: a page may have to examine all entries."""
 
     def __init__(self, now_us: Callable[[], int], max_entries: int = MAX_ENTRIES) -> None:
         self._now_us = now_us
@@ -37,7 +37,7 @@ class MemoryHistory:
         self._last_seq = 0
 
     def attach(self, keeping: Keeping) -> None:
-        """Is told what is to be kept; before that nothing is."""
+        """Sets the rules of what is kept; before this call nothing is kept."""
         self._keeping = keeping
 
     @property
@@ -61,10 +61,10 @@ class MemoryHistory:
         return 0
 
     def watch(self, recorded: Callable[[int], None]) -> None:
-        """Nobody waits for anything."""
+        """Does nothing: every batch is recorded when ``append`` returns."""
 
     def check(self) -> None:
-        """Nothing is written, so nothing is refused."""
+        """Does nothing: nothing is written to a disk, so no change is refused."""
 
     # HistoryReader
 
@@ -108,7 +108,7 @@ class MemoryHistory:
         seqs = seqs[bisect_right(seqs, asked.after_seq) : bisect_left(seqs, asked.before_seq)]
         return reversed(seqs) if asked.is_backwards else iter(seqs)
 
-    # What goes
+    # Removal
 
     def _keep(self, keeping: Keeping, key: str, change: Change) -> None:
         self._entries[self._last_seq] = key, change
@@ -134,10 +134,10 @@ class MemoryHistory:
 
 
 def victim(entries: Sequence[tuple[int, str]]) -> int:
-    """Returns which of a key's entries goes when there are too many.
+    """Returns the seq of the entry to remove when a key has too many.
 
-    The oldest one of the subject that has most of them, so that nobody flushes what the others said; of several such
-    subjects, the oldest entry counts.
+    It is the oldest entry of the subject with the most entries, so that no subject can displace the entries of others.
+    If several subjects have that many, it is the oldest entry of all of theirs.
 
     Args:
         entries: the seq and the subject of each, in order.

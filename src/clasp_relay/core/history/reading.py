@@ -1,7 +1,7 @@
-"""How history is read: a page at a time, off the event loop.
+"""The interface for reading history: a page at a time, off the event loop where it is on disk.
 
-A *position* is a place between entries, as REPLAY's ``from`` and ``to`` have it and as the end mark gives it: the seq
-of an entry with the highest bit set. Anything below is a time in Unix µs.
+A *position* is a place between entries, in ``from`` and ``to`` of a REPLAY and in ``next`` of its end mark: the seq
+of an entry with the highest bit set. A number without this bit is a time in Unix µs (docs/protocol.md, REPLAY).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from clasp_relay.wire.constants import ALL_TYPES, Signal
 from clasp_relay.wire.messages import Publish
 
 POSITION = 1 << 63
-"""The bit that tells a position from a time."""
+"""The bit that distinguishes a position from a time."""
 
 NEWEST = (1 << 64) - 1
 """The ``from`` that asks for the newest entries."""
@@ -23,26 +23,26 @@ NEWEST = (1 << 64) - 1
 MAX_SEQ = POSITION - 1
 
 PAGE_ROWS = 256
-"""How many entries a page has at most: about a millisecond of work to send."""
+"""Entries in a page at most; sending them takes about a millisecond."""
 
 PAGE_BYTES = 256 * 1024
-"""After so many bytes a page ends."""
+"""Bytes after which a page ends."""
 
 COUNTED_ROWS = 1_000
-"""How many entries a page has at most that is read backwards, without their changes."""
+"""Entries at most in a page that is read backwards, without their changes."""
 
 COUNTED_BYTES = 1024 * 1024
-"""After so many bytes such a page ends."""
+"""Bytes after which a page that is read backwards ends."""
 
 EXAMINED_ROWS = 2_000
-"""After so many entries that were looked at a page ends, so that others have their turn."""
+"""Examined entries after which a page ends, so that other REPLAYs get their turn."""
 
 EXAMINED_BYTES = 100
-"""What an entry counts for that was looked at and not taken."""
+"""Bytes that an entry counts for which was examined and is not in the page."""
 
 
 class Asked(NamedTuple):
-    """What is read."""
+    """Which entries are to be read."""
 
     pattern: Pattern
     types: int = ALL_TYPES
@@ -56,9 +56,9 @@ class Asked(NamedTuple):
     to_us: int = MAX_SEQ
     """Unix µs; included."""
     is_backwards: bool = False
-    """Whether the newest come first; then without their changes."""
+    """Whether the newest entries come first; then they come without their changes."""
     page_rows: int = PAGE_ROWS
-    """How many entries a page has at most; no more than ``PAGE_ROWS``, read backwards than ``COUNTED_ROWS``."""
+    """Entries in a page at most: up to ``PAGE_ROWS``, or up to ``COUNTED_ROWS`` if it is read backwards."""
 
     def wants(self, change: Change) -> bool:
         """Tells whether an entry is asked for, apart from its seq and its address."""
@@ -72,48 +72,48 @@ class HistoryEntry(NamedTuple):
     seq: int
     address: str
     bytes: int
-    """How much of what a REPLAY may read it counts for."""
+    """How many bytes it counts for of those that one REPLAY may read."""
     change: Change | None
-    """None where it was read backwards."""
+    """None if the page was read backwards."""
 
 
 class Page(NamedTuple):
-    """Some of what was asked for."""
+    """One page of entries."""
 
     entries: list[HistoryEntry]
     examined_seq: int
-    """Up to here was looked; the next page begins there."""
+    """The seq of the last examined entry; the next page begins behind it."""
     examined_bytes: int
     is_end: bool
 
 
 class HistoryReader(Protocol):
-    """Reads what is kept, and erases it. All calls end with ``done``, in a later turn or at once."""
+    """Reads history, and erases entries. Every method calls its ``done`` once, at once or in a later turn."""
 
     page_us: int
-    """About what a page costs the event loop, in µs."""
+    """Time that one page takes on the event loop, in µs; an estimate."""
 
     def settle(self, done: Callable[[int | None], None], /) -> None:
-        """Waits until all that has happened is recorded.
+        """Waits until all changes up to now are recorded.
 
         Args:
-            done: told the seq of the last change; None when nothing is recorded any more.
+            done: called with the seq of the last change; with None if nothing can be recorded any more.
         """
 
     def read(self, asked: Asked, done: Callable[[Page | None], None], /) -> None:
         """Reads a page.
 
         Args:
-            asked: what is read.
-            done: told the page; None when it cannot be read.
+            asked: which entries.
+            done: called with the page; with None if it cannot be read.
         """
 
     def erase_of(self, subject: str, done: Callable[[int | None], None], /) -> None:
-        """Erases all that a subject said, wherever.
+        """Erases all entries of a subject, at all addresses.
 
         Args:
-            subject: whose; nothing of theirs is committed any more.
-            done: told how many entries went; None when they cannot be erased now.
+            subject: the author of the entries, of whom no further change is committed.
+            done: called with the number of erased entries; with None if they cannot be erased now.
         """
 
 
@@ -123,5 +123,5 @@ def signal_of(change: Change) -> Signal:
 
 
 def is_emptied(change: Change) -> bool:
-    """Tells whether nothing is left of an entry but its place."""
+    """Tells whether an entry was erased, so that only its seq is left."""
     return change.kind is ChangeKind.EVENT and change.message is None

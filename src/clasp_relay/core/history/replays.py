@@ -1,8 +1,8 @@
-"""REPLAY: the answers to who asks for the past, in pages, each entry as its reader may see it today.
+"""Answers REPLAYs from history, in pages, with each entry as the session may see it now.
 
-A REPLAY has its place in the queue of its session's answers. When it comes to the front it reads a page, sends it at
-the pace of the socket, reads the next one, and ends with the end mark; what stands behind it waits. Live messages do
-not wait.
+A REPLAY has a place in the queue of its session's answers. When it is at the front, it reads a page, sends it at the
+pace of the socket, reads the next one, and so on, and ends with the end mark. The answers behind it wait; live messages
+do not.
 """
 
 from __future__ import annotations
@@ -40,56 +40,56 @@ from clasp_relay.wire.messages import Publish, Replay, SnapshotParam
 from clasp_relay.wire.values import PyValue, encode_value
 
 END_MARK = "/clasp/replay/end"
-"""Where the end mark is published; nobody else may send there (``core.decide``)."""
+"""The address of the end mark; a client's PUBLISH there is refused (``core.decide``)."""
 
 DEFAULT_LIMIT = 1_000
 MAX_LIMIT = 10_000
-"""How many entries a REPLAY is answered with, where it does not say and at most."""
+"""Entries in the answer to one REPLAY: without a ``limit``, and at most."""
 
 MAX_WAITING = 4
-"""How many REPLAYs of a session may wait behind the one at work."""
+"""REPLAYs of one session that may wait behind the one at work."""
 
 READS_AT_ONCE = 2
-"""How many pages are being read at the same time: one, and the next. The others wait, client addresses in turn."""
+"""Pages that are read at the same time: one and the next. The others wait in lanes, by client address."""
 
 MAX_READ_BYTES = 64 * 1024 * 1024
-"""How much one REPLAY reads at most."""
+"""Bytes that one REPLAY reads at most."""
 
 TIMES_BYTES = 1024 * 1024
-"""How much a REPLAY remembers of the SETs that it sent, for its end mark."""
+"""Bytes that a REPLAY keeps about the SETs that it sent, for ``times`` in its end mark; beyond it the answer ends."""
 
 TIME_BYTES = 40
-"""What a SET takes there besides its address."""
+"""Bytes of one SET in ``times``, without its address."""
 
 MARK_BYTES = 48 * 1024
-"""After so much one end mark is full."""
+"""Bytes of ``times`` in one end mark at most; the rest goes into another one."""
 
 LOOKED_AT_ONCE = 16
-"""How many entries are read where one that the session sees is looked for; mostly the first one is."""
+"""Entries in a page that is read to find one that the session sees; mostly it sees the first one."""
 
 JUDGED_AT_ONCE = 64
-"""After how many entries that are hidden, or addresses that are looked up, others have their turn."""
+"""Hidden entries, or addresses whose current value is looked up, after which other sessions get their turn."""
 
 
 LOOKED_AT_US, SEEN_US, VIEW_US = 240, 1, 15
-"""How long one piece is in which entries are looked at and nothing is sent of them, and about what it costs to look at
-one that everybody sees and to judge one."""
+"""Time in µs: of one piece of work that examines entries without sending them; to examine an entry that every session
+sees; and to decide whether a session sees an entry. The last two are estimates."""
 
 
 class EndKey:
-    """The key of the last frames of a REPLAY that sent SETs: what is set now where these were, and the end marks.
+    """The outbox key of the last frames of a REPLAY that sent SETs: SNAPSHOTs of the current values, and the end marks.
 
-    Whoever sends nothing of what happens meanwhile before the end mark can do without what is set now.
+    An outbox that holds back live messages until the end mark can leave out these SNAPSHOTs.
     """
 
 
 class Ways(NamedTuple):
-    """What a REPLAY needs of the relay."""
+    """The relay's functions that a REPLAY needs."""
 
     hold: Callable[[Session, Callable[[], None]], LongAnswer]
-    """Puts a place into the queue of a session's answers, and says what is called when it comes to the front."""
+    """Adds a place to the queue of a session's answers; calls the function when the place is at the front."""
     release: Callable[[Session], None]
-    """Sends the answers that wait for nothing any more."""
+    """Sends the answers of a session that need not wait any longer."""
     refuse: Callable[[Session, RequestError], None]
     """Sends an ERROR."""
 
@@ -98,14 +98,14 @@ class Replays:
     """All REPLAYs at work.
 
     Args:
-        keeping: what is kept.
-        reader: reads it.
-        permissions: whether anybody has to be asked.
-        visibility: who sees what.
-        params: what is set now.
-        clock: calls later.
-        work: does in pieces what takes long.
-        ways: what it needs of the relay.
+        keeping: the history rules.
+        reader: reads history.
+        permissions: tell whether visibility has to be decided at all.
+        visibility: decides what a session sees.
+        params: the current values.
+        clock: schedules calls.
+        work: does long work in pieces.
+        ways: the relay's functions.
     """
 
     def __init__(
@@ -129,28 +129,28 @@ class Replays:
         self.ways = ways
         self._of_session: dict[Session, int] = {}
         self._to_read: Lanes[_Answer] = Lanes()
-        """Those that wait for a page."""
+        """Answers that wait for a page."""
         self._reads: dict[_Answer, tuple[Asked, Callable[[Page | None], None]]] = {}
-        """What they ask for, and who is told."""
+        """What each of them asks for, and the function that is called with the page."""
         self._at_work = 0
-        """How many pages are being read."""
+        """Number of pages that are being read."""
         self.begins_seq = 0
-        """Of before this row other relays of a cluster may have kept what this one has not; 0 where it has all."""
+        """Other relays of a cluster may have entries before this seq that this one lacks; 0 if it lacks none."""
         self.asked = 0
-        """How many REPLAYs were accepted."""
+        """Number of accepted REPLAYs."""
         self.sent = 0
-        """How many entries were sent."""
+        """Number of entries sent."""
 
     @property
     def waiting(self) -> int:
-        """How many REPLAYs are at work or wait."""
+        """Number of REPLAYs that are at work or wait."""
         return sum(self._of_session.values())
 
     def ask(self, session: Session, pattern: Pattern, message: Replay) -> None:
-        """Begins to answer, behind the answers before.
+        """Begins the answer to a REPLAY, behind the session's earlier answers.
 
         Raises:
-            RequestError: LIMIT when too many REPLAYs of the session wait, or too much is kept for it.
+            RequestError: LIMIT if too many REPLAYs of the session wait, or too many bytes are kept for it.
         """
         count = self._of_session.get(session, 0)
         if count > MAX_WAITING:
@@ -163,25 +163,25 @@ class Replays:
         _Answer(self, session, pattern, message).ask()
 
     def forget(self, session: Session) -> None:
-        """Forgets the REPLAYs of a session that has ended; those at work notice by themselves."""
+        """Forgets the REPLAYs of a session that has ended; those at work stop, since it is no longer live."""
         count = self._of_session.pop(session, 0)
         if count:
             session.account.add(MemoryKind.SNAPSHOTS, -PAGE_BYTES * count)
 
     def done(self, session: Session) -> None:
-        """Is told that one is answered."""
+        """Removes an answered REPLAY from the session's count and account."""
         count = self._of_session.pop(session)
         session.account.add(MemoryKind.SNAPSHOTS, -PAGE_BYTES)
         if count > 1:
             self._of_session[session] = count - 1
 
     def read(self, answer: _Answer, asked: Asked, then: Callable[[Page | None], None]) -> None:
-        """Reads a page, when it is the turn of the client address that it is for.
+        """Reads a page when it is the turn of the session's lane.
 
         Args:
-            answer: what it is for, which waits for it and asks for no other one meanwhile.
-            asked: what is read.
-            then: told the page; None when it cannot be read. Not called for a session that has ended meanwhile.
+            answer: the answer that needs the page; it reads one page at a time.
+            asked: which entries.
+            then: called with the page; with None if it cannot be read. Not called if the session has ended.
         """
         self._reads[answer] = asked, then
         self._to_read.add(answer, answer.lane or answer)
@@ -204,7 +204,7 @@ class Replays:
             self._read_next()
 
     def view(self, session: Session, pattern: Pattern, address: str) -> tuple[HiddenKeys, object]:
-        """Returns how a session sees an address today, and what names all addresses that are decided alike."""
+        """Returns how a session sees an address now, and a key that addresses with the same decision share."""
         rule: VisibilityRule | None = None if self.permissions.is_open else self.visibility.place(address).shown
         if rule is None:
             return FULL, None
@@ -217,17 +217,17 @@ class _Answer:
     """The answer to one REPLAY.
 
     Args:
-        replays: all of them.
-        session: who asked.
-        pattern: for what.
-        message: how.
+        replays: all REPLAYs at work.
+        session: the session that asked.
+        pattern: the pattern of the REPLAY.
+        message: the REPLAY.
     """
 
     def __init__(self, replays: Replays, session: Session, pattern: Pattern, message: Replay) -> None:
         self._replays = replays
         self._session = session
         self.lane = session.lane
-        """Whose turn its work takes; see ``core.work``."""
+        """The owner that its work counts for; see ``core.work``."""
         self._pattern = pattern
         self._limit = min(message.limit or DEFAULT_LIMIT, MAX_LIMIT)
         self._is_newest = message.from_us == NEWEST
@@ -259,16 +259,16 @@ class _Answer:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether anybody waits for it."""
+        """Whether its session has not ended."""
         return self._session.is_live
 
     def ask(self) -> None:
-        """Takes its place behind the answers before it."""
+        """Takes a place behind the session's earlier answers."""
         self._place = self._replays.ways.hold(self._session, self._begin)
         self._replays.ways.release(self._session)
 
     def _begin(self) -> None:
-        """Begins to read, once the answers before it are sent."""
+        """Begins, once the answers before it are sent: waits until all changes so far are recorded."""
         self._replays.reader.settle(self._settled)
 
     def _settled(self, last_seq: int | None) -> None:
@@ -286,7 +286,7 @@ class _Answer:
             self._in_turn(lambda: self._read(asked, self._send))
 
     def _read(self, asked: Asked, then: Callable[[Page], None]) -> None:
-        """Reads a page, if anybody still wants it."""
+        """Reads a page; refuses the REPLAY if it cannot be read."""
 
         def got(page: Page | None) -> None:
             if page is None:
@@ -301,7 +301,7 @@ class _Answer:
         self._replays.clock.call_later(0, lambda: self._in_turn(call))
 
     def _in_turn(self, call: Callable[[], None]) -> None:
-        """Does something about a page as soon as there is room in a turn, so that many REPLAYs take turns."""
+        """Calls a function that reads a page, in a turn that has time, so that many REPLAYs are served in turn."""
 
         def piece() -> Pieces:
             call()
@@ -310,12 +310,12 @@ class _Answer:
         self._replays.work.add(self, piece())
 
     def _look_through(self, page: Page, is_it: Callable[[HistoryEntry], bool], then: Callable[[bool], None]) -> None:
-        """Looks at what the session sees of a page, in pieces: where every entry is decided anew, one takes 0.1 ms.
+        """Looks for an entry among those that the session sees of a page, in pieces: a new decision takes 0.1 ms.
 
         Args:
             page: the page.
-            is_it: asked of each entry that the session sees whether it is the one that is looked for.
-            then: is told whether there was one.
+            is_it: tells whether an entry is the wanted one; called with each entry that the session sees.
+            then: called with whether it was found.
         """
 
         def pieces() -> Pieces:
@@ -335,16 +335,16 @@ class _Answer:
 
         self._replays.work.add(self, pieces())
 
-    # The newest entries: first it is found out where they begin.
+    # The newest entries: pages are first read backwards, to find where these entries begin.
 
     def _count_back(self, before_seq: int) -> None:
-        """Reads a page backwards."""
+        """Reads a page backwards from a seq."""
         self._read(
             self._asked._replace(is_backwards=True, before_seq=before_seq, page_rows=COUNTED_ROWS), self._counted
         )
 
     def _counted(self, page: Page) -> None:
-        """Counts backwards what the session sees, up to one more than it asked for."""
+        """Counts the entries that the session sees, up to one more than the limit."""
         self._read_bytes += page.examined_bytes
 
         def is_one_more(entry: HistoryEntry) -> bool:
@@ -357,7 +357,7 @@ class _Answer:
         self._look_through(page, is_one_more, lambda is_full: self._go_back(page, is_full=is_full))
 
     def _go_back(self, page: Page, *, is_full: bool) -> None:
-        """Goes on with the page before, or begins to send."""
+        """Reads the page before, or begins to send."""
         if not (is_full or page.is_end or self._read_bytes >= MAX_READ_BYTES):
             self._later(lambda: self._count_back(page.examined_seq))
             return
@@ -380,7 +380,7 @@ class _Answer:
         self._session.outbox.send_snapshot(object(), self._frames(page))
 
     def _frames(self, page: Page) -> Iterator[bytes]:
-        """Yields the entries of a page as the session sees them, and reads the next page when they are taken."""
+        """Yields the entries of a page as the session sees them; after the last one reads the next page."""
         hidden_count = 0
         is_full = False
         for entry in page.entries:
@@ -404,7 +404,7 @@ class _Answer:
             self._later(lambda: self._read(self._asked, self._send))
             return
         if self._last_seq is None and page.is_end and self._asked.to_us < MAX_SEQ and not self._is_newest:
-            # Where nothing was shown, what is hidden must not tell where the time asked for ends.
+            # No entry was sent: ``next`` must not tell where hidden entries are, so it is made from a visible one.
             self._later(lambda: self._find_next(page.examined_seq))
             return
         if not self._is_newest:
@@ -412,7 +412,7 @@ class _Answer:
         self._later(self._find_oldest)
 
     def _find_next(self, after_seq: int) -> None:
-        """Finds the first entry that the session sees behind the time asked for: a page begins or ends before it."""
+        """Finds the first entry that the session sees after the requested time range; ``next`` is before that entry."""
         asked = self._asked._replace(after_seq=after_seq, from_us=0, to_us=MAX_SEQ, page_rows=LOOKED_AT_ONCE)
         self._read(asked, self._look_for_next)
 
@@ -434,17 +434,17 @@ class _Answer:
         self._look_through(page, note, go_on)
 
     def _goes_on_before(self, seq: int) -> None:
-        """Notes that the next page begins before an entry, or that the page before ends there: neither is included."""
+        """Sets ``next`` to the position before an entry: positions are excluded, as ``from`` and as ``to``."""
         self._next_seq = seq if self._is_newest else seq - 1
 
     def _wire(self, entry: HistoryEntry) -> bytes | None:
-        """Encodes an entry as the session sees it today; None where it does not."""
+        """Encodes an entry as the session sees it now; None if it is hidden."""
         change, session = entry.change, self._session
         assert change is not None, "an entry without its change"
         hidden, alike = self._replays.view(session, self._pattern, entry.address)
         if hidden is None:
             if alike in self._shown:
-                # Its right was lost meanwhile.
+                # The session has lost the right to see it since an earlier entry was sent.
                 self._is_complete = False
             return None
         self._shown.add(alike)
@@ -460,7 +460,7 @@ class _Answer:
             return session.codec.set(param.address, value, param.revision, change.lock, change.unlock, change.ttl)
 
     def _note(self, entry: HistoryEntry) -> None:
-        """Notes what the end mark tells of an entry that is sent."""
+        """Notes what the end mark needs of an entry that is sent."""
         self._count += 1
         self._replays.sent += 1
         self._last_seq = entry.seq
@@ -505,7 +505,7 @@ class _Answer:
             session = self._session
             marks = (session.codec.publish(mark) for mark in self._marks())
             if self._times:
-                # At the pace of the socket: to encode the times of thousands of SETs takes longer than a turn may.
+                # At the pace of the socket: encoding the times of thousands of SETs takes longer than a turn may.
                 current = self._current([address for address, _, _ in self._times])
                 session.outbox.send_snapshot(EndKey(), (wire for part in (current, marks) for wire in part))
             else:
@@ -514,7 +514,7 @@ class _Answer:
         self._leave()
 
     def _fail(self) -> None:
-        """Tells that what is kept cannot be read."""
+        """Refuses the REPLAY: history cannot be read now."""
         if self._session.is_live:
             text = "the relay cannot read its history now; try again later"
             self._replays.ways.refuse(self._session, RequestError(ErrorCode.OVERLOADED, text, self._pattern.text))
@@ -526,7 +526,7 @@ class _Answer:
         self._replays.ways.release(self._session)
 
     def _current(self, addresses: list[str]) -> Iterator[bytes]:
-        """Yields SNAPSHOTs of what is set now where older values were sent, so that no client stays at one of those."""
+        """Yields SNAPSHOTs of the current values at some addresses; a client might take the older ones for current."""
         replays, session = self._replays, self._session
         distinct = list(dict.fromkeys(addresses))
         for start in range(0, len(distinct), JUDGED_AT_ONCE):
@@ -545,14 +545,14 @@ class _Answer:
 
     @property
     def _may_be_elsewhere(self) -> bool:
-        """Whether other relays may have kept some of what is asked for; the newest say nothing about it."""
+        """Whether other relays may have some of the entries; False for the newest entries, which do not tell."""
         begins_seq = self._replays.begins_seq
         if not begins_seq or self._is_newest:
             return False
         return self._oldest_us is None if self._since_us is not None else self._from_seq + 1 < begins_seq
 
     def _marks(self) -> Iterator[Publish]:
-        """Yields the end mark; several where the times of the SETs do not fit one."""
+        """Yields the end mark; several if ``times`` does not fit into one."""
         is_complete = self._is_complete and not (self._begins_before_what_is_kept or self._may_be_elsewhere)
         seq = self._first_seq if self._is_newest else self._last_seq
         mark: dict[str, PyValue] = {

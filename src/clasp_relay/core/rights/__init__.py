@@ -1,1 +1,1 @@
-"""Who may do and see what, and the memory of the answers."""
+"""The core's questions about rights, and the memory that caches the answers."""

@@ -2,14 +2,14 @@
 
 *May this subject write here? Does this reader see this? Who gets this?* The code that answers such a question notes in
 a :class:`Reads` everything that it reads beyond what the question names: what is set at other addresses, the clock, the
-address itself, the value, other answers. So an answer's key and its end follow from what was read, and never from a
-guess about the rule:
+address itself, the value, other answers. So an answer's key and its end follow from what was actually read, not from
+an analysis of the rule:
 
 - An answer that read the value in question is not kept: another value may have another answer.
 - An answer that read the address is kept for that address only, any other one for all addresses that the question
   names alike (all messages of a room, say).
-- A change at an address that was read, the time at which a grace ends, the end of an answer that was read, and the end
-  of a route whose subscriptions were read end it.
+- An answer ends with a change at an address that was read, at the end of a grace that was read, when an answer that was
+  read ends, and when a route whose subscriptions were read ends.
 
 Tens of thousands of answers may depend on one address, such as the settings of a large room. A change there marks all
 of them as ended in one step, which takes about 0.1 µs each. Removing an answer from the tables takes ten times as long,
@@ -50,7 +50,7 @@ up."""
 
 
 class Reads:
-    """What was read for an answer, beyond what its question names. One is made for most messages, so it is small."""
+    """What was read for an answer, beyond what its question names. Most messages need one, so it is small."""
 
     __slots__ = ("answers", "lookups", "patterns", "reads_address", "reads_value", "things", "until_us")
 
@@ -60,8 +60,8 @@ class Reads:
         self.reads_value = False
         """Whether the value in question was read."""
         self.lookups: dict[str, bool] = {}
-        """Addresses that were looked up: True where any change there may change the answer, False where only this
-        counts: whether something is set there."""
+        """Addresses that were looked up. True: any change there may change the answer. False: the answer depends only
+        on whether something is set there."""
         self.patterns: tuple[Pattern, ...] = ()
         """Patterns: any change at a matching address may change the answer."""
         self.until_us: int | None = None
@@ -100,7 +100,7 @@ class Answer(Generic[A]):
     Attributes:
         value: the answer.
         until_us: see ``Reads.until_us``.
-        is_valid: False once something that was read for it has changed; who kept the object then asks again.
+        is_valid: False once something that was read for it has changed; code that holds the object then asks again.
     """
 
     __slots__ = (
@@ -153,7 +153,7 @@ class Pool:
     """The cached answers of one subject, or those shared by all.
 
     Args:
-        max_bytes: their estimated memory at most.
+        max_bytes: limit of their estimated memory.
     """
 
     __slots__ = ("_max_bytes", "answers", "bytes")

@@ -31,7 +31,7 @@ class Place(NamedTuple):
     shown: VisibilityRule | None
     """Decides who sees it in snapshots; None if every session sees it unchanged."""
     live: VisibilityRule | None
-    """Decides who is told of a change there."""
+    """Decides who is told of a change there; None if every session is."""
     catch_ups: Sequence[CatchUp]
     """What a change there may open for existing subscriptions."""
 
@@ -40,7 +40,7 @@ class Visibility:
     """Decides who sees what.
 
     Args:
-        permissions: have the rules.
+        permissions: find the rule of an address.
         params: the state that decisions read.
         clock: the current time.
     """
@@ -53,10 +53,10 @@ class Visibility:
         self._places: dict[str, Place] = {}
         self._rules: WeakValueDictionary[tuple[Hashable, bool], VisibilityRule] = WeakValueDictionary()
         self.found = 0
-        """How often the rules of an address were looked up without a cached entry."""
+        """Number of look-ups of a rule that were not answered by a cached ``Place``."""
 
     def cost(self, find_cost: int, judge_cost: int) -> int:
-        """Returns the number of look-ups of rules and of computed answers since the start, as a measure of work."""
+        """Returns the cost of all look-ups of rules and all computed answers so far, given the cost of one of each."""
         return find_cost * self.found + judge_cost * self._memory.missed
 
     def place(self, address: str) -> Place:
@@ -103,7 +103,7 @@ class Visibility:
             if rule is not None and rule is not last:
                 reads = Reads()
                 hidden = self._judge(rule, session, param.address, pattern, reads)
-                # Consecutive params are usually of one room, and have the same verdict.
+                # Consecutive params are usually in one room and have the same verdict.
                 last = None if reads.reads_address else rule
             if rule is None or hidden == FULL or sees_all(who, param.address, Reads()):
                 shown.append(param)

@@ -1,1 +1,1 @@
-"""Connected clients, what they may send, and what they left to be done later."""
+"""Sessions, the messages that they may send and how many, their memory, and their scheduled bundles."""

@@ -1,9 +1,9 @@
 """Accounts of the memory that sessions take, in bytes: for each session, its subject and its client address.
 
 Code that keeps something for a session adds its approximate size here, and subtracts it later. What a session asks for
-is refused if its account would exceed a limit (:meth:`Account.take`); what others cause (values that wait for maxRate)
-is added in any case (:meth:`Account.add`), and the code that keeps it drops the oldest while the account is over its
-limit. The limits are in ``docs/operations.md``, Limits.
+is refused if its account would exceed a limit (:meth:`Account.take`). What others cause, such as values that wait for
+maxRate, is added in any case (:meth:`Account.add`); the code that keeps it drops the oldest while the account is over
+its limit. The limits are in ``docs/operations.md``, Limits.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from enum import IntEnum
 from clasp_relay.errors import ErrorCode, RequestError
 
 SHARED_FACTOR = 4
-"""The limit of one subject, and of one client address, in limits of one session."""
+"""The limit of one subject, and of one client address, as a multiple of the limit of one session."""
 
 
 class MemoryKind(IntEnum):
@@ -26,7 +26,7 @@ class MemoryKind(IntEnum):
     """Waiting SNAPSHOTs and RESULTs."""
 
     THROTTLES = 2
-    """What maxRate and epsilon remember and hold back."""
+    """The last values for maxRate and epsilon, and messages that are held back."""
 
     GESTURES = 3
     """Gestures under way."""
@@ -140,7 +140,7 @@ class Accounts:
                 if left:
                     kept[owner] = left
                 else:
-                    kept.pop(owner, None)  # nothing may come to nothing that was never counted
+                    kept.pop(owner, None)  # an owner may have no entry: a size of 0 was added
 
 
 UNCOUNTED = Accounts().open("", "")

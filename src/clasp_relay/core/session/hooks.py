@@ -1,4 +1,4 @@
-"""What other layers add to a session's beginning and end."""
+"""The functions of other layers that are called at a session's beginning and end."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ class Identity:
     Args:
         subject: the user id of its token, empty in open mode.
         token: the id of its token, by which the token's sessions can be ended; empty without a token.
-        label: what an operator called the subject, for the log; may be empty.
+        label: the name that an operator gave the subject, for the log; may be empty.
         message_rate: messages a second and burst of its sessions; None for the relay's default.
         ends_with_session: whether its scheduled bundles are dropped when its session ends: it had no token.
     """

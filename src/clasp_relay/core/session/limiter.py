@@ -31,9 +31,9 @@ class Limiter:
         return int(self._burst)
 
     def reading_cost(self, cost: int) -> int:
-        """Returns what is taken for reading a message, before the message itself is paid.
+        """Returns the tokens that are taken for decoding a message, apart from those for the message itself.
 
-        At most what leaves a token of a full bucket: where the burst is small, what costs more could never pass.
+        At most all but one of a full bucket: with a small burst, a message that costs more could never pass.
         """
         return min(cost, max(1, self.burst - 1))
 

@@ -1,4 +1,4 @@
-"""Scheduled bundles."""
+"""Scheduled bundles (``docs/protocol.md``, Bundles)."""
 
 from __future__ import annotations
 
@@ -78,16 +78,16 @@ class Schedule:
         """Decides whether a bundle may be scheduled.
 
         Args:
-            session: whose it is.
-            bundle: its members are SETs and PUBLISHes, and were accepted.
-            due_us: when it is due, in Unix µs, in the future.
+            session: its sender.
+            bundle: the bundle; its members are SETs and PUBLISHes that were accepted.
+            due_us: when it is due: a future time in Unix µs.
 
         Returns:
             The change that schedules it, not yet applied.
 
         Raises:
-            RequestError: VALUE when it is too far ahead; LIMIT when the session has too many, or is over its memory
-                limit; OVERLOADED when all sessions together have too many.
+            RequestError: VALUE if it is too far ahead; LIMIT if the session has too many, or is over its memory limit;
+                OVERLOADED if all sessions together have too many.
         """
         now_us = self._clock.now_us()
         if due_us - now_us > MAX_AHEAD_US:
@@ -104,7 +104,7 @@ class Schedule:
         return Change(about, ChangeKind.SCHEDULED, due_us=due_us, number=number, message=Bundle(bundle.messages))
 
     def apply(self, change: Change, session: Session | None) -> None:
-        """Applies that a bundle is scheduled, or that it is due.
+        """Applies a change that schedules a bundle, or by which it is due.
 
         Args:
             change: a SCHEDULED or DUE.
@@ -143,7 +143,7 @@ class Schedule:
         return (*(change for _, _, change in self._waiting.values()), *self._restored.values())
 
     def restore(self, change: Change) -> None:
-        """Takes a SCHEDULED or DUE that was recorded before this start; see ``take_restored``."""
+        """Applies a SCHEDULED or DUE that was recorded before this start; see ``take_restored``."""
         if change.kind is ChangeKind.DUE:
             self._restored.pop(change.number, None)
         else:
@@ -202,7 +202,7 @@ def bundle_of(change: Change) -> tuple[Bundle, int]:
 
 
 def bundle_bytes(bundle: Bundle) -> int:
-    """Returns about how much memory a bundle takes that waits."""
+    """Estimates the memory of a scheduled bundle in bytes."""
     size = BUNDLE_BYTES
     for member in bundle.messages:
         assert isinstance(member, Set | Publish), "a bundle that waits has been checked"

@@ -88,7 +88,7 @@ class Subscription:
 
 
 class LongAnswer:
-    """The place of a long answer, such as a REPLAY, in a session's queue of answers; later answers wait for its end.
+    """The place of a long answer, such as that to a REPLAY, in a session's queue of answers; later answers wait.
 
     Args:
         begin: called once, when all answers before it are sent.
@@ -104,7 +104,7 @@ class LongAnswer:
 
 
 MAX_NAME_CHARACTERS = 128
-"""How much is kept of what a client calls itself: a frame has room for 65,000."""
+"""Characters of a client's name that are kept: a frame has room for 65,000."""
 
 HELD_BYTES = 400
 """Memory in bytes of a waiting message, and of each member of a waiting BUNDLE, without address and value."""
@@ -203,7 +203,7 @@ class Session:
         self.door = ""
         """Its door; empty for CLASP over WebSocket."""
         self.hears_itself = False
-        """Whether it gets its own signals where it subscribed, as in MQTT."""
+        """Whether it gets its own signals if it subscribed to them, as in MQTT."""
         self.connected_us = connected_us
         self.hello_us = 0
         """When its HELLO was accepted; 0 until then."""
@@ -214,8 +214,8 @@ class Session:
         self.sent_as = b""
         """The bytes that its client sent for the SET that is being handled, if its value encodes to other bytes."""
         self.sent_with = b""
-        """What its door adds to the message that is being handled, for the same door of other relays, in an encoding of
-        its own."""
+        """Bytes that its door adds to the message that is being handled, for the same door of other relays; the door
+        defines their encoding."""
         self.when_decided: Callable[[int | None, RequestError | None], None] | None = None
         """Called with the outcome of each message that another relay decides, in order: the revision, if there is one,
         or the refusal. It replaces ACKs; None if the client gets ACKs."""
@@ -255,7 +255,7 @@ class Session:
         return self.state is SessionState.LIVE
 
     def hold(self, waiting: deque[Held] | None) -> None:
-        """Has messages wait in a queue; with None, has each handled as it comes."""
+        """Makes messages wait in a queue; with None, each is handled as it comes."""
         self.held = waiting
         self.is_busy = waiting is not None and self.state is not SessionState.CLOSED
 

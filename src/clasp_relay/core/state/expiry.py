@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from itertools import islice
 
 SLOT_US = 250_000
-"""The width of a slot in µs: addresses that end in one slot stand together, so that setting a time takes constant
+"""The width of a slot in µs: addresses that end in one slot are not ordered, so that setting a time takes constant
 time."""
 
 LOOKED_AT_ONCE = 512
-"""Addresses that one call looks at. Thousands may come due together that have been renewed meanwhile."""
+"""Addresses that one call examines. A slot may have thousands that were renewed meanwhile."""
 
 
 class Expiry:
@@ -26,7 +26,7 @@ class Expiry:
         self.due_us: dict[str, int] = {}
         """Unix µs by address; to be read only."""
         self.is_behind = False
-        """Whether the last call of ``due`` did not look at all addresses that are due."""
+        """Whether the last call of ``due`` did not examine all addresses that are due."""
         self._recent: OrderedDict[str, None] = OrderedDict()
         """The same addresses, the least recently used first; a separate table, since copying an OrderedDict takes ten
         times as long."""
@@ -75,7 +75,7 @@ class Expiry:
 
         Args:
             now_us: Unix µs.
-            at_most: how many; the others are returned by the next call. Fewer if many had to be looked at
+            at_most: limit of the result; the next call returns the others. Fewer if many had to be examined
                 (``is_behind``).
         """
         ready: list[tuple[int, str]] = []

@@ -1,4 +1,4 @@
-"""The locks: which session holds which address (``docs/protocol.md``, Locks)."""
+"""The locks: which session holds which address (``docs/protocol.md``, Params)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import islice
 
 LOCK_US = 3600 * 1_000_000
-"""How long a lock is held after the last SET with ``lock``, in µs, so that a session cannot hold it for ever."""
+"""Time in µs after the last SET with ``lock`` at which a lock ends, so that no session can hold it for ever."""
 
 
 class Locks:
@@ -52,7 +52,7 @@ class Locks:
 
         Args:
             now_us: Unix µs.
-            at_most: how many; the others are returned by the next call.
+            at_most: limit of the result; the next call returns the others.
         """
         oldest = islice(self._taken_us.items(), at_most)
         return [address for address, taken_us in oldest if taken_us + LOCK_US <= now_us]

@@ -43,7 +43,7 @@ MATCH_COST = 256
 decision for each member."""
 
 LOOKED_AT = 256
-"""Params that are looked at, at most, to find some to evict: some ms of work, with telling of their ends."""
+"""Params that are examined, at most, to find some to evict: some ms of work, with telling their ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,9 @@ class ParamLimits:
     """The limits of the state.
 
     Args:
-        max_params: how many addresses.
+        max_params: number of addresses.
         max_state_bytes: addresses and values together.
-        default_ttl_s: sliding life time of params without a TTL, in seconds; 0 for ever.
+        default_ttl_s: sliding life time of params without a TTL, in seconds; 0 for unlimited.
         subject: the share of one user.
         origin: the share of one client address.
         exempt_subject: the subject whose params are not counted in shares (the operator's own token).
@@ -91,7 +91,7 @@ class Params:
         self._by_origin = Shares(limits.origin, "all users of one client address together")
         self.state_bytes = 0
         self.replaced_bytes = 0
-        """How many bytes of values were replaced or deleted since the start."""
+        """Bytes of values that were replaced or deleted since the start."""
         self.changes = 0
         """Increases with every change of the image."""
         self.reserved = Reserved()
@@ -115,7 +115,7 @@ class Params:
         For decisions, of which one turn may make many. If any param matches, at least one is found.
 
         Raises:
-            TooMuchError: too many others would have to be looked at to find a match.
+            TooMuchError: too many other params would have to be examined to find a match.
         """
         if pattern.is_literal:
             param = self._params.get(pattern.text)
@@ -169,7 +169,7 @@ class Params:
         return written_us + lifetime_s * 1_000_000 if lifetime_s else None
 
     def has_room(self, param: Param) -> bool:
-        """Tells whether one written param surely fits, with what the accepted bundle still writes; the usual case."""
+        """Tells whether one written param certainly fits, with all that the accepted bundle writes; the usual case."""
         address, value = param.address, param.value
         before = self._params.get(address)
         if (
@@ -214,11 +214,12 @@ class Params:
                 (``Permissions.stamp_of``).
 
         Returns:
-            the addresses to evict first: the least recently used params that have a life time. Where a share is full
-            they are the writer's own that count for it, and where the relay is full the writer's own, if it has much.
+            the addresses to evict first: the least recently used params that have a life time. If a share is full, only
+            params of the writer that count for it; if the relay is full, only params of the writer, unless it has
+            little (``SMALL_BYTES``).
 
         Raises:
-            RequestError: OVERLOADED when the changes do not fit all the same.
+            RequestError: OVERLOADED if not enough can be evicted.
         """
         writes = {change.param.address: change for change in changes}
         if not writes:
@@ -415,8 +416,7 @@ class Params:
 
         Args:
             now_us: Unix µs.
-            at_most: how many; the others are returned by the next call, also if fewer are returned while
-                ``is_behind``.
+            at_most: limit of the result; the next call returns the others. While ``is_behind`` fewer may be returned.
         """
         return self._expiry.due(now_us, at_most)
 
@@ -474,7 +474,7 @@ class Params:
         return min(due_us, now_us + lifetime_s * 1_000_000) if 0 < lifetime_s <= SHORT_LIFE_S else due_us
 
     def _lifetime(self, ttl: int | None) -> tuple[int, bool]:
-        """Returns seconds (0: for ever) and whether an access renews them."""
+        """Returns the life time in seconds (0: unlimited), and whether an access renews it."""
         if ttl is None:
             return self._limits.default_ttl_s, True
         return ttl & ~TTL_ABSOLUTE, not ttl & TTL_ABSOLUTE

@@ -25,8 +25,8 @@ class Reserved:
         self.writes: set[str] = set()
         """The addresses that the accepted bundle will write; these writes have their revisions already."""
         self.more_params = self.more_bytes = 0
-        """The bytes of state that these writes may take at most: others have so much less, of the state and of any
-        share."""
+        """The params and bytes of state that these writes may take at most; other writers have less room by these, in
+        the state and in every share."""
         self._reads: set[str] = set()
         self._patterns: dict[Pattern, None] = {}
         self._is_all = False
@@ -43,7 +43,7 @@ class Reserved:
         return any(pattern.matches(address) for pattern in self._patterns)
 
     def any_is_read(self, addresses: Iterable[str]) -> bool:
-        """Tells whether it depends on any of some addresses."""
+        """Tells whether the bundle that is being decided depends on any of some addresses."""
         return bool(self._reads or self._patterns) and any(map(self.is_read, addresses))
 
     def read(self, where: str | Pattern) -> None:
@@ -64,13 +64,13 @@ class Reserved:
         self._note_use()
 
     def end_writes(self) -> None:
-        """Frees the addresses of the accepted bundle, which is carried out."""
+        """Frees the addresses of the accepted bundle; called when it is carried out."""
         self.writes.clear()
         self.more_params = self.more_bytes = 0
         self._note_use()
 
     def end_reads(self) -> None:
-        """Frees what the decisions depend on, since the bundle is decided."""
+        """Frees what the decisions depend on; called when the bundle is decided."""
         self._reads.clear()
         self._patterns.clear()
         self._is_all = False

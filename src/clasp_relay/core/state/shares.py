@@ -1,8 +1,8 @@
 """Shares: how many addresses and bytes of the state one user, and one client address, may have.
 
-An address counts for its last writer, or for the subject that a stamp names there. The owner of a full share takes
-nothing from others: its own params with a life time are evicted, or the write is refused (``docs/operations.md``,
-Limits).
+An address counts for its last writer, or for the subject that a stamp names there. When a share is full, its owner's
+own params with a life time are evicted, or the write is refused; nothing of other owners is evicted
+(``docs/operations.md``, Limits).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class ShareLimits:
     """The share of one owner; 0 for no limit.
 
     Args:
-        max_params: how many addresses.
+        max_params: number of addresses.
         max_bytes: addresses and values together.
     """
 
@@ -75,7 +75,7 @@ class Shares:
         return self._params.get(owner, 0)
 
     def has_room(self, owner: str, more_bytes: int, more_params: int = 0) -> bool:
-        """Tells whether one more address surely fits an owner's share, with some bytes and other reserved writes."""
+        """Tells whether one more address, with some bytes, certainly fits an owner's share beside reserved writes."""
         if not owner or not self.is_limited:
             return True
         return (not self._max_params or self._params.get(owner, 0) + more_params < self._max_params) and (

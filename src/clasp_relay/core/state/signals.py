@@ -94,12 +94,12 @@ class Signals:
         """Refuses definitions over the limits.
 
         Args:
-            definitions: with valid addresses or patterns.
+            definitions: the definitions, with valid addresses or patterns.
             now_us: Unix µs.
             subject: the announcing subject, which the definitions count for; empty in open mode.
 
         Raises:
-            RequestError: OVERLOADED when there are too many, LIMIT when the subject has too many.
+            RequestError: OVERLOADED if there are too many; LIMIT if the subject has too many.
         """
         self.sweep(now_us)
         latest = {definition.address: definition for definition in definitions}
@@ -145,8 +145,8 @@ class Signals:
 
         Args:
             owner: the subject; empty for nobody.
-            size_bytes: the bytes of what is announced.
-            wildcards: how many of the definitions have wildcards.
+            size_bytes: the bytes of the announced definitions.
+            wildcards: the number of those with wildcards.
             replaced: the subject's definitions that are replaced.
         """
         if not owner:
@@ -204,7 +204,7 @@ class Signals:
         return self._ttl_us != 0 and announced_us + self._ttl_us <= now_us
 
     def _search(self, pattern: Pattern) -> Iterator[str | None]:
-        """Compares all addresses, since a search for what matches takes too long for one turn; see ``match``."""
+        """Compares all addresses with a pattern whose search would take too long for one turn; pauses as ``match``."""
         cost, each = 0, search_cost(pattern)
         for address in list(self._definitions):
             cost += each * (1 + address.count("/") // 4)

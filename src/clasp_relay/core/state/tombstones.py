@@ -15,8 +15,8 @@ class Tombstones:
     """A bounded table of ended params.
 
     Args:
-        max_records: how many are kept; those with a stamp do not count.
-        max_bytes: how many bytes their addresses may take together.
+        max_records: limit of the records; those with a stamp do not count.
+        max_bytes: limit of the bytes of their addresses together.
     """
 
     def __init__(self, max_records: int, max_bytes: int) -> None:

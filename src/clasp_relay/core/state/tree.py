@@ -9,8 +9,8 @@ from typing import TypeAlias
 from clasp_relay.wire.address import Pattern
 
 MAX_DEPTH = 32
-"""Segments of an address that have a node each; the rest is one key. The longest address has 32,767 segments, and as
-many nodes would take a hundred times its own memory."""
+"""Segments of an address that have a node each; the rest is one key. An address may have 128 segments, and as many
+nodes would take a hundred times its own memory."""
 
 _Node: TypeAlias = "dict[str, _Node | str]"
 
@@ -130,12 +130,12 @@ class AddressTree:
         return chain.from_iterable(self._walk(self._root, pattern, pattern.start, 0, budget))
 
     def find(self, pattern: Pattern, max_cost: int | None = None) -> list[str] | None:
-        """Returns the addresses that a pattern with wildcards matches, or None where the search would take too long.
+        """Returns the addresses that a pattern with wildcards matches, or None if the search would take too long.
 
         Args:
-            pattern: what is searched for.
-            max_cost: how many entries it may look at, ``FIND_COST`` when not given; entries that are compared, and
-                nodes, count for more.
+            pattern: the pattern.
+            max_cost: limit of the cost, in entries that a wildcard passes; nodes, and entries that are compared, count
+                for more. ``FIND_COST`` if not given.
         """
         found, is_all = self.search(pattern, FIND_COST if max_cost is None else max_cost)
         return found if is_all else None
@@ -156,7 +156,7 @@ class AddressTree:
         Of a node with too many entries, the oldest ones are searched.
 
         Args:
-            pattern: what is searched for.
+            pattern: the pattern.
             max_cost: see ``find``. If nothing is found within it, the search goes on to ``FIND_COST`` to find one.
 
         Raises:
@@ -175,7 +175,7 @@ class AddressTree:
         raise TooMuchError
 
     def _walk(self, node: _Node, pattern: Pattern, places: int, depth: int, budget: _Budget) -> Iterator[list[str]]:
-        """Yields matching addresses below a node in lists: one by one they would pass all the generators above."""
+        """Yields matching addresses below a node, in lists: single ones would pass through every generator above."""
         if depth == MAX_DEPTH:
             count = budget.pay(len(node), is_stepped=True, is_whole=True)
             children = list(islice(node.values(), count))

@@ -1,4 +1,4 @@
-"""Topics and addresses, filters and patterns, payloads and values (``docs/doors.md``, MQTT)."""
+"""Maps topics to addresses, filters to patterns, and payloads to values, and back (``docs/doors.md``, MQTT)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from clasp_relay.wire.messages import NULL, Value
 from clasp_relay.wire.values import decode_value, encode_value
 
 _ROOM_BYTES = MAX_PAYLOAD_BYTES - 8_192
-"""A JSON value that takes more stays a string: the address, and what a SNAPSHOT adds, must fit beside it."""
+"""A longer JSON value stays a string: the address, and what a SNAPSHOT adds, must fit into the frame, too."""
 
 _JSON_STARTS = b'{["-0123456789tfn'
 _JSON_SPACE = b" \t\r\n"
@@ -23,15 +23,15 @@ _MIN_I64, _MAX_I64 = -(2**63), 2**63 - 1
 
 
 class _NotJson(ValueError):
-    """A payload that looks like JSON, and has no value of its own in CLASP."""
+    """A payload that looks like JSON but does not become a JSON value in CLASP."""
 
 
 def topic_address(prefix: str, topic: str) -> str | None:
-    """Returns the address of a topic; None where it has none.
+    """Returns the address of a topic; None if it has none.
 
     Args:
-        prefix: what stands before it in CLASP; empty for the whole tree.
-        topic: where a client publishes.
+        prefix: the prefix of its address in CLASP; empty for the whole tree.
+        topic: the topic of a PUBLISH.
     """
     if not topic or topic.startswith("$") or "+" in topic or "#" in topic:
         return None
@@ -44,7 +44,7 @@ def topic_address(prefix: str, topic: str) -> str | None:
 
 
 def address_topic(prefix: str, address: str) -> str | None:
-    """Returns the topic of an address; None where it has none."""
+    """Returns the topic of an address; None if it has none."""
     start = len(prefix) + 1
     if not address.startswith(prefix + "/") or len(address) == start:
         return None
@@ -65,10 +65,10 @@ def is_filter(text: str) -> bool:
 
 
 def filter_pattern(prefix: str, text: str) -> str | None:
-    """Returns the CLASP pattern of a filter; None for one that no address matches.
+    """Returns the CLASP pattern of a filter; None if no address can match it.
 
     Args:
-        prefix: what stands before it in CLASP.
+        prefix: the prefix of its addresses in CLASP.
         text: the filter, without ``$share/name/``.
     """
     if text.startswith("$") or "*" in text:
@@ -83,11 +83,11 @@ def filter_pattern(prefix: str, text: str) -> str | None:
 
 
 def payload_value(payload: bytes, *, is_retained: bool) -> Value:
-    """Returns what a payload is in CLASP: JSON as what it says, other UTF-8 as a string, the rest as bytes.
+    """Returns the value of a payload: that of JSON, a string for other UTF-8, bytes for the rest.
 
-    An empty payload is null. The JSON text ``null`` is a string where it is retained, since null would delete. So is
-    JSON that CLASP would not keep as it is: with a repeated key, nested too deep, or with too large numbers; and JSON
-    of more than ``MAX_JSON_MARKS`` commas, colons and brackets, which would take too long.
+    An empty payload is null. Some JSON becomes a string: a retained ``null``, since null would delete; what CLASP would
+    not keep as it is, with a repeated key, nested too deep, or with too large numbers; and what has more than
+    ``MAX_JSON_MARKS`` commas, colons and brackets, which would take too long to parse.
 
     Raises:
         RequestError: VALUE; a map has a key that CLASP refuses.
@@ -113,14 +113,14 @@ _START_BYTES = tuple(bytes((byte,)) for byte in _JSON_STARTS)
 
 
 def payload_cost(payload: bytes) -> int:
-    """Estimates what ``payload_value`` costs, in the units of ``wire.cost``; 0 for what it does not parse."""
+    """Estimates the cost of ``payload_value``, in units of ``wire.cost``; 0 if it does not parse the payload."""
     if len(payload) < JSON_MARKS_A_UNIT or payload.strip(_JSON_SPACE)[:1] not in _START_BYTES:
         return 0
     return json_cost(payload)
 
 
 def _takes_long(payload: bytes) -> bool:
-    """Tells whether parsing a payload as JSON may hold up the others."""
+    """Tells whether parsing a payload as JSON may take too long for one turn."""
     return len(payload) > MAX_JSON_MARKS and len(payload) - len(payload.translate(None, JSON_MARKS)) > MAX_JSON_MARKS
 
 
@@ -162,7 +162,7 @@ def _check_depth(value: object, depth: int) -> None:
 
 
 def value_payload(value: Value | None) -> bytes:
-    """Returns a value as a payload: strings and bytes raw, the rest as JSON; nothing for null and no value."""
+    """Returns the payload of a value: strings and bytes raw, others as JSON; empty for null and for no value."""
     if value is None or value == NULL:
         return b""
     found = decode_value(value)

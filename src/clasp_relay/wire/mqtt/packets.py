@@ -1,4 +1,4 @@
-"""The packets of MQTT 3.1.1 and 5, read as a server reads them and written as it writes them, sans I/O.
+"""Decodes the packets that MQTT clients send and encodes those that servers send (3.1.1 and 5), without I/O.
 
 The sections are those of the standards: [3.1.1] OASIS mqtt-v3.1.1-os, [5] OASIS mqtt-v5.0-os.
 """
@@ -14,7 +14,7 @@ from typing import TypeAlias
 from clasp_relay.errors import DecodeError
 
 MAX_PACKET_BYTES = 65_536
-"""The longest packet, as much as a CLASP frame: nothing longer could become a value."""
+"""The longest packet in bytes, like a CLASP frame: nothing longer could become a value."""
 
 MAX_PROPERTIES = 256
 """User properties and subscription identifiers of one packet; the others occur once."""
@@ -84,14 +84,14 @@ _U32 = (2, 17, 24, 39)
 _TEXT = (3, 8, 18, 21, 26, 28, 31)
 _BINARY = (9, 22)
 FORWARDED = (Prop.PAYLOAD_FORMAT, Prop.CONTENT_TYPE, Prop.RESPONSE_TOPIC, Prop.CORRELATION_DATA, Prop.USER)
-"""What goes from a PUBLISH to its subscribers as it is ([5] 3.3.2.3)."""
+"""The properties of a PUBLISH that are passed to subscribers unchanged ([5] 3.3.2.3)."""
 
 _U16_OF, _U32_OF = struct.Struct(">H"), struct.Struct(">I")
 
 
 @dataclass(frozen=True, slots=True)
 class Will:
-    """What is to be published when the client is lost."""
+    """The message that is published when the client is lost."""
 
     topic: str
     payload: bytes
@@ -149,7 +149,7 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class SubscribePacket:
-    """Asks for messages."""
+    """A SUBSCRIBE."""
 
     id: int
     filters: tuple[Filter, ...]
@@ -158,7 +158,7 @@ class SubscribePacket:
 
 @dataclass(frozen=True, slots=True)
 class UnsubscribePacket:
-    """Asks for them no longer."""
+    """An UNSUBSCRIBE."""
 
     id: int
     filters: tuple[str, ...]
@@ -166,12 +166,12 @@ class UnsubscribePacket:
 
 @dataclass(frozen=True, slots=True)
 class PingRequest:
-    """Asks for a PINGRESP."""
+    """A PINGREQ, which asks for a PINGRESP."""
 
 
 @dataclass(frozen=True, slots=True)
 class DisconnectPacket:
-    """The client leaves."""
+    """The DISCONNECT of a client."""
 
     reason: int = 0
     properties: Properties = field(default_factory=dict)
@@ -187,17 +187,17 @@ class PacketTooLong(DecodeError):
 
 
 class PacketReader:
-    """Takes a client's stream apart into packets."""
+    """Divides a client's stream into packets."""
 
     def __init__(self) -> None:
         self._data = b""
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Returns the packets that are complete.
+        """Takes received bytes, and returns the complete packets.
 
         Raises:
             PacketTooLong: a packet is longer than ``MAX_PACKET_BYTES``; nothing more can be read.
-            DecodeError: a packet has no length; nothing more can be read.
+            DecodeError: the length of a packet is not valid; nothing more can be read.
         """
         data, at = self._data + data, 0
         found = []
@@ -212,7 +212,7 @@ class PacketReader:
 
 
 def _end(data: bytes, at: int) -> int | None:
-    """Returns where a packet ends; None while its length has not come yet."""
+    """Returns the end of a packet; None while its length is not complete."""
     length = 0
     for place in range(4):
         if at + 1 + place >= len(data):
@@ -232,7 +232,7 @@ def decode_packet(data: bytes, version: int) -> Packet:
 
     Args:
         data: the packet, as ``PacketReader`` returns it.
-        version: the protocol level that CONNECT said; any for CONNECT itself.
+        version: the protocol level of the CONNECT; any for the CONNECT itself.
 
     Raises:
         DecodeError: it is not exactly one valid packet that a client may send.
@@ -360,7 +360,7 @@ def _connect(body: _Body, _flags: int, _version: int) -> Connect:
         raise DecodeError("the protocol is not MQTT 3.1.1 or 5")
     version, flags, keep_alive_s = body.u8(), body.u8(), body.u16()
     if version not in (V4, V5):
-        # The rest depends on the version, and who asks for another one is told so.
+        # The rest depends on the version; the door refuses a client with another one.
         body.take(body.left)
         return Connect(version, "")
     has_will, will_qos = bool(flags & 4), flags >> 3 & 3
@@ -451,7 +451,7 @@ _DECODERS: dict[int, Callable[[_Body, int, int], Packet]] = {
 }
 
 
-# What a server writes
+# Packets of a server
 
 
 def encode_varint(number: int) -> bytes:

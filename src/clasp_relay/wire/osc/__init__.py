@@ -1,1 +1,1 @@
-"""OSC 1.0 and the type tags of 1.1: bytes to messages and back, and what its arguments are as CLASP values."""
+"""OSC 1.0 and the type tags of 1.1: bytes to messages and back, and its arguments as CLASP values."""

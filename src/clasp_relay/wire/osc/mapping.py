@@ -1,4 +1,4 @@
-"""What an OSC message is in CLASP, and what a CLASP message is in OSC (``docs/doors.md``, OSC)."""
+"""Maps OSC messages to CLASP messages, and CLASP messages to OSC packets (``docs/doors.md``, OSC)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _PATTERN_CHARACTERS = "*?[]{},"
 
 
 def prefix_of(namespace: str) -> str:
-    """Returns what stands before an address of another protocol in CLASP; nothing for the whole tree."""
+    """Returns the prefix of another protocol's addresses in CLASP; empty for the whole tree."""
     return "" if namespace == "/" else namespace
 
 
 def message_of(prefix: str, message: OscMessage) -> Set | Publish:
-    """Returns what an OSC message says in CLASP.
+    """Returns the CLASP message of an OSC message.
 
     Args:
-        prefix: what stands before its address.
+        prefix: the prefix of its address in CLASP.
         message: the message.
 
     Raises:
@@ -45,11 +45,11 @@ def message_of(prefix: str, message: OscMessage) -> Set | Publish:
 
 
 def packet_of(prefix: str, address: str, value: Value | None) -> bytes:
-    """Returns a CLASP value at an address as an OSC message; empty where OSC has none.
+    """Returns the OSC packet of a CLASP value at an address; empty if OSC has no message for it.
 
     Args:
-        prefix: what the address must begin with, and what OSC does not show.
-        address: where it is set or was published.
+        prefix: the prefix of the address, which the OSC address does not have.
+        address: the address of the param or the signal.
         value: the value, null for a delete; None for an event without one.
     """
     if not address.startswith(prefix + "/"):
@@ -63,7 +63,7 @@ def packet_of(prefix: str, address: str, value: Value | None) -> bytes:
 
 def _arguments(value: object) -> tuple[Argument, ...]:
     argument = _argument(value)
-    # OSC cannot tell no argument from an empty list, so that keeps its brackets.
+    # Without its brackets, an empty list could not be distinguished from no argument.
     return argument if isinstance(argument, tuple) and argument else (argument,)
 
 
@@ -77,17 +77,17 @@ def _argument(value: object) -> Argument:
 
 
 class OscCodec:
-    """Implements ``core.ports.Codec`` for OSC: deliveries are packets, answers are nothing, for OSC has none.
+    """Implements ``core.ports.Codec`` for OSC: deliveries are packets; answers are empty, since OSC has none.
 
     Args:
-        prefix: what stands before an OSC address in CLASP.
+        prefix: the prefix of OSC addresses in CLASP.
     """
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
 
     def decode(self, _data: bytes) -> tuple[Message, int]:
-        """Refuses: a packet may be several messages, so the door takes it apart.
+        """Refuses: a packet may hold several messages, so the door decodes it.
 
         Raises:
             DecodeError: always.
@@ -99,11 +99,11 @@ class OscCodec:
         return 1
 
     def set(self, address: str, value: Value, _revision: int, _lock: bool, _unlock: bool, _ttl: int | None) -> bytes:
-        """Encodes a change; empty where OSC has no message for it."""
+        """Encodes a change; empty if OSC has no message for it."""
         return packet_of(self._prefix, address, value)
 
     def publish(self, message: Publish) -> bytes:
-        """Encodes a signal; empty where OSC has no message for it."""
+        """Encodes a signal; empty if OSC has no message for it."""
         return packet_of(self._prefix, message.address, message.value)
 
     def ack(
@@ -121,7 +121,7 @@ class OscCodec:
         return b""
 
     def snapshot(self, params: Iterable[SnapshotParam]) -> Iterator[bytes]:
-        """Yields the params that OSC has a message for, one packet each; an empty one for each other."""
+        """Yields one packet for each param; empty if OSC has no message for it."""
         for param in params:
             yield packet_of(self._prefix, param.address, param.value)
 

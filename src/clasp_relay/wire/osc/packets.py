@@ -1,7 +1,7 @@
-"""OSC packets: read and written, sans I/O (http://opensoundcontrol.org/spec-1_0).
+"""Decodes and encodes OSC packets, without I/O (http://opensoundcontrol.org/spec-1_0).
 
 An argument is the Python object of its type tag: int (i, h, c, r), float (f, d), str (s, S), bytes (b, m, t), bool
-(T, F), None (N, I), and a tuple for what stands in brackets. MIDI messages are their 4 bytes, time tags their 8.
+(T, F), None (N, I), and a tuple for an array in brackets. MIDI messages are their 4 bytes, time tags their 8.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from clasp_relay.errors import DecodeError
 Argument: TypeAlias = "int | float | str | bytes | bool | tuple[Argument, ...] | None"
 
 MAX_DEPTH = 8
-"""How deep bundles and arrays may be nested; real ones are not nested."""
+"""Levels of nested bundles or arrays; real ones are not nested."""
 
 MAX_MESSAGES = 1_000
 """Messages of one packet: the shortest has 8 bytes, so a datagram could hold 4,000."""
 
 MAX_ARGUMENTS = 4_000
-"""Arguments and brackets of one packet, all its messages together: each takes up to 1 µs to read, and as much again to
+"""Arguments and brackets of one packet, in all its messages together: each takes up to 1 µs to decode, and as much to
 become a value, so that one packet stays below 10 ms."""
 
 MESSAGES_A_UNIT, ARGUMENTS_A_UNIT = 64, 256
-"""So many messages, or arguments, of a packet take 0.1 ms to read: one unit of ``wire.cost``."""
+"""Messages, or arguments, of a packet that take 0.1 ms to decode: one unit of ``wire.cost``."""
 
 IMMEDIATELY = 1
 """The time tag that means now."""
@@ -52,7 +52,7 @@ class OscMessage:
 
 @dataclass(frozen=True, slots=True)
 class OscBundle:
-    """Messages and bundles that belong together, at a time."""
+    """Messages and bundles that take effect together, at the time of the time tag."""
 
     time_tag: int
     elements: tuple[OscMessage | OscBundle, ...] = ()
@@ -66,13 +66,13 @@ def time_tag_us(time_tag: int) -> int:
 
 
 def decode_packet(data: bytes) -> OscMessage | OscBundle:
-    """Decodes a packet: a datagram, or what stands between two ENDs of SLIP.
+    """Decodes a packet: a datagram, or the bytes between two ENDs of SLIP.
 
     Args:
         data: the packet.
 
     Raises:
-        DecodeError: it is not exactly one message or bundle, has a type tag that is not known, is nested deeper than
+        DecodeError: it is not exactly one message or bundle, has an unknown type tag, is nested deeper than
             ``MAX_DEPTH``, or holds more than ``MAX_MESSAGES`` messages or ``MAX_ARGUMENTS`` arguments.
     """
     reader = _Reader()
@@ -83,13 +83,13 @@ def decode_packet(data: bytes) -> OscMessage | OscBundle:
 
 
 def packet_cost(data: bytes) -> int:
-    """Estimates what it costs to read a packet, before it is read; never raises.
+    """Estimates the cost of decoding a packet, before it is decoded; never raises.
 
     Args:
         data: the packet, valid or not.
 
     Returns:
-        In the units of ``wire.cost``, beside what its messages cost; 0 for a short one.
+        the cost in units of ``wire.cost``, apart from handling its messages; 0 for a short packet.
     """
     if len(data) <= ARGUMENTS_A_UNIT:
         return 0
@@ -98,7 +98,7 @@ def packet_cost(data: bytes) -> int:
 
 
 def _count(data: bytes, at: int, end: int, depth: int) -> tuple[int, int]:
-    """Returns how many messages and type tags stand between two places, without reading them."""
+    """Counts the messages and type tags between two offsets, without decoding them."""
     if depth >= MAX_DEPTH or not data.startswith(_BUNDLE, at, end):
         tags = data.find(b",", at, end)
         return 1, max(0, data.find(b"\0", tags, end) - tags) if tags >= 0 else 0

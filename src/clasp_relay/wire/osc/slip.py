@@ -1,4 +1,4 @@
-"""SLIP (RFC 1055), which separates OSC packets on a stream: END stands before and behind each (OSC 1.1)."""
+"""SLIP (RFC 1055), which separates OSC packets on a stream: each is between two ENDs (OSC 1.1)."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ END, ESC, ESC_END, ESC_ESC = b"\xc0", b"\xdb", b"\xdb\xdc", b"\xdb\xdd"
 
 
 def encode_slip(packet: bytes) -> bytes:
-    """Returns a packet between two ENDs."""
+    """Returns an escaped packet between two ENDs."""
     return END + packet.replace(ESC, ESC_ESC).replace(END, ESC_END) + END
 
 
 def decode_slip(framed: bytes) -> bytes:
-    """Returns the packet in what stood between two ENDs.
+    """Returns the packet of the bytes between two ENDs.
 
     Raises:
-        DecodeError: an escape is none of the two that there are.
+        DecodeError: an escape is neither of the two that SLIP has.
     """
     if framed.count(ESC) != framed.count(ESC_END) + framed.count(ESC_ESC):
         raise DecodeError("a SLIP escape is not valid")
@@ -24,10 +24,10 @@ def decode_slip(framed: bytes) -> bytes:
 
 
 class SlipReader:
-    """Takes a stream apart.
+    """Divides a stream into packets.
 
     Args:
-        max_bytes: the longest packet, as it stands on the stream.
+        max_bytes: the longest packet, with its escapes.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -35,7 +35,7 @@ class SlipReader:
         self._data = b""
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Returns what has come between ENDs, still escaped; empty packets are left out.
+        """Takes received bytes, and returns the complete packets, still escaped, without empty ones.
 
         Raises:
             DecodeError: a packet is too long; nothing more can be read.
