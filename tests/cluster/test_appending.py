@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from unittest import mock
 
+from twisted.logger import capturedLogs
+
 from clasp_relay.cluster.batches import Batch, Ended, Group, decode_batch
 from clasp_relay.cluster.membership import Role
 from clasp_relay.cluster.ports import Appended
+from clasp_relay.errors import ErrorCode
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import Bundle, Get, Ping, Publish, Subscribe
 from tests.cluster.world import ThreeRelays, TwoRelays, put
-from tests.core.world import heard, revisions, value
+from tests.core.world import codes, heard, revisions, value
 
 
 class AppendingTests(TwoRelays):
@@ -30,6 +33,22 @@ class AppendingTests(TwoRelays):
         self.assertEqual(
             heard(watcher.hear()), [(f"/b/{number}", number) for number in range(100)] + [("/b/done", True)]
         )
+
+    def test_what_the_log_does_not_take_keeps_nobody_from_writing(self) -> None:
+        """Its sender is told; everybody else's writes are decided again."""
+        writer, other = self.follower.join(), self.decider.join()
+        writer.ask(put("/before", 1), 1)
+        self.decider.engine.max_bytes = self.follower.engine.max_bytes = 5_000
+        with capturedLogs() as logs:
+            writer.send(put("/long", "x" * 6_000), 1)
+            other.send(put("/short", 1), 1)
+            self.cluster.advance(8)
+        self.assertEqual(codes(writer.hear()), [ErrorCode.OVERLOADED])
+        self.assertEqual(revisions(other.hear()), [1])
+        self.assertIn("cluster.too_long", [each["event"] for each in logs])
+        self.assertEqual(revisions(writer.ask(put("/short", 2), 1)), [2])
+        self.assertEqual(heard(other.ask(Get("/long"))), [("/long", None)])
+        self.assertEqual((writer.outbox.closed, other.outbox.closed), (None, None))
 
     def test_nothing_leaves_before_the_deciders_journal_has_it(self) -> None:
         """Neither an ACK nor the value."""

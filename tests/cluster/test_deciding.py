@@ -22,6 +22,8 @@ from clasp_relay.cluster.batches import (
 )
 from clasp_relay.cluster.clocks import DecidersClock
 from clasp_relay.cluster.deciding import (
+    CHANGE_BYTES,
+    MAX_BATCH_BYTES,
     MAX_WAITING_BYTES,
     TURN_US,
     BatchLog,
@@ -198,6 +200,37 @@ class DecidingTests(SynchronousTestCase):
         (items,) = batches
         self.assertEqual([type(item) for item in items], [Group, Answered])
         self.assertEqual(self.answers(list(items)), [Ack(None, 1)])
+
+    def test_a_full_batch_grows_no_more_while_it_waits_for_a_bundle(self) -> None:
+        """What others ask waits, too, and is decided behind it: the engine takes no batch of any length."""
+        self.ask(*(Entry(1, name, int(Asked.BEGIN)) for name in "st"))
+        self.sealed()
+        sizes_bytes: list[int] = []
+
+        def close() -> None:
+            sizes_bytes.extend(sealed.size_bytes for sealed in self.deciding.seal())
+
+        self.log.when_full = close
+        turns: list[Callable[[], None]] = []
+        for owner, name in ((self.deciding.relay.clock, "call_later"), (self.deciding, "_call_later")):
+            self.patch(owner, name, lambda _delay_s, call: turns.append(call))
+        self.ask(said(2, Bundle(tuple(Set(f"/b/{n}", value(n)) for n in range(2_000))), 1))
+        flood = [Set(f"/big/{n}", value("x" * 60_000)) for n in range(20)]
+        number = 1
+        while turns:
+            begun = turns[:]
+            turns.clear()
+            for call in begun:
+                call()
+            if self.log.size_bytes > MAX_BATCH_BYTES and flood:
+                number += 1
+                self.ask(said(number, flood.pop(), 1)._replace(session_id="t"))
+        self.assertEqual(flood, [])
+        close()
+        *others_bytes, bundle_bytes = sorted(sizes_bytes)
+        self.assertLess(bundle_bytes, 2_000 * (CHANGE_BYTES + 100) + MAX_BATCH_BYTES)
+        self.assertLess(max(others_bytes), 3 * MAX_BATCH_BYTES)
+        self.assertIsNotNone(self.deciding.relay.params.get("/big/0"), "the last one is decided, too")
 
     def test_many_announcements_are_recorded_when_they_are_done(self) -> None:
         """Once, with their answer."""

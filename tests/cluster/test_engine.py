@@ -488,6 +488,10 @@ class EngineTests(SynchronousTestCase):
         with capturedLogs() as logs:
             engine.publish("test.live", bytes(2 << 20))
             self.loop.ask(lambda done: engine.append(b"one", 0, done))
+            # NATS counts the header, too.
+            long = self.loop.ask(lambda done: engine.append(bytes((1 << 20) - 10), 1, done))
+        self.assertEqual(long.outcome, Outcome.TOO_LONG)
+        self.assertTrue(engine.is_connected)
         self.assertEqual([each["event"] for each in logs], ["cluster.message_bad"])
         self.assertEqual(self.fatal, [])
 

@@ -6,10 +6,15 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr
+from io import StringIO
+from typing import Any
 
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.cluster.hosted_loop import ROUNDS, HostedLoop
+from clasp_relay.logs import events
 from tests.cluster.reactor import Loop
 
 
@@ -129,6 +134,26 @@ class HostedLoopTests(SynchronousTestCase):
         asyncio.run(outer())
         self.assertIs(found[0], self.loop)
         self.assertIsNot(found[1], self.loop)
+
+    def test_what_nobody_handles_is_logged(self) -> None:
+        """As a fault of the cluster with its traceback, or with asyncio's own words; nothing is written to stderr."""
+
+        def fail() -> None:
+            raise LookupError("nobody handles this")
+
+        def logged() -> list[Any]:
+            return [each for each in logs if each.get("event") == events.CLUSTER_FAULT.name]
+
+        with capturedLogs() as logs, redirect_stderr(StringIO()) as written:
+            self.loop.call_soon(fail)
+            self.reactor.until(logged)
+            self.loop.call_exception_handler({"message": "a task was never done"})
+        first, second = [each["log_failure"] for each in logged()]
+        self.assertIsInstance(first.value, LookupError)
+        self.assertIn("fail", first.getTraceback())
+        self.assertEqual(second.getErrorMessage(), "a task was never done")
+        self.assertEqual(written.getvalue(), "")
+        self.assertEqual(len(self.flushLoggedErrors(LookupError, RuntimeError)), 2)
 
     def test_once_closed_it_turns_no_more(self) -> None:
         """And leaves nothing in the reactor; to close it again does nothing."""

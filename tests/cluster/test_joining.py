@@ -9,12 +9,13 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.cluster import image
+from clasp_relay.cluster.account_images import NoAccounts
 from clasp_relay.cluster.membership import Role
 from clasp_relay.cluster.packets import encode_beat
 from clasp_relay.core.records import StateImage
 from clasp_relay.errors import ErrorCode
 from clasp_relay.wire.messages import Get, Hello, Set
-from tests.cluster.world import Client, Cluster, Member, put
+from tests.cluster.world import STEP_S, Client, Cluster, Member, put
 from tests.core.world import codes, heard, revisions, value
 
 
@@ -298,6 +299,152 @@ class JoiningTests(SynchronousTestCase):
         client.send(Hello(1, 0xE0, "test", ""))
         self.assertEqual(codes(client.hear()), [ErrorCode.OVERLOADED])
         self.assertIsNotNone(client.outbox.closed)
+
+
+FAIL_OVER_S = 4.0
+"""Within this time another relay decides when the decider is lost."""
+
+
+class SilentDeciderTests(SynchronousTestCase):
+    """A relay joins, and the decider falls silent meanwhile: it holds nobody up, whatever is waited for."""
+
+    def setUp(self) -> None:
+        """Makes a cluster of two, one of which is away and has missed something."""
+        self.cluster = Cluster()
+        self.begin("one", "two")
+
+    def begin(self, *names: str) -> None:
+        """Starts relays; the first one that does not decide ends."""
+        self.cluster.started(*names)
+        assert self.cluster.decider is not None
+        self.decider, (self.away, *_) = self.cluster.decider, self.cluster.followers
+        self.client = self.decider.join()
+        self.client.ask(put("/a", 1), 1)
+        self.away.kill()
+        self.cluster.advance(0.3)
+        self.client.ask(put("/a", 2), 1)
+
+    def lose_requests(self, are_lost: Callable[[], bool]) -> None:
+        """Has requests for an image be lost as long as a condition holds."""
+        deliver = self.cluster.bus.deliver
+
+        def lossy(subject: str, payload: bytes) -> None:
+            if subject != "test.image" or not are_lost():
+                deliver(subject, payload)
+
+        self.patch(self.cluster.bus, "deliver", lossy)
+
+    def seconds_until(self, is_so: Callable[[], bool]) -> float:
+        """Ends the decider, and returns after how many seconds something is so."""
+        began_s = self.cluster.clock.seconds()
+        self.decider.kill()
+        while not is_so():
+            self.cluster.clock.advance(STEP_S)
+            self.assertLess(self.cluster.clock.seconds() - began_s, 60)
+        return self.cluster.clock.seconds() - began_s
+
+    def test_an_image_that_is_being_made_is_not_waited_for(self) -> None:
+        """Whenever whoever makes it falls silent; what the decider has acknowledged is there."""
+        for moment in range(40):
+            self.cluster = Cluster()
+            self.begin("one", "two")
+            self.decider.node.membership.accounts = _SlowAccounts(self.cluster, self.decider, capture_s=6.0)
+            back = self.cluster.add(self.away.name)
+            self.cluster.advance(moment * 3 * STEP_S)
+            with self.subTest(moment_s=moment * 3 * STEP_S):
+                wait_s = self.seconds_until(lambda: self.cluster.decider is back)  # noqa: B023  called here
+                self.assertLess(wait_s, FAIL_OVER_S)
+                self.assertEqual((back.fatal, heard(back.join().ask(Get("/a")))), ([], [("/a", 2)]))
+
+    def test_a_request_that_was_lost_makes_no_difference(self) -> None:
+        """However long the next one would be waited for."""
+        self.lose_requests(lambda: True)
+        back = self.away.again()
+        self.cluster.advance(15)
+        self.assertIs(back.node.role, Role.JOINING)
+        self.assertLess(self.seconds_until(lambda: self.cluster.decider is back), FAIL_OVER_S)
+        self.assertEqual((back.fatal, heard(back.join().ask(Get("/a")))), ([], [("/a", 2)]))
+
+    def test_the_next_decider_is_asked_at_once(self) -> None:
+        """As soon as it decides, also where it was asked before, and did not answer since it still heard the other."""
+        self.cluster = Cluster()
+        self.begin("one", "two", "three")
+        self.lose_requests(lambda: self.cluster.decider is None or self.cluster.decider is self.decider)
+        back = self.away.again()
+        self.cluster.advance(5)
+        self.assertLess(self.seconds_until(lambda: back.node.is_ready), FAIL_OVER_S)
+        self.assertIs(back.node.role, Role.FOLLOWER)
+        self.assertEqual(heard(back.join().ask(Get("/a"))), [("/a", 2)])
+
+    def test_the_silence_counts_from_the_last_sign_of_life(self) -> None:
+        """Not from the end of joining: installing accounts may take long."""
+        back = self.cluster.add(self.away.name)
+        back.node.membership.accounts = _SlowAccounts(self.cluster, back, install_s=3.5)
+        self.cluster.advance(0.5)
+        self.assertLess(self.seconds_until(lambda: self.cluster.decider is back), FAIL_OVER_S)
+
+    def test_a_log_that_does_not_answer_is_asked_again_at_once(self) -> None:
+        """While its servers elect a leader, say; then the relay joins without further delay."""
+        back = self.away.again()
+        read, began_s = back.engine.read, self.cluster.clock.seconds()
+
+        def silent(seq: int, at_most: int, done: Callable[[Sequence[bytes] | None], None]) -> None:
+            if self.cluster.clock.seconds() < began_s + 9:
+                self.cluster.clock.callLater(0.5, done, None)
+            else:
+                read(seq, at_most, done)
+
+        self.patch(back.engine, "read", silent)
+        self.cluster.advance(10)
+        self.assertIs(back.node.role, Role.FOLLOWER)
+
+    def test_what_was_asked_before_the_connection_was_lost_is_not_waited_for(self) -> None:
+        """The answer was lost with it."""
+        is_lost = [True]
+        self.lose_requests(lambda: is_lost[0])
+        back = self.away.again()
+        self.cluster.advance(7)
+        back.engine.cut()
+        is_lost[0] = False
+        back.engine.connect()
+        self.cluster.advance(0.5)
+        self.assertIs(back.node.role, Role.FOLLOWER)
+
+
+class _SlowAccounts(NoAccounts):
+    """Accounts that take their time.
+
+    Args:
+        cluster: whose clock counts.
+        member: whose they are; once it is dead it does nothing.
+        capture_s: how long they take to be captured.
+        install_s: how long they take to be installed.
+    """
+
+    def __init__(self, cluster: Cluster, member: Member, capture_s: float = 0.0, install_s: float = 0.0) -> None:
+        self._clock = cluster.clock
+        self._member = member
+        self._capture_s = capture_s
+        self._install_s = install_s
+
+    def capture(self, done: Callable[[list[bytes]], None], still: Callable[[], None]) -> None:
+        """See ``AccountImages``."""
+        end_s = self._clock.seconds() + self._capture_s
+
+        def go_on() -> None:
+            if self._member.is_dead:
+                return
+            if self._clock.seconds() >= end_s:
+                done([])
+                return
+            still()
+            self._clock.callLater(0.5, go_on)
+
+        go_on()
+
+    def install(self, pieces: Sequence[bytes], done: Callable[[], None]) -> None:
+        """See ``AccountImages``."""
+        self._clock.callLater(self._install_s, done)
 
 
 def _some_state() -> StateImage:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 
+import msgpack
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.cluster.membership import Role
 from clasp_relay.errors import ErrorCode
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import (
@@ -169,6 +172,49 @@ class LossTests(ThreeRelays):
         self.assertIsNotNone(client.outbox.closed)
         self.assertEqual(revisions(self.first.join().ask(put("/l", 2), 1)), [2])
 
+    def test_a_relay_that_is_given_up_ends_once(self) -> None:
+        """However often it is told so, before it is another run."""
+        link, epoch = self.first.following.link, self.first.node.epoch
+        client = self.first.join()
+        with capturedLogs() as logs:
+            for _ in range(3):
+                self.first.engine.receive("test.resend", msgpack.packb((link, False, epoch)))
+            self.cluster.turn()
+        self.assertEqual([each["event"] for each in logs].count("cluster.expelled"), 1)
+        self.assertIsNotNone(client.outbox.closed)
+
+    def test_a_decider_that_stood_still_ends_nobody(self) -> None:
+        """It is fenced, and what it believes of the others does not count: neither in the log nor on the bus."""
+        client = self.first.join()
+        client.ask(put("/l", 1, lock=True), 1)
+        self.decider.stand_still()
+        client.send(put("/l", 2), 1)
+        self.cluster.advance(4)
+        self.assertEqual(revisions(client.hear()), [2])
+        with capturedLogs() as logs:
+            self.decider.go_on()
+            self.cluster.advance(2)
+        self.assertIs(self.decider.node.role, Role.FOLLOWER)
+        said = [each["event"] for each in logs]
+        self.assertEqual([said.count(f"cluster.{name}") for name in ("deposed", "expelled", "relay_gone")], [1, 0, 0])
+        self.assertIsNone(client.outbox.closed)
+        self.assertEqual(revisions(client.ask(put("/l", 3), 1)), [3])
+
+    def test_a_decider_that_was_cut_off_gives_the_others_time_to_be_heard(self) -> None:
+        """The engine may have been away for all of them."""
+        client = self.first.join()
+        client.ask(put("/l", 1, lock=True), 1)
+        for member in (self.decider, self.first, self.second):
+            member.engine.cut()
+        self.cluster.advance(3.5)
+        self.decider.engine.connect()
+        self.cluster.advance(0.5)
+        for member in (self.first, self.second):
+            member.engine.connect()
+        self.cluster.advance(1)
+        self.assertIsNone(client.outbox.closed)
+        self.assertEqual(revisions(client.ask(put("/l", 2), 1)), [2])
+
 
 class Life:
     """Three relays, with a client and a listener at each, and what may happen to them."""
@@ -202,16 +248,22 @@ class Life:
             member.kill()
         elif action == 8 and member.is_dead:
             self.members[name] = member.again()
-        elif action == 9 and not member.is_dead:
+        elif action == 9 and not member.is_dead and not member.is_still:
             member.node.hand_over()
-        elif action == 10:
+        elif action == 10 and not member.is_still:
             member.journal.hang(not member.journal.is_slow)
+        elif action == 11 and not member.is_still:
+            member.stand_still()
+        elif action == 11:
+            member.go_on()
         self.listen()
         self.cluster.advance(0.4)
 
     def write(self, name: str, *, is_bundle: bool) -> None:
         """Has a relay's client send something, if it has one that is connected."""
         member, client = self.members[name], self.clients[name]
+        if member.is_still:
+            return
         if client.member is not member or client.outbox.closed is not None:
             if member.is_dead or member.following.refuses is not None:
                 return
@@ -239,6 +291,8 @@ class Life:
         """Lets all that can be well be well again, and returns the relays that live."""
         for member in self.members.values():
             member.engine.is_paused = member.engine.loses_answers = False
+            if member.is_still:
+                member.go_on()
             member.journal.hang(False)
         self.cluster.bus.lost = 0
         self.cluster.advance(15)
@@ -252,9 +306,9 @@ class AnyLifeTests(SynchronousTestCase):
     """Whatever happens to relays and messages, clients see one relay."""
 
     @settings(max_examples=25, deadline=None)
-    @given(st.lists(st.tuples(st.integers(0, 10), st.sampled_from(Life.NAMES)), min_size=1, max_size=30))
+    @given(st.lists(st.tuples(st.integers(0, 11), st.sampled_from(Life.NAMES)), min_size=1, max_size=30))
     def test_clients_see_one_relay(self, steps: list[tuple[int, str]]) -> None:
-        """Kills, restarts, hand-overs, lost messages and answers, engines and disks that stand still."""
+        """Kills, restarts, hand-overs, lost messages and answers, relays, engines and disks that stand still."""
         life = Life()
         for action, name in steps:
             life.step(action, name)

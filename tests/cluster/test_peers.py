@@ -19,13 +19,26 @@ class PeersTests(TwoRelays):
 
     def test_a_relay_that_is_silent_is_not_there(self) -> None:
         """After two seconds; after three it is gone."""
-        link = self.decider.following.link
-        self.assertEqual([beat.link for beat in self.peers.living()], [link])
+        peers, link = self.decider.node._peers, self.follower.following.link
+        self.assertEqual([beat.link for beat in peers.living()], [link])
         self.follower.engine.is_paused = True
         self.cluster.advance(2.5)
-        self.assertEqual((self.peers.living(), self.peers.gone([link])), ([], []))
+        self.assertEqual((peers.living(), peers.gone([link])), ([], []))
         self.cluster.advance(0.8)
-        self.assertEqual(self.peers.gone([link, self.follower.following.link]), [link])
+        self.assertEqual(peers.gone([link, self.decider.following.link]), [link])
+
+    def test_who_hears_nothing_counts_nobody_as_gone(self) -> None:
+        """Neither meanwhile nor at once when it hears the engine again."""
+        link = self.decider.following.link
+        self.follower.engine.is_paused = True
+        self.cluster.advance(4)
+        self.assertEqual((self.peers.living(), self.peers.gone([link])), ([], []))
+        self.decider.kill()
+        self.follower.engine.is_paused = False
+        self.cluster.advance(2)
+        self.assertEqual(self.peers.gone([link]), [])
+        self.cluster.advance(1.5)
+        self.assertEqual(self.peers.gone([link]), [link])
 
     def test_a_relay_that_was_never_heard_gets_its_time(self) -> None:
         """Of a decider that is new."""

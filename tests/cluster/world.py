@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -72,6 +72,10 @@ class MemoryEngine:
         """Whether it answers nothing, as a connection that leads nowhere."""
         self.loses_answers = False
         """Whether appends happen, and nobody learns of it."""
+        self.max_bytes = 1 << 20
+        """How long a batch may be."""
+        self.held: deque[Callable[[], None]] | None = None
+        """What waits for a process that stands still; None while it does not."""
         self._calls: dict[str, list[Callable[[bytes], None]]] = {}
         self._unheard: set[str] = set()
         self.heard: Counter[str] = Counter()
@@ -110,6 +114,9 @@ class MemoryEngine:
 
     def receive(self, subject: str, payload: bytes) -> None:
         """A message has come."""
+        if self.held is not None:
+            self.held.append(lambda: self.receive(subject, payload))
+            return
         if self.is_connected and not self.is_paused and subject not in self._unheard:
             self.heard[subject] += 1
             for call in self._calls.get(subject, ()):
@@ -129,22 +136,33 @@ class MemoryEngine:
         log = self.bus.log
         if not self.is_connected or self.is_paused:
             answer = Appended(Outcome.FAILED)
+        elif len(payload) > self.max_bytes:
+            answer = Appended(Outcome.TOO_LONG)
         elif len(log) != expected:
             answer = Appended(Outcome.FENCED)
         else:
             log.append(payload)
             answer = Appended(Outcome.FAILED) if self.loses_answers else Appended(Outcome.DONE, len(log))
-        self.bus.clock.callLater(0, done, answer)
+        self._answer(lambda: done(answer))
 
     def read(self, seq: int, at_most: int, done: Callable[[Sequence[bytes] | None], None]) -> None:
         """See ``Engine``."""
         found = self.bus.log[seq - 1 : seq - 1 + at_most] if self.is_connected and not self.is_paused else None
-        self.bus.clock.callLater(0, done, found)
+        self._answer(lambda: done(found))
 
     def bounds(self, done: Callable[[Bounds | None], None]) -> None:
         """See ``Engine``."""
         found = Bounds(1, len(self.bus.log)) if self.is_connected and not self.is_paused else None
-        self.bus.clock.callLater(0, done, found)
+        self._answer(lambda: done(found))
+
+    def _answer(self, call: Callable[[], None]) -> None:
+        def come() -> None:
+            if self.held is None:
+                call()
+            else:
+                self.held.append(call)
+
+        self.bus.clock.callLater(0, come)
 
 
 class MemoryJournal:
@@ -250,6 +268,8 @@ class Member:
         self.clock = cluster.clock
         self.faults: list[tuple[str, Exception]] = []
         self.fatal: list[str] = []
+        self._due: deque[Callable[[], None]] = deque()
+        """What became due while it stood still."""
         self.imaged = 0
         self.engine = MemoryEngine(cluster.bus)
         self.journal = MemoryJournal(self.clock)
@@ -312,6 +332,22 @@ class Member:
         self.cluster.bus.engines.remove(self.engine)
         self.node.membership.is_over = True
 
+    @property
+    def is_still(self) -> bool:
+        """Whether the process stands still."""
+        return self.engine.held is not None
+
+    def stand_still(self) -> None:
+        """The process is stopped where it is, with SIGSTOP say."""
+        self.engine.held = deque()
+
+    def go_on(self) -> None:
+        """It runs again: what became due comes before what has come, and both in their order."""
+        came, self.engine.held = self.engine.held or deque(), None
+        due, self._due = self._due, deque()
+        for call in (*due, *came):
+            call()
+
     def join(self, token: str = "") -> Client:
         """Connects, says HELLO and hears the welcome."""
         client = Client(self)
@@ -333,7 +369,13 @@ class Member:
         self.node.send_packet(packet)  # type: ignore[arg-type]
 
     def _call_later(self, delay_s: float, call: Callable[[], None]) -> object:
-        return self.clock.callLater(delay_s, call)
+        return self.clock.callLater(delay_s, self._call, call)
+
+    def _call(self, call: Callable[[], None]) -> None:
+        if self.is_still:
+            self._due.append(call)
+        else:
+            call()
 
     def _deciding(self, epoch: int, from_us: int) -> Deciding:
         log = BatchLog(lambda change: change)

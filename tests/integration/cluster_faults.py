@@ -31,6 +31,9 @@ OPTIONS = ("--rate-limit", "0", "--log-level", "info", "--max-sessions-per-addre
 LET_GO_S = 6.5
 """How long a relay is cut off: by then it has closed its sessions."""
 
+FAIL_OVER_S = 4.0
+"""When the decider is killed or stands still somebody writes again within this time."""
+
 SILENCE_S = 4.0
 """How long a relay that does not decide stands still: by then it counts as ended."""
 
@@ -46,8 +49,8 @@ class Faults:
     def __init__(self, cluster: Cluster, load: Load) -> None:
         self._cluster = cluster
         self._load = load
-        self.waits_s: dict[str, float] = {}
-        """By fault: the longest time in which no write at all was acknowledged."""
+        self.waits_s: list[tuple[str, float]] = []
+        """Each fault, and the longest time in which no write at all was acknowledged."""
 
     def all(self) -> dict[str, Callable[[], None]]:
         """Returns what there is, in an order that a short run has."""
@@ -55,7 +58,8 @@ class Faults:
             "a follower is killed": lambda: self._kill(self._follower),
             "the decider is killed": lambda: self._kill(self._cluster.decider),
             "a follower stands still": self._pause_follower,
-            "the decider stands still": self._pause_decider,
+            "the decider stands still": lambda: self._pause_decider(self._cluster.decider),
+            "the decider stands still while a follower joins": self._pause_decider_of_one_that_joins,
             "the decider hands over": self._hand_over,
             "the server that leads the stream is killed": lambda: self._kill_server(self._leader),
             "another server is killed": lambda: self._kill_server(self._other_server),
@@ -87,7 +91,7 @@ class Faults:
             self._load.wait_for_writes()
         except AssertionError as error:
             raise AssertionError(f"{name}: {error}") from error
-        self.waits_s[name] = self._load.longest_wait_s(since_s)
+        self.waits_s.append((name, self._load.longest_wait_s(since_s)))
 
     # Who is hit
 
@@ -125,14 +129,19 @@ class Faults:
         time.sleep(SILENCE_S)
         member.resume()
 
-    def _pause_decider(self) -> None:
-        member = self._cluster.decider
+    def _pause_decider(self, member: Member) -> None:
         member.pause()
         try:
             self._until_another_decides(member)
             self._until_somebody_writes()
         finally:
             member.resume()
+
+    def _pause_decider_of_one_that_joins(self) -> None:
+        decider, member = self._cluster.decider, self._follower
+        member.kill()
+        member.start()
+        self._pause_decider(decider)
 
     def _hand_over(self) -> None:
         member = self._cluster.decider
@@ -261,11 +270,11 @@ class Report:
 
     Args:
         history: what the clients saw.
-        waits_s: by fault: the longest time without an acknowledged write.
+        waits_s: each fault, and the longest time without an acknowledged write.
         logs: by relay.
     """
 
-    def __init__(self, history: History, waits_s: dict[str, float], logs: dict[str, str]) -> None:
+    def __init__(self, history: History, waits_s: Sequence[tuple[str, float]], logs: dict[str, str]) -> None:
         self.history = history
         self.waits_s = waits_s
         self.logs = logs
@@ -273,6 +282,9 @@ class Report:
     def wrong(self) -> list[str]:
         """Returns what does not hold, in words."""
         found = [str(each) for each in violations(self.history)]
+        for fault, wait_s in self.waits_s:
+            if fault.startswith(("the decider is killed", "the decider stands still")) and wait_s > FAIL_OVER_S:
+                found.append(f"{fault}: nobody wrote for {wait_s:.1f} s")
         for name, log in self.logs.items():
             if "Traceback (most recent call last)" in log:
                 found.append(f"the log of {name} has a traceback: {log[log.index('Traceback') :][:3_000]}")
@@ -282,7 +294,7 @@ class Report:
         done = sum(each.outcome.value == "done" for each in self.history.sent)
         heard = sum(len(each) for each in self.history.heard.values())
         epochs = max((claim.epoch for claim in self.history.claims), default=0)
-        waits = "\n".join(f"  {name}: {wait_s:.1f} s" for name, wait_s in self.waits_s.items())
+        waits = "\n".join(f"  {name}: {wait_s:.1f} s" for name, wait_s in self.waits_s)
         return (
             f"{len(self.history.sent)} messages, {done} of them done for sure; {heard} heard by "
             f"{len(self.history.heard)} sessions; {epochs} epochs; longest time without a write:\n{waits}"

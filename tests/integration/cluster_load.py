@@ -320,6 +320,9 @@ def told(message: Message) -> list[Heard]:
 class Load:
     """Senders and listeners at every relay.
 
+    One sender of each relay goes to no other one. So whichever relay stands still, somebody writes through another, and
+    the time without a write is how long that relay had to wait, and not how long a client waits for an answer.
+
     Args:
         cluster: which.
         seed: what the senders draw follows from it.
@@ -331,7 +334,9 @@ class Load:
         members = cluster.members
         turned = [[*members[at:], *members[:at]] for at in range(len(members))]
         self.senders = [
-            Sender(order, f"s{number}{order[0].name}", seed) for order in turned for number in range(senders)
+            Sender(order if number else order[:1], f"s{number}{order[0].name}", seed)
+            for order in turned
+            for number in range(senders)
         ]
         self.listeners = [Listener(order, f"l{order[0].name}") for order in turned]
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import threading
+import time
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.wire.messages import Ack, Set
+from clasp_relay.wire.messages import Ack, Bundle, Set
 from clasp_relay.wire.values import encode_value
 from tests.integration.cluster import Cluster, Member
 from tests.integration.cluster_checker import Outcome, violations
-from tests.integration.cluster_faults import OPTIONS, run
+from tests.integration.cluster_faults import FAIL_OVER_S, OPTIONS, SILENCE_S, run
 from tests.integration.cluster_load import ROOT, Load, shown
 from tests.integration.nats import set_back
-from tests.integration.process import wait_until
+from tests.integration.process import PATIENCE_S, wait_until
+from tests.integration.raw import RawClient
 
 SEED = int(os.environ.get("CLUSTER_SEED", "18"))
 
@@ -33,8 +37,8 @@ class FaultTests(SynchronousTestCase):
         print(report)
 
 
-class StreamTests(SynchronousTestCase):
-    """One nats-server, whose stream loses what it has acknowledged."""
+class TwoRelays(SynchronousTestCase):
+    """Tests with two relays and one nats-server."""
 
     def setUp(self) -> None:
         """Starts two relays."""
@@ -42,6 +46,58 @@ class StreamTests(SynchronousTestCase):
         self.cluster = Cluster(self.folder, options=OPTIONS)
         self.addCleanup(self.cluster.close)
         self.cluster.start()
+
+
+class DeciderTests(TwoRelays):
+    """The relay that decides stands still, or has more to do than it can."""
+
+    def test_a_decider_that_stood_still_ends_nobodys_session(self) -> None:
+        """The other one takes over in time, and its clients notice nothing but that, also when the first goes on."""
+        decider, (follower,) = self.cluster.decider, self.cluster.followers
+        client = follower.admitted("writer")
+        client.settle()
+        decider.pause()
+        client.send(Set(f"{ROOT}/number", encode_value(1)), qos=1)
+        began_s = time.monotonic()
+        client.receive(Ack)
+        self.assertLess(time.monotonic() - began_s, FAIL_OVER_S)
+        # For longer than a relay may be silent.
+        time.sleep(SILENCE_S)
+        decider.resume()
+        self.cluster.wait()
+        client.send(Set(f"{ROOT}/number", encode_value(2)), qos=1)
+        self.assertEqual(client.receive(Ack).revision, 2)
+        self.assertEqual(self.cluster.decider, follower)
+        self.assertNotIn("count this one as lost", follower.log)
+
+    def test_floods_beside_long_bundles_are_decided(self) -> None:
+        """Each bundle is one batch, and NATS takes none of any length."""
+        decider = self.cluster.decider
+        sender, *flooding = (decider.admitted(f"c{number}") for number in range(6))
+        is_over = threading.Event()
+        data = encode_value(os.urandom(60_000))
+
+        def flood(client: RawClient) -> None:
+            with contextlib.suppress(OSError):
+                while not is_over.is_set():
+                    client.send(*(Set(f"{ROOT}/{number}", data) for number in range(10)))
+
+        threads = [threading.Thread(target=flood, args=(client,), daemon=True) for client in flooding]
+        for thread in threads:
+            thread.start()
+        sender.settle()
+        for number in range(3):
+            sender.send(Bundle(tuple(Set(f"/b/{at}", encode_value(number)) for at in range(3_000))), qos=1)
+            self.assertEqual(sender.receive(Ack).revision, number + 1)
+        is_over.set()
+        for client, thread in zip(flooding, threads, strict=True):
+            client.close()
+            thread.join(PATIENCE_S)
+        self.assertNotIn("takes no batch", decider.log)
+
+
+class StreamTests(TwoRelays):
+    """One nats-server, whose stream loses what it has acknowledged."""
 
     def write(self, member: Member, count: int) -> None:
         """Has so many writes acknowledged."""

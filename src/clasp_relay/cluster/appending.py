@@ -241,11 +241,22 @@ class Appending:
             return
         if answer.outcome is Outcome.FAILED:
             self._try_later()
+        elif answer.outcome is Outcome.TOO_LONG:
+            self._decide_anew(sent)
         elif answer.outcome is Outcome.DONE and answer.seq == self._log_seq + 1:
             self._in_log(sent)
         else:
             # An earlier try may have come through, or another relay decides.
             self._membership.engine.bounds(lambda bounds: self._refused(sent, bounds))
+
+    def _decide_anew(self, sent: Sent) -> None:
+        """Throws away what was decided behind the log, since that takes no batch as long as this one.
+
+        What was asked is decided again by whoever decides next; what waits for too long is answered with an error.
+        """
+        events.CLUSTER_TOO_LONG.log(count=len(sent.payload))
+        self.step_down()
+        self._peers.expect_decider()
 
     def _in_log(self, sent: Sent) -> None:
         self._sending = None

@@ -400,7 +400,7 @@ class Deciding:
         end_us = now_us() + TURN_US
         while remotes:
             self._end_lost(remotes.popleft())
-            if remotes and now_us() >= end_us:
+            if remotes and (now_us() >= end_us or self._is_held):
                 self._call_later(0, lambda: self._end_some(name, remotes))
                 return
         self.log.add(LinkEnded(name))
@@ -500,7 +500,7 @@ class Deciding:
             self._turn_end_us = now_us() + TURN_US
             self._call_later(0, self._next_turn)
         ready = self._ready
-        while ready and now_us() < self._turn_end_us:
+        while ready and now_us() < self._turn_end_us and not self._is_held:
             remote = next(iter(ready))
             del ready[remote]
             self._do_next(remote)
@@ -539,6 +539,14 @@ class Deciding:
         self._settle(remote)
         if self.log.size_bytes > MAX_BATCH_BYTES:  # as ``_close_if_full`` does, for every message
             self.log.when_full()
+
+    @property
+    def _is_held(self) -> bool:
+        """Whether the batch is full and waits for a bundle, which is in one batch whole; then all else waits, too.
+
+        Else it would become longer than the engine takes.
+        """
+        return self.log.size_bytes > MAX_BATCH_BYTES and not self.relay.bundles.is_whole
 
     def _close_if_full(self) -> None:
         """Has the batch be closed, between two things that are decided, where it is large enough."""

@@ -183,7 +183,7 @@ class DirectClient(Client):
         Raises:
             MaxPayloadError: the server takes no message as long as that.
         """
-        if len(payload) > self._max_payload:
+        if len(header) + len(payload) > self._max_payload:
             raise MaxPayloadError
         command = hpub_cmd(subject, reply, header, payload) if header else pub_cmd(subject, reply, payload)
         self._pending.append(command)

@@ -23,6 +23,7 @@ from urllib.parse import ParseResult, urlsplit, urlunsplit
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
+from nats.errors import MaxPayloadError
 from nats.protocol.parser import PERMISSIONS_ERR, STALE_CONNECTION
 
 from clasp_relay.cluster.credentials import BadCredentials, Credentials
@@ -259,7 +260,8 @@ class NatsEngine:
             try:
                 return client.put(f"{self._name}.log", payload, f"{self._inbox}.{number}", header)
             except NatsError as error:
-                self._end_append(number, Appended(Outcome.FAILED, text=cause_text(error)))
+                outcome = Outcome.TOO_LONG if isinstance(error, MaxPayloadError) else Outcome.FAILED
+                self._end_append(number, Appended(outcome, text=cause_text(error)))
                 return None
 
         self._do(append)

@@ -18,6 +18,8 @@ from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from clasp_relay.logs import events
+
 __all__ = ["HostedLoop"]
 
 _Arguments = TypeVarTuple("_Arguments")
@@ -105,6 +107,7 @@ class HostedLoop(asyncio.SelectorEventLoop):
         self._poller = _Selector()
         super().__init__(self._poller)
         self._poller.end = self.stop
+        self.set_exception_handler(_log_fault)
         self._watched = _Watched(self._poller.fileno(), self._turn)
         reactor.addReader(self._watched)
 
@@ -168,6 +171,12 @@ class HostedLoop(asyncio.SelectorEventLoop):
         if idle_s is not None:
             self._turn_in(idle_s)
         self._turned()
+
+
+def _log_fault(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Logs what asyncio would write to stderr: an exception that nobody handles, or a task that was never done."""
+    fault = context.get("exception") or RuntimeError(context["message"])
+    events.CLUSTER_FAULT.failure(Failure(fault))
 
 
 def _nothing() -> None:

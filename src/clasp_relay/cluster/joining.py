@@ -14,6 +14,7 @@ from clasp_relay.cluster import image as images
 from clasp_relay.cluster.applying import Applying
 from clasp_relay.cluster.batches import NO_DIGEST, Claimed, decode_batch, digest_of
 from clasp_relay.cluster.membership import READ_AT_ONCE, RETRY_S, Membership, Position, Role, position_of
+from clasp_relay.cluster.packets import Beat
 from clasp_relay.cluster.peers import Peers
 from clasp_relay.cluster.ports import Bounds
 from clasp_relay.core.records import Change, ChangeKind
@@ -55,28 +56,52 @@ class _AskedImage:
         self.pieces: dict[int, bytes] = {}
         self.tries = 0
         """How often it was asked for since the last one came."""
+        self._giver: Beat | None = None
+        """Who was to give it, as heard when it was asked for."""
+        self._is_made = False
+        """Whether a relay has said that it is at work on it."""
 
-    def ask(self, now_s: float) -> int:
-        """Waits for another one; returns its number."""
+    def ask(self, now_s: float, giver: Beat | None) -> int:
+        """Waits for another one, from a relay that is to give it; returns its number."""
         self.number += 1
         self.tries += 1
         self.since_s, self.pieces = now_s, {}
+        self._giver, self._is_made = giver, False
         return self.number
+
+    def hear(self, now_s: float) -> None:
+        """Notes that a piece has come, or that it is being made."""
+        self.since_s, self._is_made = now_s, True
 
     def is_late(self, now_s: float) -> bool:
         """Tells whether it is to be asked for again: what takes long is waited for longer each time."""
         waits = min(2 ** (self.tries - 1), LONGEST_WAITS)
         return self.since_s is not None and now_s - self.since_s > IMAGE_S * waits
 
+    def is_in_vain(self, giver: Beat | None) -> bool:
+        """Tells whether whoever was to give it is gone, or has not begun to, and another relay, or another role, gives.
+
+        Args:
+            giver: who is to give an image that is asked for now.
+        """
+        asked = self._giver
+        if asked is None or giver is None or giver.link != asked.link:
+            return True
+        return giver.is_decider != asked.is_decider and not self._is_made
+
+    def forget(self) -> None:
+        """Waits for it no longer; the next one is as the first."""
+        self.since_s, self.tries = None, 0
+
     def give_up(self) -> None:
-        """Waits for it no longer."""
+        """Waits for it no longer, since it takes too long."""
         self.since_s = None
         if self.tries % SAID_AFTER == 0:
             events.CLUSTER_IMAGE_LATE.log(count=self.tries)
 
     def came(self) -> list[bytes]:
         """Returns its pieces, all of which are there."""
-        self.since_s, self.tries = None, 0
+        self.forget()
         return [self.pieces[place] for place in range(len(self.pieces))]
 
 
@@ -114,8 +139,9 @@ class Joining:
         self._image = _AskedImage()
 
     def begin(self) -> None:
-        """Waits from now on for others."""
+        """Waits from now on for others; what was asked for before comes no more."""
         self._began_s = self._membership.monotonic_s()
+        self._image.forget()
 
     def begin_again(self) -> None:
         """Begins as after a start, from the journal, since no memory has what the log has lost."""
@@ -132,14 +158,16 @@ class Joining:
         membership, image = self._membership, self._image
         if not membership.engine.is_connected or self._is_reading:
             return
+        giver = self._peers.giver()
         if image.since_s is not None:
-            if image.is_late(now_s):
+            if image.is_in_vain(giver):
+                image.forget()
+            elif image.is_late(now_s):
                 image.give_up()
             return
         # Where the log was lost, only who decides on the new one has an image that counts.
-        found = [peer for peer in self._peers.living() if peer.is_joined and peer.seq]
-        if any(peer.is_decider or not self._is_off_log for peer in found):
-            self._ask_image(now_s)
+        if giver is not None and (giver.is_decider or not self._is_off_log):
+            self._ask_image(now_s, giver)
         elif now_s - self._began_s > COLD_S + self._peers.spread_s + (EMPTY_S if self._is_empty else 0.0):
             self._is_reading = True
             membership.engine.bounds(self._join_cold)
@@ -152,7 +180,7 @@ class Joining:
             self._is_reading = False
             self._is_off_log = True
             membership.position = Position(ledger.seq, ledger.digest, ledger.epoch, ledger.time_us)
-            self._image.ask(membership.monotonic_s())
+            self._image.ask(membership.monotonic_s(), self._peers.giver())
             self._request_image(membership.journal.appended_seq)
         else:
             membership.be(Role.JOINING)
@@ -287,10 +315,10 @@ class Joining:
 
     # From an image
 
-    def _ask_image(self, now_s: float) -> None:
+    def _ask_image(self, now_s: float, giver: Beat) -> None:
         """Asks for an image: for all of the state, what is behind an older one, or only what the log does not tell."""
         membership, asked = self._membership, self._image
-        number = asked.ask(now_s)
+        number = asked.ask(now_s, giver)
         position = membership.position
         if position is None:
             self._request_image(0)
@@ -299,7 +327,9 @@ class Joining:
         def found(payloads: Sequence[bytes] | None) -> None:
             if number != asked.number or asked.since_s is None:
                 return  # it took so long that it is asked for again
-            if payloads is not None and membership.role is Role.JOINING and not membership.is_over:
+            if payloads is None:
+                asked.forget()  # the engine has not answered
+            elif membership.role is Role.JOINING and not membership.is_over:
                 asked.since_s = membership.monotonic_s()
                 self._is_off_log = not payloads or digest_of(payloads[0]) != position.digest
                 self._request_image(membership.journal.appended_seq if self._is_off_log else -1)
@@ -319,7 +349,7 @@ class Joining:
         link, number, place, count, piece = msgpack.unpackb(payload, use_list=False)
         if link != membership.following.link or number != asked.number or asked.since_s is None:
             return
-        asked.since_s = membership.monotonic_s()
+        asked.hear(membership.monotonic_s())
         if not count:
             membership.fatal(
                 f"this relay's journal has what the cluster {membership.stream} does not have, or is too old for "

@@ -357,7 +357,7 @@ class Node:
     def _take_packet(self, packet: Packet) -> None:
         deciding = self._appending.deciding
         if deciding is not None and packet.epoch == deciding.epoch and not deciding.receive(packet):
-            payload = msgpack.packb((packet.link, deciding.knows(packet.link)))
+            payload = msgpack.packb((packet.link, deciding.knows(packet.link), deciding.epoch))
             self.membership.publish("resend", payload)
 
     def _heard_leave(self, payload: bytes) -> None:
@@ -365,8 +365,9 @@ class Node:
             self._appending.deciding.end_link(payload.decode())
 
     def _heard_resend(self, payload: bytes) -> None:
-        link, is_known = msgpack.unpackb(payload, use_list=False)
-        if link != self._following.link or self.role is Role.JOINING:
+        link, is_known, epoch = msgpack.unpackb(payload, use_list=False)
+        # Whoever decided before, and stood still, does not know yet that it does no longer.
+        if link != self._following.link or self.role is Role.JOINING or epoch < self._ledger.epoch:
             return
         if is_known:
             self._following.resend()
@@ -382,8 +383,6 @@ class Node:
         if membership.is_cold:
             # Nobody decides, so this relay may at once.
             self._peers.expect_decider()
-        else:
-            self._peers.hear_decider()
         self._look_at_engine(self._monotonic_s())
         name, seq = self._ledger.decider_name, self._ledger.seq
         events.CLUSTER_JOINED.log(relay=membership.options.relay, seq=seq, decider=name)
@@ -412,11 +411,13 @@ class Node:
         """The others have given this relay up: its sessions have ended, and it goes on as another run of it."""
         if self.role is Role.JOINING:
             return
-        events.CLUSTER_EXPELLED.log()
-        self._call_later(0, self._begin_anew)
+        link = self._following.link
+        self._call_later(0, lambda: self._begin_anew(link))
 
-    def _begin_anew(self) -> None:
-        if not self.membership.is_over:
+    def _begin_anew(self, link: str) -> None:
+        """Ends a run of this relay, which may have been said more than once."""
+        if self._following.link == link and not self.membership.is_over:
+            events.CLUSTER_EXPELLED.log()
             self._following.begin_anew(self._new_link())
 
 

@@ -58,6 +58,8 @@ class Peers:
         self._monotonic_s = membership.monotonic_s
         self._wall_us = wall_us
         self._began_s = 0.0
+        self._hears_since_s = 0.0
+        """Since when the engine is heard without a break."""
         self._peers: dict[str, _Peer] = {}
         self._clock: tuple[int, float] | None = None
         """The decider's clock, and when that was heard."""
@@ -88,7 +90,10 @@ class Peers:
 
     def hear_engine(self) -> None:
         """Notes that the engine is there."""
-        self.engine_s = self._monotonic_s()
+        now_s = self._monotonic_s()
+        if now_s - self.engine_s >= CUT_OFF_S:
+            self._hears_since_s = now_s
+        self.engine_s = now_s
 
     def hear_decider(self, clock_us: int = 0) -> None:
         """Notes that the decider is there.
@@ -129,6 +134,11 @@ class Peers:
         own = self._membership.following.link
         return [peer.beat for link, peer in self._peers.items() if peer.heard_s > end_s and link != own]
 
+    def giver(self) -> Beat | None:
+        """Returns who gives an image to a relay that joins: the decider, else the first one that follows, if any."""
+        found = [beat for beat in self.living() if beat.is_joined and beat.seq]
+        return min(found, key=lambda beat: (not beat.is_decider, -beat.epoch, beat.link), default=None)
+
     @property
     def others_serve(self) -> bool:
         """Whether another relay that is no standby is there and has caught up."""
@@ -140,9 +150,14 @@ class Peers:
         return any(beat.seq > mine for beat in self.living() if beat.is_joined or not by_joined)
 
     def gone(self, links: Iterable[str]) -> list[str]:
-        """Returns which relays were not heard for so long that they are gone."""
+        """Returns which relays were not heard for so long that they are gone.
+
+        None is where this relay has heard nothing at all meanwhile, be it that it stood still.
+        """
         now_s = self._monotonic_s()
-        found = []
+        found: list[str] = []
+        if not self.is_in_touch:
+            return found
         for link in links:
             if link == self._membership.following.link:
                 continue
@@ -150,7 +165,7 @@ class Peers:
             if peer is None:
                 # Whoever was there before this relay decided has from now on as long as the others to be heard.
                 self._peers[link] = _Peer(Beat(link, "", 0, 0, False, False, 0), now_s)
-            elif now_s - peer.heard_s > GONE_S:
+            elif now_s - max(peer.heard_s, self._hears_since_s) > GONE_S:
                 found.append(link)
         return found
 

@@ -18,6 +18,8 @@ class Outcome(Enum):
     """The log does not end where it was expected to."""
     FAILED = "failed"
     """It is not known whether it happened."""
+    TOO_LONG = "too long"
+    """It did not happen: the log takes nothing as long as that."""
 
 
 class Appended(NamedTuple):

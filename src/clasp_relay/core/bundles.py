@@ -243,13 +243,18 @@ class Bundles:
         """Whether another bundle has reserved addresses or begun to."""
         return self._is_alone or self._carried_out is not None
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether no bundle is being carried out, so that the state has all of each or nothing."""
+        return self._carried_out is None
+
     def when_whole(self, call: Callable[[], None]) -> None:
         """Makes a call that captures the state as soon as no bundle is being carried out; immediately if none is.
 
         Args:
             call: raises nothing.
         """
-        if self._carried_out is None:
+        if self.is_whole:
             call()
         else:
             self._when_whole.append(call)

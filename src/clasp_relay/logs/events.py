@@ -489,6 +489,12 @@ CLUSTER_CLOCKS_APART = Event(
     "this machine's clock is {seconds} s {direction} the decider's: have NTP set the clocks of all machines",
 )
 CLUSTER_MESSAGE_BAD = Event("cluster.message_bad", "warn", "cluster", "a message on the bus is dropped: {error}")
+CLUSTER_TOO_LONG = Event(
+    "cluster.too_long",
+    "error",
+    "cluster",
+    "the engine takes no batch of {count} bytes: what was asked is decided again, or answered with ERROR 503",
+)
 CLUSTER_ALARM = Event("cluster.alarm", "error", "cluster", "alarm: {text}")
 CLUSTER_KEY_TAKEN = Event(
     "cluster.key_taken",
