@@ -112,7 +112,7 @@ class DirectClient(Client):
             transport.set_protocol(_Reading(self, reader, transport.get_protocol()))
 
     async def _attempt_reconnect(self) -> None:
-        """Ends the connection at once; nats-py waits until the server has taken all, but it may have stopped reading."""
+        """Ends the connection at once; nats-py would wait for a server that may have stopped reading to take all."""
         self.abort()
         await super()._attempt_reconnect()
 
@@ -162,8 +162,8 @@ class DirectClient(Client):
             await self._error_cb(error)
 
     async def _send_ping(self, future: asyncio.Future[Any] | None = None) -> None:
-        # nats-py writes its PING before all data that waits to be written, so the PONG would not confirm that data: after
-        # subscribe and flush, messages of others could still be missed.
+        # nats-py writes its PING before all data that waits to be written, so the PONG would not confirm that data:
+        # after subscribe and flush, messages of others could still be missed.
         self._pongs.append(asyncio.Future() if future is None else future)
         await self._send_command(PING_PROTO)
         await self._flush_pending()
