@@ -137,7 +137,7 @@ class Joining:
         self._began_s = 0.0
         self._is_reading = False
         self._is_off_log = False
-        """Whether the log does not have the last batch of this relay's files, so that the rest has to be in an image."""
+        """Whether the log lacks the last batch of this relay's files, so that an image has to have the rest."""
         self._image = _AskedImage()
 
     def begin(self) -> None:
