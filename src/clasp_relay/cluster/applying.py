@@ -172,7 +172,7 @@ class Applying:
     # One batch
 
     def apply_next(self, seq: int, payload: bytes) -> None:
-        """Checks and applies the next batch of another decider, or an earlier one of this relay."""
+        """Checks and applies the next batch, of another decider or from this relay's own time as the decider."""
         membership = self._membership
         digest = digest_of(payload)
         try:

@@ -49,7 +49,7 @@ class Claiming:
         return self._is_claiming
 
     def cancel(self) -> None:
-        """Cancels a claim that was not appended yet."""
+        """Drops a claim that has no outcome yet, since the relay joins again."""
         self._is_claiming = False
 
     def go_on(self, now_s: float) -> None:

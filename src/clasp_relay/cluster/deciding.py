@@ -354,7 +354,7 @@ class Deciding:
         relay.hooks.when_ended, relay.hooks.when_gone = when_ended, when_gone
 
     def stop(self) -> None:
-        """Stops deciding; nothing is appended any more."""
+        """Stops deciding; nothing that the core does later has any effect."""
         self._is_over = True
         self._stop_clock()
 

@@ -135,7 +135,7 @@ class Node:
         return True
 
     def sweep(self) -> None:
-        """Ends params and sessions that have expired, in the decider's core; called twice a second."""
+        """Ends expired params, gestures and signals in the decider's core; called twice a second."""
         if self._appending.deciding is not None:
             self._appending.deciding.relay.sweep()
 

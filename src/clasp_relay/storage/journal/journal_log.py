@@ -260,7 +260,7 @@ class JournalLog:
         *,
         is_last: bool = False,
     ) -> None:
-        """Records changes that the caller has passed through ``as_recorded`` and ``judge`` already.
+        """Records changes as they are given: the caller has applied ``as_recorded`` and ``judge`` already.
 
         Args:
             entries: each change with its key, what it erases, and its bytes; no bytes if it is not encoded yet.
