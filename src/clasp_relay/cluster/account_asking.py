@@ -1,8 +1,9 @@
-"""Requests of a relay about accounts to the decider: calls that write, and how far the log is.
+"""Requests of a relay about accounts to the decider: calls that write, and the number of the last record.
 
-Calls wait, client addresses in turn, while many are on their way. Then they are numbered within a run of the relay, and
-kept until the log says that they are done. Each packet says which call came before it, so that the decider notices one
-that is missing; then, and whenever another relay decides, all is sent again that is not done.
+While many calls are on their way to the decider, others are queued, in lanes of client addresses. A call that is sent
+gets a number, counted within the link, and is kept until the log has its outcome. Each packet names the call before it,
+so that the decider notices a missing one; then, and whenever another relay becomes the decider, all calls that are not
+done are sent again.
 """
 
 from __future__ import annotations
@@ -36,30 +37,29 @@ __all__ = [
 VERSION = 1
 
 WAITS_S = 5.0
-"""How long a call waits for a decider."""
+"""How long a call waits for its outcome before it fails."""
 
 RESEND_S = 1.0
-"""After so long without an outcome all that is not done is sent again."""
+"""How long after the last attempt calls that are not done are sent again."""
 
 MAX_WAITING_BYTES = 8 * 1024 * 1024
-"""How much of what was asked may wait; beyond it calls are refused."""
+"""Memory limit of the calls that are not done; beyond it calls are refused."""
 
 MAX_WAITING_IN_LANE = 512
-"""How many calls for requests of one client address may wait until they are sent; ``access.store_calls`` has the same
-bound for calls that are made here."""
+"""How many calls of one lane may be queued; ``access.store_calls`` has the same limit for calls that are made here."""
 
 AT_ONCE = 256
-"""How many calls are on their way to the decider at once, which attempts 64 together: the others wait here, where
-client addresses take turns."""
+"""How many calls are on their way to the decider at once, which attempts 64 together. The others are queued here, where
+the lanes take turns."""
 
 MAX_ARGUMENTS_BYTES = 512 * 1024
-"""How long the arguments of one call may be."""
+"""Size limit of the arguments of one call."""
 
 CALL_BYTES = 200
-"""About what a call takes beside its arguments."""
+"""Approximate memory of a call besides its arguments."""
 
 PACKET_BYTES = 256 * 1024
-"""From this size on a packet is closed; NATS carries 1 MiB at most."""
+"""A packet of this size gets no more calls; a message of NATS may have 1 MiB."""
 
 NOT_DONE = "The relay has no connection to its cluster at the moment. Try again in a few seconds."
 UNKNOWN = "The cluster did not answer in time; what was asked may be done all the same. Try again in a few seconds."
@@ -75,15 +75,15 @@ class Call(NamedTuple):
 
 
 class CallPacket(NamedTuple):
-    """What one relay asks in one turn."""
+    """The calls that a relay sends in one turn."""
 
     link: str
     epoch: int
-    """Of the decider that it is meant for; another one leaves it out."""
+    """The epoch of the decider that it is for; any other one ignores it."""
     is_first: bool
-    """Whether all that is not done begins here anew."""
+    """Whether all calls that are not done are sent again, from the first one in this packet on."""
     previous: int
-    """The number of the call before these; 0 where they are the first ones."""
+    """The number of the call before these; 0 if they are the first ones."""
     calls: tuple[Call, ...]
 
 
@@ -97,7 +97,7 @@ def decode_packet(data: bytes) -> CallPacket:
     """Decodes a packet.
 
     Raises:
-        DecodeError: it is none, or of another version.
+        DecodeError: it is no packet, or of another version.
     """
     packet: CallPacket = unpack(CallPacket, unpacked(data, "calls", VERSION))
     return packet
@@ -116,19 +116,19 @@ class _Kept:
 
     @property
     def size_bytes(self) -> int:
-        """About what it takes."""
+        """Approximate memory of the call."""
         return CALL_BYTES + len(self.call.arguments)
 
 
 class AccountCalls:
-    """The calls of one run of a relay.
+    """The calls of one link.
 
     Args:
-        following: knows who decides, and whether that one can be reached.
-        monotonic_s: seconds.
+        following: knows the decider, and whether it can be reached.
+        monotonic_s: returns seconds.
         call_later: the event loop's.
-        send: takes a packet to whoever decides.
-        busy: makes what a call fails with that was not or may not have been done, from a sentence.
+        send: sends a packet to the decider.
+        busy: makes the exception of a call that was not done, or perhaps not, from a sentence.
     """
 
     def __init__(
@@ -140,40 +140,40 @@ class AccountCalls:
         busy: Callable[[str], Exception],
     ) -> None:
         self.link = ""
-        """Names this run of the relay; set before anything is asked."""
+        """The id of the link; set before the first call."""
         self._following = following
         self._monotonic_s = monotonic_s
         self._call_later = call_later
         self._send = send
         self._busy = busy
         self._queued: Lanes[_Kept] = Lanes()
-        """Those that are not sent yet, since others are on their way."""
+        """Calls that are not sent yet, while others are on their way."""
         self._lane_of: dict[_Kept, str] = {}
-        """Whose they are; the oldest first."""
+        """The lane of each queued call; the oldest first."""
         self._lanes: Counter[str] = Counter()
-        """How many of each."""
+        """Number of queued calls of each lane."""
         self._kept: dict[int, _Kept] = {}
-        """Those that are on their way, by number."""
+        """Calls that are on their way, by number."""
         self._turn: list[_Kept] = []
         self._number = self._sent_number = 0
         self._waiting_bytes = 0
         self._is_first = True
         self._is_flushing = self._is_over = False
         self._epoch = 0
-        """Of the decider that all was sent to that is not done."""
+        """The epoch of the decider that the calls on their way were sent to."""
         self._resent_s = 0.0
 
     def ask(self, method: str, arguments: bytes, lane: str = "") -> Deferred[Any]:
-        """Asks a call of the decider.
+        """Asks the decider to make a call.
 
         Args:
-            method: its name.
-            arguments: encoded.
-            lane: the lane of the client address that it is for; empty where it is for none, and no lane's bound holds.
+            method: the name of the method.
+            arguments: its encoded arguments.
+            lane: the lane of the client address that the call is for; empty for none, which has no limit.
 
         Returns:
-            a Deferred of what the method returns, once this relay's file has what the call has changed. It fails with
-            a StoreRefusal, with Failed, or with what ``busy`` makes.
+            a Deferred of the method's result; it fires once the changes of the call are in this relay's file. It fails
+            with a StoreRefusal, with Failed, or with the exception of ``busy``.
         """
         if self._is_over or self._following.is_cut_off:
             return fail(self._busy(NOT_DONE))
@@ -190,7 +190,7 @@ class AccountCalls:
         return kept.done
 
     def _begin(self) -> None:
-        """Numbers the next ones, and has them sent."""
+        """Numbers the next queued calls, and schedules their sending."""
         while self._queued and len(self._kept) < AT_ONCE:
             kept = self._queued.pop()
             self._left(kept)
@@ -201,18 +201,18 @@ class AccountCalls:
             self._flush_later()
 
     def _left(self, kept: _Kept) -> None:
-        """Notes that one waits in no lane any more."""
+        """Removes a call from the counts of its lane."""
         lane = self._lane_of.pop(kept)
         self._lanes[lane] -= 1
         if not self._lanes[lane]:
             del self._lanes[lane]
 
     def is_in(self, record: Record) -> bool:
-        """Tells whether a record is the outcome of a call of this relay."""
+        """Tells whether a record has the outcome of a call of this link."""
         return any(done.link == self.link for done in record.done)
 
     def answer(self, record: Record) -> None:
-        """Gives the outcomes of a record, whose rows are written, to whoever asked."""
+        """Fires the Deferreds of the calls whose outcomes a record has; its rows are written already."""
         for done in record.done:
             kept = self._kept.pop(done.number, None) if done.link == self.link else None
             if kept is None:
@@ -227,7 +227,7 @@ class AccountCalls:
         self._begin()
 
     def tick(self, now_s: float) -> None:
-        """Sends again what waits for an outcome, and gives up what has waited for too long."""
+        """Sends calls without an outcome again, and fails those that have waited for too long."""
         for kept in [each for each in self._all() if now_s - each.since_s > WAITS_S]:
             self._give_up(kept)
         self._begin()
@@ -237,13 +237,13 @@ class AccountCalls:
                 self.resend()
 
     def resend(self) -> None:
-        """Sends all again that is not done."""
+        """Sends all calls on their way again."""
         self._resent_s = self._monotonic_s()
         self._is_first = True
         self._flush_later()
 
     def stop(self) -> None:
-        """Gives up what is not done, and takes nothing any more."""
+        """Fails all calls that are not done, and later ones."""
         self._is_over = True
         for kept in self._all():
             self._give_up(kept)
@@ -267,12 +267,12 @@ class AccountCalls:
             self._call_later(0, self._flush)
 
     def _flush(self) -> None:
-        """Sends what was asked in this turn."""
+        """Sends the calls of this turn."""
         self._is_flushing = False
         turn, self._turn = self._turn, []
         following = self._following
         if self._is_over or not following.ledger.decider or following.is_cut_off:
-            self._is_first = True  # all that is not done is sent to the next decider
+            self._is_first = True  # all calls that are not done are sent to the next decider
             return
         if self._epoch != following.ledger.epoch:
             self._epoch, self._is_first = following.ledger.epoch, True
@@ -297,15 +297,16 @@ class AccountCalls:
 
 
 class LookingBehind:
-    """Finds out whether all is here that somebody may have been told of: where the decider is, is written here, too.
+    """Waits until this relay's file has all changes that a client may know of: all records that the decider has.
 
-    One question is on its way at a time; whoever asks meanwhile waits for the next one.
+    The decider is asked for the number of its last record, one question at a time. A caller that comes while a question
+    is on its way waits for the next one.
 
     Args:
-        following: knows who decides, and whether that one can be reached.
-        monotonic_s: seconds.
-        send: asks the decider, with a number, up to which record the log is.
-        busy: makes what a question fails with that is not answered, from a sentence.
+        following: knows the decider, and whether it can be reached.
+        monotonic_s: returns seconds.
+        send: sends the decider a question with this number.
+        busy: makes the exception of a question without an answer, from a sentence.
     """
 
     def __init__(
@@ -320,18 +321,18 @@ class LookingBehind:
         self._send = send
         self._busy = busy
         self._number = 0
-        """Of the last question."""
+        """The number of the last question."""
         self._is_out = False
         """Whether it is not answered yet."""
         self._asked: list[tuple[int, float, Deferred[None]]] = []
-        """Who waits for the answer to which question, and since when."""
+        """Callers that wait for an answer: the number of the question, since when, and their Deferred."""
         self._told: list[tuple[int, float, Deferred[None]]] = []
-        """Who waits until which record is written here, and since when."""
+        """Callers that wait for a record to be written here: its number, since when, and their Deferred."""
         self._sent_s = 0.0
         self._is_over = False
 
     def ask(self) -> Deferred[None]:
-        """Returns a Deferred that fires when all is written here that the decider had when it was asked."""
+        """Returns a Deferred that fires when this relay's file has all records that the decider has at the question."""
         if self._following.is_local and not self._is_over:
             return succeed(None)
         if self._following.is_cut_off or self._is_over:
@@ -355,12 +356,12 @@ class LookingBehind:
         """Takes an answer.
 
         Args:
-            number: of the question.
-            record: up to which the decider has the log.
-            written: up to which record this relay's file has it.
+            number: the number of the question.
+            record: the last record that the decider has.
+            written: the last record that this relay's file has.
         """
         if number != self._number or not self._is_out:
-            return  # asked twice, or given up
+            return  # the answer came twice, or the callers have timed out
         self._is_out = False
         self._told += [(record, since_s, done) for asked, since_s, done in self._asked if asked <= number]
         self._asked = [each for each in self._asked if each[0] > number]
@@ -369,7 +370,7 @@ class LookingBehind:
         self.written(written)
 
     def written(self, record: int) -> None:
-        """Is told up to which record this relay's file has the log."""
+        """Fires the Deferreds that wait for records up to this one, the last that this relay's file has."""
         if not self._told:
             return
         fired = [done for wanted, _, done in self._told if wanted <= record]
@@ -378,7 +379,7 @@ class LookingBehind:
             done.callback(None)
 
     def tick(self, now_s: float) -> None:
-        """Asks again, and gives up what has waited for too long."""
+        """Asks again, and fails callers that have waited for too long."""
         old = [each for each in (*self._asked, *self._told) if now_s - each[1] > WAITS_S]
         self._asked = [each for each in self._asked if now_s - each[1] <= WAITS_S]
         self._told = [each for each in self._told if now_s - each[1] <= WAITS_S]
@@ -394,7 +395,7 @@ class LookingBehind:
             self._resend()
 
     def stop(self) -> None:
-        """Gives up all, and takes nothing any more."""
+        """Fails all callers, and later ones."""
         self._is_over = True
         waiting, self._asked, self._told = [*self._asked, *self._told], [], []
         for _, _, done in waiting:

@@ -1,8 +1,8 @@
 """The calls of the stores that a relay sends to the decider, and the encoding of calls and their outcomes.
 
-The table names all that can be asked; nothing else is ever called. What arguments and results are is taken from the
-methods' annotations: numbers, texts, bytes, named tuples and dataclasses of them, sequences and maps. What does not
-fit is refused before anything is called.
+The table has all methods that can be asked for; no other one is ever called. The types of arguments and results are
+those of the methods' annotations: numbers, texts, bytes, named tuples and dataclasses of them, sequences and maps.
+Arguments of other types are refused before anything is called.
 """
 
 from __future__ import annotations
@@ -86,10 +86,10 @@ ASKED: Mapping[str, tuple[type[Any], tuple[str, ...]]] = {
     ),
     "rows": (RowStore, ("put", "put_base")),
 }
-"""The methods that are asked, by the part of the store that has them.
+"""The methods that are asked of the decider, by the part of the store that has them.
 
-Others that write, such as those that add to the audit log or note session ids, are called here: nobody waits for the
-others to know it, and what they change is told like what commands change, once and without loss."""
+Other methods that write, such as those that add to the audit log or note session ids, are called here: nobody waits
+until other relays have their changes, which are sent like those of commands, once and without loss."""
 
 LOOK_UPS: Mapping[str, tuple[type[Any], tuple[str, ...]]] = {
     "users": (SqliteUsers, ("find_user", "user", "find_token", "check_invite")),
@@ -97,20 +97,20 @@ LOOK_UPS: Mapping[str, tuple[type[Any], tuple[str, ...]]] = {
     "hooks": (HookStore, ("find",)),
     "files": (SentFileStore, ("find",)),
 }
-"""The methods that look for one thing: what is not found here may be on its way."""
+"""The methods that look for one row: if it is not here, it may be on its way from the log."""
 
 REFUSALS: Mapping[str, type[StoreRefusal]] = {
     kind.__name__: kind
     for kind in (*vars(users).values(), OtherAccounts)
     if isinstance(kind, type) and issubclass(kind, StoreRefusal) and kind not in (StoreRefusal, StoreBusy)
 }
-"""What a method may refuse with, by name."""
+"""The exceptions with which a method may refuse, by name."""
 
 MAX_DEPTH = 8
 
 
 class Failed(ClaspError):
-    """A call could not be made: a fault of the relay that asked, or of the one that decides."""
+    """A call could not be made: a fault of the relay that asked, or of the decider."""
 
 
 CAUGHT: tuple[type[Exception], ...] = (*REFUSALS.values(), Failed, sqlite3.IntegrityError)
@@ -123,7 +123,7 @@ class Method(NamedTuple):
 
     function: Callable[..., Any]
     parameters: Mapping[str, Any]
-    """What each is, in order, without ``self``."""
+    """The type of each parameter, in order, without ``self``."""
     result: Any
 
     def encode_arguments(self, args: Sequence[object], kwargs: Mapping[str, object]) -> bytes:
@@ -137,7 +137,7 @@ class Method(NamedTuple):
         """Decodes the arguments of a call.
 
         Raises:
-            DecodeError: they are not what the method takes.
+            DecodeError: the method does not take such arguments.
         """
         values = unpacked(data, "a call")
         if len(values) != len(self.parameters):
@@ -164,18 +164,18 @@ class Methods:
         self._look_ups = {(id(parts[part]), name) for part, (_, names) in LOOK_UPS.items() for name in names}
 
     def name_of(self, work: Callable[..., object]) -> str | None:
-        """Returns the name by which a method is asked; None for one that is called here."""
+        """Returns the name under which a method is asked of the decider; None for one that is called here."""
         return self._by_function.get(_key(work))
 
     def looks_up(self, work: Callable[..., object]) -> bool:
-        """Tells whether a method looks for one thing."""
+        """Tells whether a method looks for one row (``LOOK_UPS``)."""
         return _key(work) in self._look_ups
 
     def call(self, name: str, data: bytes) -> Callable[[], object]:
-        """Returns a call, not made yet.
+        """Returns a function that makes a call.
 
         Raises:
-            DecodeError: there is no such method, or the arguments are not what it takes.
+            DecodeError: there is no such method, or it does not take such arguments.
         """
         method = method_of(name)
         arguments = method.decode_arguments(data)
@@ -197,13 +197,13 @@ def _keyword_only(function: Callable[..., object]) -> frozenset[str]:
 
 @cache
 def method_of(name: str) -> Method:
-    """Returns a method that may be asked.
+    """Returns a method that may be asked of the decider.
 
     Args:
         name: the part of the store and the method, with a dot between them.
 
     Raises:
-        DecodeError: nobody may ask that.
+        DecodeError: there is none.
     """
     part, _, method = name.partition(".")
     kind, methods = ASKED.get(part, (NoneType, ()))
@@ -219,7 +219,7 @@ def method_of(name: str) -> Method:
 
 
 def pack(value: object) -> object:
-    """Returns a value as MessagePack takes it."""
+    """Converts a value to types of MessagePack."""
     if value is None or isinstance(value, bool | int | float | str | bytes):
         return value
     if isinstance(value, tuple | list):
@@ -232,15 +232,15 @@ def pack(value: object) -> object:
 
 
 def unpack(hint: Any, value: Any, depth: int = 0) -> Any:
-    """Returns what was packed, if it is what it has to be.
+    """Converts a value from types of MessagePack; the reverse of ``pack``.
 
     Args:
-        hint: what it has to be.
-        value: as MessagePack gives it: sequences are tuples.
-        depth: how deep it is in others.
+        hint: the type that it must have.
+        value: the value, with sequences as tuples.
+        depth: how deep it is nested in others.
 
     Raises:
-        DecodeError: it is something else.
+        DecodeError: it has another type.
     """
     if depth > MAX_DEPTH:
         raise DecodeError("a value of a call is nested too deep")
@@ -267,7 +267,7 @@ def unpack(hint: Any, value: Any, depth: int = 0) -> Any:
         found = _sized(value, len(kinds))
         return hint(*(unpack(kind, each, depth + 1) for kind, each in zip(kinds, found, strict=True)))
     if hint is bool and type(value) is int and value in (0, 1):
-        return value == 1  # SQLite has no other truth
+        return value == 1  # SQLite has no booleans, only 0 and 1
     return _checked(value, hint)
 
 
@@ -291,7 +291,7 @@ def _checked(value: Any, kind: type[Any]) -> Any:
 
 @cache
 def _fields_of(hint: type[Any]) -> tuple[Any, ...] | None:
-    """Returns what the fields of a named tuple or dataclass are; None for another type."""
+    """Returns the types of the fields of a named tuple or dataclass; None for another type."""
     if is_dataclass(hint):
         names = [field.name for field in fields(hint)]
     elif isinstance(hint, type) and issubclass(hint, tuple) and hasattr(hint, "_fields"):
@@ -303,15 +303,15 @@ def _fields_of(hint: type[Any]) -> tuple[Any, ...] | None:
 
 
 def unpacked(data: bytes, what: str, version: int | None = None) -> tuple[Any, ...]:
-    """Returns the fields that some bytes have.
+    """Decodes a sequence of fields.
 
     Args:
-        data: a sequence, as MessagePack has it.
-        what: what it is to be, for the error.
-        version: what is to stand in front of the fields; None for nothing.
+        data: the sequence as MessagePack.
+        what: what it should be, for the error.
+        version: the version that must stand in front of the fields; None for none.
 
     Raises:
-        DecodeError: it is something else, or of another version.
+        DecodeError: it is no sequence, or of another version.
     """
     try:
         found = msgpack.unpackb(data, use_list=False, strict_map_key=False)
@@ -333,7 +333,7 @@ _RETURNED, _REFUSED, _FAILED = range(3)
 
 
 def encode_outcome(result: object, *, is_refused: bool) -> bytes:
-    """Encodes what a call has returned, or with what it has refused."""
+    """Encodes the result of a call, or the exception with which it has refused."""
     if not is_refused:
         data: bytes = msgpack.packb((_RETURNED, pack(result)))
     elif isinstance(result, StoreRefusal):
@@ -344,12 +344,12 @@ def encode_outcome(result: object, *, is_refused: bool) -> bytes:
 
 
 def decode_outcome(name: str, data: bytes) -> Any:
-    """Returns what a call has returned.
+    """Decodes an outcome, and returns the result of the call.
 
     Raises:
         StoreRefusal: it has refused.
         Failed: it could not be made.
-        DecodeError: this is no outcome of that method.
+        DecodeError: that method has no such outcome.
     """
     found = unpacked(data, "an outcome of a call")
     if len(found) != 2:

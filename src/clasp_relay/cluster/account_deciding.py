@@ -1,8 +1,8 @@
 """The decider's part for accounts: makes records of the calls.
 
-Calls are attempted on the decider's own ``users.db``, several in one transaction, which is rolled back: what they would
-have led to goes into the log as one record, and the next ones are attempted once the log has brought that back and it
-is written. So an attempt always finds what the records before it have led to, and nothing else.
+Several calls are attempted on the decider's own ``users.db`` in one transaction, which is rolled back. Their changes go
+into the log as one record. The next calls are attempted once that record has come back from the log and is written, so
+that each attempt sees the changes of all records before it, and no others.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ AT_ONCE = 64
 """How many calls are attempted together."""
 
 MAX_RECORD_BYTES = 256 * 1024
-"""From this size on a record takes no further call."""
+"""A record with more bytes of rows than this has only one call."""
 
 TOO_LARGE_BYTES = 768 * 1024
-"""What the rows of one call may take; NATS carries 1 MiB at most."""
+"""Size limit of the rows of one call; a message of NATS may have 1 MiB."""
 
 AGAIN_S = 0.1
-"""How long an attempt waits while another process holds the file."""
+"""After how long an attempt is repeated if another process holds the file."""
 
 MAX_EARLY = 1_000
-"""How many packets wait until the decider knows what is done."""
+"""How many packets may wait until the decider has read which calls are done."""
 
 
 class _Asked(NamedTuple):
@@ -51,16 +51,16 @@ class AccountDecider:
     """See the module. Made for one epoch.
 
     Args:
-        epoch: this decider's.
-        log: gathers what becomes the next batch.
+        epoch: the epoch of this decider.
+        log: gathers changes for the next batch.
         now_us: the decider's clock, Unix µs.
-        store: this relay's.
-        run: calls something on the thread of the store.
-        methods: the store's.
+        store: the store of this relay.
+        run: calls a function on the thread of the store.
+        methods: the methods of the store.
         head: returns the number and digest of the last record of the log.
-        resend: has a relay send all again that is not done.
+        resend: asks a link to send all calls that are not done again.
         call_later: the event loop's.
-        is_own: tells whether calls are of this relay's own run, by the name of that.
+        is_own: tells whether a link is this relay's own.
     """
 
     def __init__(
@@ -87,21 +87,21 @@ class AccountDecider:
         self._call_later = call_later
         self._is_own = is_own
         self._taken: dict[str, int] | None = None
-        """Up to which number each relay's calls are done or wait here; None until the file has told."""
+        """The last call of each link that is done or queued here; None until it was read from the file."""
         self._early: list[CallPacket] = []
         self._queue: deque[_Asked] = deque()
         self._is_at_work = False
-        """Whether something is at work on the thread, or a record is on its way into the log and from there to here."""
+        """Whether the thread is busy for this object, or a record is on its way into the log and back."""
         self._is_alone = False
-        """Whether calls are attempted one by one, since one of them has failed the others."""
+        """Whether the next call is attempted alone, since one of several calls has failed all of them."""
         self._is_over = False
         self._known: frozenset[str] = frozenset()
-        """The relays of which calls were done before this decider's time: such a one has begun to tell its accounts."""
+        """Links with calls that were done before this epoch: such a link may have begun to send its accounts."""
         self._base = ""
-        """Whose accounts from before the cluster have become those of the cluster."""
+        """The link whose accounts from before the cluster have become those of the cluster."""
 
     def receive(self, packet: CallPacket) -> None:
-        """Takes what a relay asks."""
+        """Queues the calls of a relay."""
         if packet.epoch != self.epoch or self._is_over:
             return
         if self._taken is None:
@@ -119,11 +119,11 @@ class AccountDecider:
         self._taken[packet.link] = taken
 
     def stop(self) -> None:
-        """Ends it: what is not in the log was never done."""
+        """Makes no more records. Calls that are not in the log were never done."""
         self._is_over = True
 
     def go_on(self) -> None:
-        """Attempts what waits; called when there is something, and when the file has all that the log has."""
+        """Attempts the next queued calls; called when there are some, and when the file has all records of the log."""
         if self._is_at_work or self._is_over:
             return
         if self._taken is None:
@@ -139,7 +139,7 @@ class AccountDecider:
             ).addErrback(events.CLUSTER_FAULT.failure)
 
     def recorded(self) -> None:
-        """Is told that a record of the log, this decider's own, is written."""
+        """Notes that a record of this decider is in the file."""
         self._is_at_work = False
 
     def _begun(self, done: dict[str, int]) -> None:
@@ -170,7 +170,7 @@ class AccountDecider:
         return call
 
     def _takes_base(self, link: str) -> bool:
-        """Tells whether the accounts that a relay had before become those of the cluster: the first one's do."""
+        """Tells whether a link's accounts from before the cluster become the cluster's: those of the first do."""
         if not self._base and not self._head()[0]:
             self._base = link
         return link == self._base or link in self._known
@@ -186,7 +186,7 @@ class AccountDecider:
         for each, attempt in zip(asked, attempts, strict=True):
             mine_bytes = sum(map(_size, attempt.rows))
             if done and size_bytes + mine_bytes > MAX_RECORD_BYTES:
-                break  # the others are attempted again, behind these
+                break  # the other calls are attempted again, after these
             result: object = attempt.result
             is_refused, mine = attempt.is_refused, attempt.rows
             if mine_bytes > TOO_LARGE_BYTES:
@@ -202,7 +202,7 @@ class AccountDecider:
         self._log.append((change_of(record, self._now_us()),))
 
     def _not_attempted(self, asked: Sequence[_Asked], failure: Failure) -> None:
-        """Tries again where another process holds the file; finds out which call it was where one has failed."""
+        """Repeats an attempt if another process holds the file; if a call has failed, attempts calls one by one."""
         if self._is_over:
             return
         if failure.check(StoreBusy) is None:
@@ -233,5 +233,5 @@ def _refuses_base() -> object:
 
 
 def _purges_nothing() -> int:
-    """Which tokens are still needed was told to the store of the relay that asked, before another one decided."""
+    """Purges nothing: which tokens are still needed only the store of the relay that asked was told."""
     return 0

@@ -1,4 +1,4 @@
-"""The accounts in a relay's image: all rows of another relay's ``users.db``, in pieces."""
+"""The accounts in an image: all rows of a relay's ``users.db``, in pieces."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VERSION = 1
 
 
 class AccountImages(Protocol):
-    """The accounts of a relay, as others take them over."""
+    """Captures the accounts of a relay for others, and installs those of another one."""
 
     has_base: bool
     """Whether the relay has accounts that the cluster does not have yet."""
@@ -25,16 +25,16 @@ class AccountImages(Protocol):
         """Captures all accounts.
 
         Args:
-            done: told the pieces; there are none in open mode.
-            still: called now and then while that takes its time.
+            done: called with the pieces; there are none in open mode.
+            still: called from time to time meanwhile.
         """
 
     def install(self, pieces: Sequence[bytes], done: Callable[[], None], /) -> None:
-        """Takes the accounts of another relay in the place of this one's, which has none.
+        """Installs the accounts of another relay in this one, which has none.
 
         Args:
-            pieces: as ``capture`` gave them.
-            done: called when it has; never where the relay cannot go on with them.
+            pieces: the pieces from ``capture``.
+            done: called when they are installed; never if this relay cannot use them.
         """
 
 
@@ -48,12 +48,12 @@ class NoAccounts:
         done([])
 
     def install(self, _pieces: Sequence[bytes], done: Callable[[], None]) -> None:
-        """See ``AccountImages``; a record of the log says that others have accounts."""
+        """See ``AccountImages``. If other relays have accounts, a record of the log shows it."""
         done()
 
 
 def encode_head(position: Position, calls: dict[str, int]) -> bytes:
-    """Encodes the first piece: how much of the log is in the others, and which calls are done."""
+    """Encodes the first piece: the last record that is in the rows, and the last call that is done, by link."""
     data: bytes = msgpack.packb((VERSION, *position[:3], calls))
     return data
 
@@ -65,10 +65,10 @@ def encode_rows(rows: Sequence[Row]) -> bytes:
 
 
 def decode_pieces(pieces: Sequence[bytes]) -> tuple[Position, dict[str, int], Iterator[list[Row]]]:
-    """Decodes all pieces, the rows one piece after the other.
+    """Decodes all pieces; those of rows only when the iterator comes to them.
 
     Raises:
-        DecodeError: they are no such pieces, or of another version; for rows when they are read.
+        DecodeError: they are invalid, or of another version; for rows it is raised by the iterator.
     """
     head = unpacked(pieces[0], "accounts", VERSION)
     *position, calls = unpack(tuple[int, bytes, bytes, dict[str, int]], head)

@@ -1,7 +1,8 @@
-"""The records of accounts in a cluster's log: which rows of ``users.db`` have changed, and which calls are done.
+"""The records of accounts in a cluster's log: changed rows of ``users.db``, and the outcomes of calls.
 
-Each names the digest of the one before, so that nobody takes up the accounts of another cluster. A record is a change
-like those of params, and so in every relay's journal; its bytes are in pieces, since a value has its limits.
+Each record names the digest of the one before, so that no relay continues with records of another cluster. A record is
+a change like those of params, and so it is in every relay's journal; its bytes are in pieces, since values have a size
+limit.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ VERSION = 1
 DIGEST_BYTES = 16
 
 PIECE_BYTES = 60_000
-"""How big the pieces are: a value of bytes has 65,535 at most."""
+"""The size of the pieces: a value of type bytes has 65,535 at most."""
 
 
 class Done(NamedTuple):
-    """A call that a record is the outcome of."""
+    """A call whose outcome is in a record."""
 
     link: str
-    """The run of the relay that asked."""
+    """The link that asked."""
     number: int
     outcome: bytes
 
@@ -46,16 +47,16 @@ class Record(NamedTuple):
     done: tuple[Done, ...]
     rows: tuple[Row, ...]
     told: tuple[Told, ...] = ()
-    """Up to which note the record has the changes that commands made in each relay's file."""
+    """The notes of commands' changes in relays' files whose changes the record has."""
 
     def encode(self) -> bytes:
-        """Encodes it."""
+        """Encodes the record."""
         data: bytes = msgpack.packb((VERSION, *(pack(each) for each in self)))
         return data
 
 
 def digest_of(payload: bytes) -> bytes:
-    """Returns what names a record in the one behind it."""
+    """Returns the digest by which the next record names this one."""
     return blake2b(payload, digest_size=DIGEST_BYTES).digest()
 
 
@@ -73,10 +74,10 @@ def change_of(record: Record, time_us: int) -> Change:
 
 
 def record_of(change: Change) -> tuple[Record, bytes]:
-    """Returns the record that a change is, and its digest.
+    """Returns the record in a change, and its digest.
 
     Raises:
-        DecodeError: it is none, or of a version that this relay does not know.
+        DecodeError: there is none, or it is of a version that this relay does not know.
     """
     pieces = decode_value(change.param.value)
     if not isinstance(pieces, list) or not all(isinstance(piece, bytes) for piece in pieces):

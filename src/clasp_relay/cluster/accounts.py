@@ -1,10 +1,10 @@
-"""The accounts of a cluster: ``users.db`` of every relay has what the log says, in the log's order.
+"""The accounts of a cluster: every relay writes the records of the log to its ``users.db``, in the log's order.
 
-A call that writes is asked of the relay that decides, like what sessions ask: numbered, kept until the log says that it
-is done, and sent again where another relay decides. The decider attempts it on its own file and takes it back; what it
-would have led to is a record of the log, together with the outcome. Every relay, the decider too, writes the rows that
-it reads there, and the one that asked answers its client then. So no file ever has what the log does not have, and
-nothing is lost or done twice.
+A call that writes is asked of the decider, like requests of sessions: it is numbered, kept until the log has its
+outcome, and sent again if another relay becomes the decider. The decider attempts the call on its own file and rolls it
+back; the changed rows and the outcome are a record of the log. Every relay, also the decider, writes the rows that it
+reads there, and the relay that asked then answers its client. So no file ever has changes that the log does not have,
+and no call is lost or done twice.
 """
 
 from __future__ import annotations
@@ -46,16 +46,17 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 TICK_S = 0.25
-"""How often it is looked what waits for too long, and what commands have changed: within a second it is in force."""
+"""The interval of checks for calls that have waited too long, and for changes of commands, which are in force within a
+second."""
 
 AGAIN_S = 0.2
-"""How long rows wait while another process holds the file."""
+"""After how long writing is repeated if another process holds the file."""
 
 NOTES_AT_ONCE = 400
-"""How many changed rows one call has at most."""
+"""How many rows that commands have changed are sent in one call at most."""
 
 TOLD_BYTES = 256 * 1024
-"""How long such a call may be; one row alone is shorter."""
+"""Size limit of such a call; a single row is shorter."""
 
 WRITTEN_AT_ONCE = 64
 """How many records are given to the store's thread at once; each is a transaction of its own."""
@@ -71,26 +72,26 @@ class Workers(Protocol):
 
 
 class Memory(Protocol):
-    """What the relay has in memory of its accounts."""
+    """The parts of the accounts that the relay has in memory."""
 
     def follow(self, rows: Sequence[Row]) -> None:
-        """Takes rows as they are from now on, in the log's order."""
+        """Applies changed rows, in the log's order."""
 
     def written(self, rows: Sequence[Row]) -> None:
-        """Is told that rows are in the file."""
+        """Notes that rows are in the file."""
 
     def reload(self) -> Deferred[None]:
         """Loads everything from the file; memory is empty before."""
 
     def follow_attempts(self, what: int, counts: Sequence[tuple[int, bytes, str]]) -> None:
-        """Counts what another relay has counted of attempts to sign in."""
+        """Adds another relay's counts of attempts to sign in."""
 
     @property
     def key(self) -> bytes:
-        """The key that client addresses are hashed with."""
+        """The key of the hash of client addresses."""
 
     def take_key(self, key: bytes) -> None:
-        """Takes the key of the other relays."""
+        """Replaces the key by that of the other relays."""
 
 
 class _Read(NamedTuple):
@@ -101,15 +102,15 @@ class _Read(NamedTuple):
 
 
 class SharedAccounts:
-    """See the module. Implements ``access.threads.Workers`` for those who call the stores.
+    """See the module. Implements ``access.threads.Workers`` for the callers of the stores.
 
     Args:
         following: the relay's part that follows the log.
-        monotonic_s: seconds.
+        monotonic_s: returns seconds.
         call_later: the event loop's.
         publish: sends a message to all relays, under a subject.
-        busy: makes what a call fails with that was not or may not have been done, from a sentence.
-        when_fatal: told, in one line, why the relay cannot go on.
+        busy: makes the exception of a call that was not done, or perhaps not, from a sentence.
+        when_fatal: called with one line for the operator when the relay cannot go on.
     """
 
     def __init__(
@@ -132,15 +133,15 @@ class SharedAccounts:
         self._behind = LookingBehind(following, monotonic_s, self._ask_head, busy)
         self._decider: AccountDecider | None = None
         self._number = 0
-        """The last record of the log that was read here."""
+        """The number of the last record that was read here."""
         self._digest = self._origin = b""
         self._written = 0
-        """The last one that is in the file."""
+        """The number of the last record that is in the file."""
         self._unwritten: deque[_Read] = deque()
         self._notes = NOTES_AT_ONCE
-        """How many changed rows the next call has."""
+        """How many rows that commands have changed the next call has at most."""
         self._captures: list[Callable[[], None]] = []
-        """Begin images, once the file has what is here."""
+        """Functions that begin images, called when the file has more records."""
         self._timer: Timer | None = None
         self._retry: Timer | None = None
         self._is_writing = self._is_telling = self._is_over = self._has_key = False
@@ -150,12 +151,12 @@ class SharedAccounts:
     # Life
 
     def open(self, store: SqliteUsers, sql: Workers, memory: Memory) -> None:
-        """Begins to have the file's changes noted; it calls the store on this thread, so before the event loop runs.
+        """Begins to note changes of the file. It calls the store on this thread, so before the event loop runs.
 
         Args:
-            store: the file.
-            sql: the thread that the store is called on from then on.
-            memory: what follows the rows.
+            store: the store of the file.
+            sql: the thread on which the store is called later.
+            memory: the memory that follows the rows.
         """
         self._store, self._sql, self._memory = store, sql, memory
         self._methods = Methods(store)
@@ -165,13 +166,13 @@ class SharedAccounts:
         self.has_base = position.has_base and not position.number
 
     def catch_up(self, changes: Sequence[Change]) -> None:
-        """Writes what the journal has beyond the file, before the event loop runs.
+        """Writes the records that the journal has and the file has not, before the event loop runs.
 
         Args:
-            changes: the records behind ``number``, in order.
+            changes: the records after ``number``, in order.
 
         Raises:
-            StartError: the two do not belong together.
+            StartError: journal and file do not belong together.
             StoreBusy: another process holds the file.
         """
         for change in changes:
@@ -191,16 +192,16 @@ class SharedAccounts:
                 self._memory.written(read.record.rows)
 
     def start(self, link: str) -> None:
-        """Begins to ask and to answer.
+        """Begins to send and answer requests.
 
         Args:
-            link: names this run of the relay.
+            link: the id of this relay's link.
         """
         self._calls.link = link
         self._tick()
 
     def stop(self) -> None:
-        """Ends it: what was asked and is not done fails, and nothing is written any more."""
+        """Fails the calls that are not done; writes nothing any more."""
         self._is_over = True
         timers, self._timer, self._retry = (self._timer, self._retry), None, None
         for timer in timers:
@@ -213,7 +214,7 @@ class SharedAccounts:
 
     @property
     def number(self) -> int:
-        """The last record of the log that was read here."""
+        """The number of the last record that was read here."""
         return self._number
 
     @property
@@ -223,7 +224,7 @@ class SharedAccounts:
 
     @property
     def is_ready(self) -> bool:
-        """Whether calls are answered well here."""
+        """Whether calls can be answered: the relay has the cluster's accounts and its key."""
         return not self.has_base and (self._has_key or self.is_decider)
 
     # Calls
@@ -246,7 +247,7 @@ class SharedAccounts:
     def _found(
         self, found: T | Failure, lane: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T | Failure | Deferred[T]:
-        """Looks again for what was not found, once all is here that somebody may have been told of."""
+        """Repeats a look-up that found nothing, once all records that a client may know of are here."""
         if isinstance(found, Failure):
             if found.check(StoreBusy) is not None or found.check(StoreRefusal) is None:
                 return found
@@ -255,7 +256,7 @@ class SharedAccounts:
         return self.catch_up_with_decider().addCallback(lambda _: self._sql.run(lane, _nothing, work, *args, **kwargs))
 
     def catch_up_with_decider(self) -> Deferred[None]:
-        """Returns a Deferred that fires when all is here that anybody may have been told of."""
+        """Returns a Deferred that fires when all records that a client may know of are in this relay's file."""
         return self._behind.ask()
 
     def _send(self, packet: CallPacket) -> None:
@@ -265,7 +266,7 @@ class SharedAccounts:
             self._take(packet)
 
     def heard_calls(self, payload: bytes) -> None:
-        """Takes what another relay asks."""
+        """Takes calls of another relay, if this one is the decider."""
         if self._decider is None:
             return
         try:
@@ -281,17 +282,17 @@ class SharedAccounts:
             self._decide()
 
     def heard_resend(self, payload: bytes) -> None:
-        """Sends all again that is not done, since the decider lacks some."""
+        """Sends all calls that are not done again, since the decider lacks some."""
         if payload.decode("utf-8", "replace") == self._calls.link:
             self._calls.resend()
 
-    # How far the log is
+    # The number of the last record
 
     def _ask_head(self, number: int) -> None:
         self._publish("accounts.where", encode_fields(self._calls.link, number))
 
     def heard_where(self, payload: bytes) -> None:
-        """Tells another relay how far the log is."""
+        """Sends another relay the number of the last record, if this one is the decider."""
         found = _fields(payload, str, int)
         if found is not None and self._decider is not None:
             self._publish("accounts.here", encode_fields(*found, self._number, self._memory.key))
@@ -319,16 +320,16 @@ class SharedAccounts:
     # Attempts to sign in
 
     def share_attempts(self, what: int, counts: Sequence[tuple[int, bytes, str]]) -> None:
-        """Tells other relays what this one has counted of attempts to sign in; it may be lost.
+        """Sends other relays this one's counts of attempts to sign in; the message may be lost.
 
         Args:
             what: what was done with the counts.
-            counts: which.
+            counts: the counts.
         """
         self._publish("accounts.attempts", encode_fields(self._calls.link, what, counts))
 
     def heard_attempts(self, payload: bytes) -> None:
-        """Takes what another relay has counted."""
+        """Takes the counts of another relay."""
         found = _fields(payload, str, int, tuple)
         if found is None or found[0] == self._calls.link:
             return
@@ -342,7 +343,7 @@ class SharedAccounts:
     # The log
 
     def follow(self, change: Change) -> None:
-        """Takes the next record of the log: memory has it at once, the file a moment later."""
+        """Applies the next record of the log: to memory at once, to the file a moment later."""
         if self._is_over:
             return
         try:
@@ -360,7 +361,7 @@ class SharedAccounts:
         self._write()
 
     def _next(self, change: Change) -> _Read | None:
-        """Returns a record if it is the next one; None if it is here.
+        """Returns a record if it is the next one; None if it is here already.
 
         Raises:
             ClaspError: records are missing before it, or it is of another log.
@@ -381,7 +382,7 @@ class SharedAccounts:
         return _Read(record, digest)
 
     def _write(self) -> None:
-        """Gives the store's thread the next records that were read."""
+        """Has the store's thread write the next records."""
         self._retry = None
         if self._is_writing or self._is_over:
             return
@@ -434,7 +435,7 @@ class SharedAccounts:
         number = self._number
 
         def begin() -> None:
-            # What is written beyond the image's moment is left out by whoever reads it in the log.
+            # The image may have later records, too: its reader ignores them when it finds them in the log.
             if self._written < number:
                 self._captures.append(begin)
                 return
@@ -465,7 +466,7 @@ class SharedAccounts:
         go_on()
 
     def _not_captured(self, failure: Failure) -> None:
-        """The relay that waits asks again."""
+        """Logs the failure; the relay that waits for the image asks again."""
         if failure.check(StoreBusy, self._busy_kind) is None:
             events.CLUSTER_FAULT.failure(failure)
 
@@ -484,7 +485,7 @@ class SharedAccounts:
             return
 
         def write() -> Deferred[None]:
-            # Anew for each try, since the rows can be read once only.
+            # Decoded for each attempt, since the iterator of rows can be read only once.
             _, _, rows = decode_pieces(pieces)
             return self._sql.run("", _nothing, self._store.rows.install, position, calls.items(), rows)
 
@@ -500,7 +501,7 @@ class SharedAccounts:
         self._install(write, written)
 
     def _install(self, step: Callable[[], Deferred[None]], done: Callable[[], None]) -> None:
-        """Does a step of taking over accounts, again where another process holds the file."""
+        """Makes a step of the installation; repeats it while another process holds the file."""
         self._retry = None
 
         def did(_: None) -> None:
@@ -518,11 +519,11 @@ class SharedAccounts:
     # Decide
 
     def begin_deciding(self, epoch: int, log: BatchLog, now_us: Callable[[], int]) -> None:
-        """Decides from now on.
+        """Makes this relay the decider for accounts.
 
         Args:
-            epoch: this decider's.
-            log: gathers what becomes the next batch.
+            epoch: the epoch of this decider.
+            log: gathers changes for the next batch.
             now_us: the decider's clock, Unix µs.
         """
         if self._is_over:
@@ -542,13 +543,13 @@ class SharedAccounts:
         self._decide()
 
     def _as_held(self, failure: Failure) -> Failure:
-        """A thread that has too much to do, or that stops, is a file that cannot be used now."""
+        """Raises ``StoreBusy`` if the thread is overloaded or stopping, as if another process held the file."""
         if failure.check(self._busy_kind) is not None:
             raise StoreBusy(str(failure.value))
         return failure
 
     def stop_deciding(self) -> None:
-        """Decides no longer."""
+        """Ends this relay's part as the decider."""
         decider, self._decider = self._decider, None
         if decider is not None:
             decider.stop()
@@ -557,7 +558,7 @@ class SharedAccounts:
         if self._decider is not None and not self._unwritten and not self._is_writing:
             self._decider.go_on()
 
-    # What commands have changed
+    # Changes of commands
 
     def _tick(self) -> None:
         self._timer = None
@@ -575,7 +576,7 @@ class SharedAccounts:
         self._look()
 
     def _look(self) -> None:
-        """Looks whether a command has changed the file, and tells the decider."""
+        """Reads whether a command has changed the file, and sends the changes to the decider."""
         if self._is_telling or self._unwritten:
             return
         self._is_telling = True
@@ -603,7 +604,7 @@ class SharedAccounts:
         self._look()
 
     def _not_told(self, failure: Failure) -> None:
-        """It is told again with the next look; what was done all the same leads to the same rows."""
+        """Handles a failure. The changes are sent again later; rows that arrive twice lead to the same result."""
         self._is_telling = False
         if failure.check(OtherAccounts) is not None:
             self._fatal_base()
@@ -617,14 +618,14 @@ class SharedAccounts:
         self._end(f"{text}: start this relay with an empty data-dir, or give the cluster another name")
 
     def _end(self, text: str) -> None:
-        """Ends it since the relay cannot go on; what fails once it has ended is no reason any more."""
+        """Stops, and reports why the relay cannot go on; later failures are not reported."""
         if not self._is_over:
             self.stop()
             self._when_fatal(text)
 
 
 def _fields(payload: bytes, *kinds: type[Any]) -> tuple[Any, ...] | None:
-    """Returns the fields of a message; None where it is another one, which is said."""
+    """Returns the fields of a message; logs an invalid one and returns None."""
     try:
         return decode_fields(payload, kinds)
     except DecodeError as error:
@@ -633,8 +634,8 @@ def _fields(payload: bytes, *kinds: type[Any]) -> tuple[Any, ...] | None:
 
 
 def _given_up(_: Failure) -> None:
-    """It is asked again with the next tick."""
+    """Does nothing: the next tick asks again."""
 
 
 def _nothing() -> None:
-    """Admits."""
+    """Does nothing: admits every call."""

@@ -1,9 +1,9 @@
 """Appends the decider's batches to the log, and sends them to all relays once they are there.
 
-One batch is on its way, into the log and then into the decider's own journal, and leaves the decider when both have
-it; what is decided meanwhile gathers and is the next one. So batches grow with the load, and nothing waits for a timer.
-Only a batch that is full does not wait for the journal, which takes several at once. An append that is refused says
-that another relay decides, or that the log has lost its end.
+One batch at a time is on its way into the log and then into the decider's own journal, and leaves the decider when both
+have it; changes that are decided meanwhile are gathered for the next one. So batches grow with the load, and nothing
+waits for a timer. Only a full batch does not wait for the journal, which takes several at once. If an append is
+refused, another relay is the decider, or the log has lost its end.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Sent(NamedTuple):
 
     @classmethod
     def of(cls, batch: Batch, rows: tuple[Row, ...] = ()) -> Sent:
-        """Encodes a batch; ``rows`` is what the journal gets of it."""
+        """Encodes a batch; ``rows`` are its changes for the journal."""
         return cls(encode_batch(batch), batch, rows)
 
 
@@ -41,13 +41,13 @@ class Appending:
     """See the module.
 
     Args:
-        membership: this relay's.
-        peers: who was heard.
-        applying: applies what has left.
-        relay: the core that serves this relay's sessions.
-        make_deciding: makes the core that decides: given its epoch, and from which Unix time in µs its clock goes on.
-        report: told of each scheduled bundle that is refused.
-        when_lost: called when the log has lost what no memory has.
+        membership: the membership of this relay.
+        peers: the other relays.
+        applying: applies batches that have left the decider.
+        relay: the serving core.
+        make_deciding: makes the decider's core, given its epoch and the Unix time in µs at which its clock begins.
+        report: called for each scheduled bundle that is refused.
+        when_lost: called when the log has lost batches that no relay has in memory.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Appending:
         when_lost: Callable[[], None],
     ) -> None:
         self.deciding: Deciding | None = None
-        """The core that decides; None where another relay does."""
+        """The decider's core; None if another relay is the decider."""
         self._membership = membership
         self._peers = peers
         self._applying = applying
@@ -70,7 +70,7 @@ class Appending:
         self._report = report
         self._when_lost = when_lost
         self._sealed: deque[Sealed] = deque()
-        """Batches that were closed since they are large enough."""
+        """Batches that were closed and are not on their way yet."""
         self._sealed_bytes = 0
         self._has_turn = False
         self._sending: Sent | None = None
@@ -78,17 +78,17 @@ class Appending:
         """The last batch that the log has acknowledged to this decider."""
         self._log_digest = b""
         self._when_handed_over: Callable[[], None] | None = None
-        """What is called once this relay has handed over; None where it does not."""
+        """Called once this relay has handed over; None if it does not hand over."""
 
     @property
     def is_handing_over(self) -> bool:
-        """Whether nothing more is taken, since another relay is to decide."""
+        """Whether this relay takes no more requests, since another one is to become the decider."""
         return self._when_handed_over is not None
 
     # Begin and end
 
     def decide(self) -> None:
-        """The claim is recorded: decides from now on."""
+        """Makes this relay the decider; called when its claim is recorded."""
         membership = self._membership
         if membership.is_over:
             return
@@ -104,7 +104,7 @@ class Appending:
         self.append()
 
     def step_down(self) -> None:
-        """Decides no longer; what the log does not have was never there."""
+        """Ends deciding. Changes that the log does not have are discarded: no client has seen them."""
         self._end_deciding()
         self._sealed.clear()
         self._sealed_bytes = 0
@@ -115,21 +115,21 @@ class Appending:
         self._peers.hear_decider()
 
     def depose(self, known_seq: int) -> None:
-        """Steps down for another relay, which has brought the log up to a batch."""
+        """Steps down for another relay, which has appended to the log; ``known_seq`` is the log's last batch."""
         membership = self._membership
         events.CLUSTER_DEPOSED.log(epoch=membership.ledger.epoch)
         membership.known_seq = max(membership.known_seq, known_seq)
         self.step_down()
 
     def hand_over(self, then: Callable[[], None]) -> None:
-        """Has another relay decide once all that was decided is in the log; then makes a call."""
+        """Hands over to another relay once all that was decided is in the log; then makes a call."""
         events.CLUSTER_HANDS_OVER.log(epoch=self._membership.ledger.epoch)
         self._seal()
         self._when_handed_over = then
         self.append()
 
     def _end_hand_over(self, deciding: Deciding) -> None:
-        """Says in the log that this relay decides no longer, once all that it has decided is there."""
+        """Appends that this relay is no longer the decider, once all that it has decided is in the log."""
         then = self._when_handed_over
         if then is None or self._sending is not None:
             return
@@ -150,16 +150,16 @@ class Appending:
         if deciding is not None:
             deciding.stop()
 
-    # What is decided
+    # Decided changes
 
     def _append_later(self) -> None:
-        """Has what this turn leads to be one batch, where none is on its way or where it is full."""
+        """Schedules an append of all that this turn decides, if no batch is on its way or the gathered one is full."""
         if not self._has_turn and (self._is_full or (self._sending is None and not self._is_held)):
             self._has_turn = True
             self._membership.call_later(0, self._append_now)
 
     def append_behind(self, decide: Callable[[], None]) -> None:
-        """Has what a call decides be one batch at once, where none is on its way: a turn's messages are gathered."""
+        """Appends what a call decides, a turn's messages together, as one batch at once if none is on its way."""
         has_turn, self._has_turn = self._has_turn, True
         try:
             decide()
@@ -172,7 +172,7 @@ class Appending:
         self.append()
 
     def _close_batch(self) -> None:
-        """Has what was gathered be a batch of its own, within a turn that leads to more."""
+        """Closes the gathered batch, within a turn that decides more."""
         self._seal()
         self.append()
 
@@ -188,7 +188,7 @@ class Appending:
     # Into the log
 
     def append(self) -> None:
-        """Sends the next batch to the log; one at a time, so that nothing is ever behind something that is missing."""
+        """Sends the next batch to the log; one at a time, so that no batch ever comes after a missing one."""
         deciding = self.deciding
         if deciding is None:
             return
@@ -211,15 +211,15 @@ class Appending:
 
     @property
     def _is_full(self) -> bool:
-        """Whether so much was gathered that it is a batch, be the one before on its way or not."""
+        """Whether so much was gathered that the batch is closed even while another one is on its way."""
         return self.deciding is not None and self.deciding.log.size_bytes > MAX_BATCH_BYTES
 
     @property
     def _is_held(self) -> bool:
-        """Whether what is decided gathers until the batch before has left.
+        """Whether changes are gathered until the batch before has left.
 
-        A batch of its own would leave no earlier: the journal syncs once for all that was appended meanwhile. And each
-        batch costs all relays and the engine as much as some writes do.
+        As a batch of their own they would leave no earlier: the journal syncs once for all that was appended meanwhile.
+        And each batch costs all relays and the engine as much as some writes.
         """
         return bool(self._membership.releasing) and not self.is_handing_over
 
@@ -246,13 +246,13 @@ class Appending:
         elif answer.outcome is Outcome.DONE and answer.seq == self._log_seq + 1:
             self._in_log(sent)
         else:
-            # An earlier try may have come through, or another relay decides.
+            # An earlier attempt may have succeeded, or another relay is the decider.
             self._membership.engine.bounds(lambda bounds: self._refused(sent, bounds))
 
     def _decide_anew(self, sent: Sent) -> None:
-        """Throws away what was decided behind the log, since that takes no batch as long as this one.
+        """Steps down, which discards what was decided, since the log does not take a batch as long as this one.
 
-        What was asked is decided again by whoever decides next; what waits for too long is answered with an error.
+        The requests are decided again by the next decider; those that wait too long are answered with an error.
         """
         events.CLUSTER_TOO_LONG.log(count=len(sent.payload))
         self.step_down()
@@ -289,7 +289,7 @@ class Appending:
     # Out of the log
 
     def record(self, seq: int, sent: Sent, then: Callable[[], None]) -> None:
-        """Has this relay's journal record a batch that is in the log; then it leaves, and a call is made."""
+        """Records a batch of the log in this relay's journal; then sends it to all relays, and makes a call."""
         membership = self._membership
         digest = digest_of(sent.payload)
         self._log_seq, self._log_digest = seq, digest
@@ -304,7 +304,7 @@ class Appending:
             with membership.engine.in_one_write():
                 membership.publish("live", seq.to_bytes(8, "big") + sent.payload)
                 if not self.is_handing_over:
-                    # The log takes the next one while this relay applies this one.
+                    # The log can take the next batch while this relay applies this one.
                     self.append()
             membership.known_seq = max(membership.known_seq, seq)
             self._applying.take(seq, digest, sent.payload, sent.batch, is_recorded=True)
@@ -317,7 +317,7 @@ class Appending:
     # A log that has lost its end
 
     def repair(self, last: int, then: Callable[[], None]) -> None:
-        """Appends what the log had acknowledged and has lost behind a batch; then makes a call."""
+        """Appends again the batches after ``last`` that the log had acknowledged and has lost; then makes a call."""
         self._membership.alarm(f"the stream {self._membership.stream} ends at batch {last}, not at {self._end_of_log}")
         self._append_again(last, then)
 
@@ -344,4 +344,4 @@ class Appending:
 
 
 def _nothing() -> None:
-    """Nothing follows."""
+    """Does nothing."""

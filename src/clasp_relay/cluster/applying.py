@@ -1,4 +1,4 @@
-"""Applies the batches of the log in order: as they come over the bus, and from the log if one is missing."""
+"""Applies the batches of the log in order: as they arrive on the bus, or read from the log if one is missing."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ from clasp_relay.logs import events
 __all__ = ["Applying", "Ring"]
 
 RING_BYTES = 16 * 1024 * 1024
-"""How much of the last batches is kept, in case the log should lose them."""
+"""Memory limit of the last batches, which are kept in case the log loses them."""
 
 TURN_S = 0.003
-"""How long batches that were read from the log are applied in one turn, at least one. All of ``READ_AT_ONCE`` take a
-tenth of a second where they are full."""
+"""How long batches from the log are applied in one turn, at least one. ``READ_AT_ONCE`` full ones take a tenth of a
+second."""
 
 MAX_AHEAD = READ_AT_ONCE * 16
-"""How many batches that came over the bus wait for one that is missing."""
+"""How many batches from the bus may wait for a missing one."""
 
 
 class Ring:
-    """The last batches, in case the log should lose them."""
+    """The last batches, in case the log loses them."""
 
     def __init__(self) -> None:
         self._batches: dict[int, bytes] = {}
         self._bytes = 0
 
     def add(self, seq: int, payload: bytes) -> None:
-        """Takes the next batch."""
+        """Adds the next batch."""
         self._batches[seq] = payload
         self._bytes += len(payload)
         while self._bytes > RING_BYTES:
             self._bytes -= len(self._batches.pop(next(iter(self._batches))))
 
     def get(self, seq: int) -> bytes | None:
-        """Returns a batch; None where it is not kept."""
+        """Returns a batch; None if it is not here any more."""
         return self._batches.get(seq)
 
     def clear(self) -> None:
-        """Forgets all."""
+        """Removes all batches."""
         self._batches.clear()
         self._bytes = 0
 
@@ -57,34 +57,34 @@ class Applying:
     """See the module.
 
     Args:
-        membership: this relay's.
-        peers: who was heard.
-        relay: the core that serves this relay's sessions.
-        when_other_base: called when a batch begins with a state that this relay does not have, and that it can get.
+        membership: the membership of this relay.
+        peers: the other relays.
+        relay: the serving core.
+        when_other_base: called when a batch begins with a state that this relay does not have, but can get.
     """
 
     def __init__(self, membership: Membership, peers: Peers, relay: Relay, when_other_base: Callable[[], None]) -> None:
         self.ring = Ring()
         self.failovers = 0
-        """How often another relay has come to decide, after the first."""
+        """Number of changes of the decider, after the first one."""
         self._membership = membership
         self._peers = peers
         self._relay = relay
         self._when_other_base = when_other_base
         self._live: dict[int, bytes] = {}
-        """Batches that came over the bus ahead of their time."""
+        """Batches from the bus that wait for a missing one."""
         self.is_reading = False
-        """Whether something is being read from the log."""
+        """Whether batches are being read from the log."""
 
     @property
     def _can_apply(self) -> bool:
-        """Whether nothing of this relay's own is on its way into its journal, which has to be applied before."""
+        """Whether no batch of this relay's own is on its way into its journal: such a batch is applied first."""
         return not self._membership.releasing and not self._membership.is_over
 
     # Over the bus
 
     def hear_live(self, seq: int, payload: bytes) -> None:
-        """Takes a batch that has left the decider."""
+        """Takes a batch from the bus, which the decider has sent."""
         membership = self._membership
         if membership.role is Role.DECIDER or seq <= membership.ledger.seq:
             return
@@ -99,18 +99,18 @@ class Applying:
                 self.read_gap()
 
     def go_on(self) -> None:
-        """Applies what is there, and reads what is missing."""
+        """Applies the batches that are here, and reads missing ones."""
         self._apply_live()
         if self._membership.ledger.seq < self._membership.known_seq:
             self.read_gap()
 
     def begin_anew(self) -> None:
-        """Forgets what came of a log that is not this relay's any more."""
+        """Drops the batches that wait: they belong to a log that is not this relay's any more."""
         self._membership.known_seq = 0
         self._live.clear()
 
     def _apply_live(self) -> None:
-        """Applies the batches that came over the bus, as far as none is missing."""
+        """Applies the batches from the bus up to the first missing one."""
         live, ledger = self._live, self._membership.ledger
         if not self._can_apply:
             return
@@ -125,7 +125,7 @@ class Applying:
     # From the log
 
     def read_gap(self) -> None:
-        """Reads from the log what did not come over the bus; does nothing while that is at work."""
+        """Reads batches that did not arrive on the bus from the log; does nothing while that is under way."""
         if self.is_reading or not self._can_apply:
             return
         self.is_reading = True
@@ -142,10 +142,10 @@ class Applying:
         left = deque(payloads or ())
         for seq in range(first, first + len(left)):
             payload = left.popleft()
-            # What has not left the decider yet is not its followers' to tell.
+            # Followers must not apply a batch that the decider has not sent yet.
             if seq > membership.known_seq or membership.is_over:
                 break
-            # Meanwhile it may have come over the bus.
+            # It may have arrived on the bus meanwhile.
             if seq == ledger.seq + 1:
                 self.apply_next(seq, payload)
                 if left and membership.monotonic_s() >= end_s:
@@ -160,7 +160,7 @@ class Applying:
                 membership.engine.bounds(self._check_reach)
 
     def _check_reach(self, bounds: Bounds | None) -> None:
-        """Stops where the log has let go of what this relay has not read."""
+        """Stops the relay if the log has dropped batches that it has not read."""
         membership = self._membership
         missing = membership.ledger.seq + 1
         if bounds is not None and bounds.first > missing and membership.role is Role.FOLLOWER:
@@ -172,7 +172,7 @@ class Applying:
     # One batch
 
     def apply_next(self, seq: int, payload: bytes) -> None:
-        """Checks and applies the next batch of another decider, or of this one's past."""
+        """Checks and applies the next batch, of another decider or from this relay's own time as the decider."""
         membership = self._membership
         digest = digest_of(payload)
         try:
@@ -192,12 +192,12 @@ class Applying:
             self.take(seq, digest, payload, batch, is_recorded=False)
 
     def _is_of_other_base(self, batch: Batch) -> bool:
-        """Tells whether a batch begins with a state that this relay does not have; then it is not to be applied."""
+        """Tells whether a batch begins with a state that this relay does not have; then it must not be applied."""
         membership = self._membership
         claim = next((item for item in batch.items if isinstance(item, Claimed)), None)
         if claim is None or claim.base == membership.base or not (claim.base or membership.is_cold):
             return False
-        # Where nothing is lost here, another relay gives an image; else it tells what the log does not have.
+        # If this relay has no state to lose, it can get an image of another one.
         has_nothing = not membership.ledger.seq and images.is_empty(self._relay.params)
         if membership.role is Role.JOINING or has_nothing:
             self._when_other_base()
@@ -232,7 +232,7 @@ class Applying:
                 self.failovers += bool(decider) and decider != item.link
                 events.CLUSTER_DECIDER.log(relay=item.relay, epoch=batch.epoch, seq=seq)
             elif isinstance(item, HandedOver) and is_recorded:
-                # Whoever is first takes over; the one that handed over waits.
+                # The first relay to claim takes over; the one that handed over waits.
                 self._peers.hear_decider()
             elif isinstance(item, HandedOver):
                 self._peers.expect_decider()

@@ -1,7 +1,7 @@
 """The batches of a cluster's log: the changes of one turn of the decider, as one message of the stream.
 
-A batch is applied whole, in the order of its items. It names its epoch and the digest of the batch before, so that
-nobody takes up another log. Its bytes are a version, whether it is compressed, and MessagePack.
+A batch is applied completely, in the order of its items. It names its epoch and the digest of the batch before, so that
+no relay continues with another log. Its bytes are a version, whether it is compressed, and MessagePack.
 """
 
 from __future__ import annotations
@@ -42,24 +42,24 @@ __all__ = [
 ]
 
 VERSION = 1
-"""The first byte of every batch. A newer version has what the older ones have, so all that came before are read; a
-relay that meets a newer one stops. So followers are updated first, the decider last."""
+"""The first byte of every batch. A newer version only adds to the older ones, so a relay reads all of these, and it
+stops at a version newer than its own. So followers are updated first, the decider last."""
 
 DIGEST_BYTES = 16
 NO_DIGEST = bytes(DIGEST_BYTES)
-"""What stands before the first batch."""
+"""The digest before the first batch."""
 
 COMPRESSED_FROM_BYTES = 64 * 1024
-"""From this size on a batch is compressed: a long bundle repeats who wrote it, and NATS carries 1 MiB at most."""
+"""From this size on a batch is compressed: a long bundle repeats its writer, and a message of NATS may have 1 MiB."""
 
 _ACK = b"\x00"
-"""How an ACK begins; no payload does."""
+"""The first byte of an encoded ACK; no payload begins with it."""
 
 _pack: Callable[[object], bytes] = msgpack.Packer().pack
-"""Packs something small: ``msgpack.packb`` makes a packer each time, which takes longer than the packing."""
+"""Packs a small object: ``msgpack.packb`` makes a packer each time, which takes longer than the packing."""
 
 MAX_BYTES = 64 * 1024 * 1024
-"""What a compressed batch may become."""
+"""Size limit of a batch after its decompression."""
 
 
 class NewerVersion(DecodeError):
@@ -71,7 +71,7 @@ class Group(NamedTuple):
 
     changes: tuple[Change, ...]
     encoded: tuple[bytes, ...]
-    """The bytes of each."""
+    """The encoded changes."""
 
     @classmethod
     def of(cls, changes: Iterable[Change]) -> Group:
@@ -81,17 +81,17 @@ class Group(NamedTuple):
 
 
 class Began(NamedTuple):
-    """A session was admitted at a relay, or goes on with another token."""
+    """A session was admitted at a relay, or continues with another token."""
 
     session_id: str
     link: str
-    """The run of the relay that has it."""
+    """The link of its relay."""
     subject: str
     token: bytes
-    """What its token is known by."""
+    """The identifier of its token."""
     origin: str
     vouched: str = ""
-    """What the session may do, where no relay but its own knows its token; see ``Permissions.vouch``."""
+    """The rights of the session, if only its own relay knows its token; see ``Permissions.vouch``."""
 
 
 class Ended(NamedTuple):
@@ -99,17 +99,17 @@ class Ended(NamedTuple):
 
     session_id: str
     close_code: int = 0
-    """With what its relay closes it; 0 where it ended there."""
+    """The close code for its relay; 0 if the session ended there."""
     reason: str = ""
 
 
 class Answered(NamedTuple):
-    """What a session asked up to a number is done, and these are the answers."""
+    """The requests of a session up to a number are done; these are the answers."""
 
     session_id: str
     number: int
     answers: tuple[tuple[int, bytes], ...]
-    """ACKs (``encode_ack``) and ERRORs as payloads, each with the number of what it answers; 0 for none."""
+    """ACKs (``encode_ack``) and ERRORs as payloads, each with the number of its request; 0 for none."""
 
 
 class Announced(NamedTuple):
@@ -118,60 +118,60 @@ class Announced(NamedTuple):
     subject: str
     time_us: int
     message: bytes
-    """The ANNOUNCE, as a payload."""
+    """The ANNOUNCE as a payload."""
 
 
 class LinkBegan(NamedTuple):
-    """A relay has joined, by the link that all its sessions name."""
+    """A relay has joined, with the link that all its sessions name."""
 
     link: str
     relay: str
 
 
 class LinkEnded(NamedTuple):
-    """A relay has left or was not heard: its sessions have ended."""
+    """A relay has left, or was not heard any more: its sessions have ended."""
 
     link: str
 
 
 class Claimed(NamedTuple):
-    """A relay decides from here on."""
+    """A relay is the decider from here on."""
 
     link: str
     relay: str
     is_cold: bool
-    """Whether it knows of nobody's sessions: all relays' sessions have ended."""
+    """Whether it knows no sessions, so that the sessions of all relays have ended."""
     base: bytes
-    """Names the state that was there before and that the log does not tell; empty where there was none."""
+    """The identifier of the state from before the log, which the log does not have; empty if there was none."""
 
 
 class HandedOver(NamedTuple):
-    """The relay decides no longer; the next one takes over at once."""
+    """The decider has stepped down; the next one takes over at once."""
 
 
 class Named(NamedTuple):
-    """A session has taken a name, which one session has at a time: whoever had it before has it no more."""
+    """A session has taken a name, which one session has at a time: the session that had it before has lost it."""
 
     session_id: str
     name: str
     is_new: bool
-    """Whether nothing of those who had it before is to be kept."""
+    """Whether nothing of the sessions that had it before is kept."""
     time_us: int
     """When it was taken, by the cluster's clock as its relay knows it, in Unix µs."""
 
 
 class Marked(NamedTuple):
-    """What the door of its sender says about the group of changes that follows, for the same doors of other relays."""
+    """Data of the sender's door about the group of changes that follows, for the same door of other relays."""
 
     mark: bytes
 
 
 class Willed(NamedTuple):
-    """A session has said what is to be done as its own message when it is lost, be it with its relay."""
+    """A session has set its will: the decider handles it as the session's message when the session is lost."""
 
     session_id: str
     message: bytes
-    """A SET or PUBLISH as a payload; empty for nothing."""
+    """A SET or PUBLISH as a payload; empty for no will."""
     more: bytes
     mark: bytes
 
@@ -205,7 +205,7 @@ _KINDS: tuple[type[Any], ...] = (
     Marked,
     Willed,
 )
-"""The place of a kind is its number in the encoding."""
+"""The index of a kind is its number in the encoding."""
 
 _NUMBER_OF = {kind: number for number, kind in enumerate(_KINDS)}
 
@@ -228,23 +228,23 @@ class Batch(NamedTuple):
     """One message of the log."""
 
     epoch: int
-    """Which decider's it is, counted from 1."""
+    """The epoch of its decider, counted from 1."""
     previous: bytes
     """The digest of the batch before."""
     time_us: int
     """The decider's clock when it was made, in Unix µs."""
     journal_seq: int
-    """The last row before it in every relay's journal."""
+    """The last row before the batch in every relay's journal."""
     items: tuple[Item, ...]
 
 
 def digest_of(payload: bytes) -> bytes:
-    """Returns what names a batch in the one behind it."""
+    """Returns the digest by which the next batch names this one."""
     return blake2b(payload, digest_size=DIGEST_BYTES).digest()
 
 
 def encode_ack(address: str | None, revision: int | None, locked: bool | None, holder: str | None) -> bytes:
-    """Encodes the fields of an ACK: there are many, and this takes a third of the time that its payload takes."""
+    """Encodes the fields of an ACK. ACKs are many, and this takes a third of the time of encoding a payload."""
     return _ACK + _pack((address, revision, locked, holder))
 
 
@@ -270,7 +270,7 @@ def decode_batch(payload: bytes) -> Batch:
 
     Raises:
         NewerVersion: a newer relay made it.
-        DecodeError: it is not exactly one batch.
+        DecodeError: the bytes are not exactly one batch.
     """
     if not payload or not 1 <= payload[0] <= VERSION:
         version = payload[0] if payload else "none"

@@ -1,4 +1,4 @@
-"""When a follower claims to decide, and how: it appends a claim of the next epoch after all batches."""
+"""When and how a follower claims to be the decider: it appends a claim of the next epoch after the last batch."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Claiming:
     """See the module.
 
     Args:
-        membership: this relay's.
-        peers: who was heard.
-        applying: applies what the log has before the claim.
+        membership: the membership of this relay.
+        peers: the other relays.
+        applying: applies the batches before the claim.
         appending: records the claim.
         when_decider: called when the claim is in the log and in the journal.
     """
@@ -45,15 +45,15 @@ class Claiming:
 
     @property
     def is_claiming(self) -> bool:
-        """Whether it is not known yet what becomes of a claim."""
+        """Whether a claim has no outcome yet."""
         return self._is_claiming
 
     def cancel(self) -> None:
-        """Claims nothing now."""
+        """Drops a claim that has no outcome yet, since the relay joins again."""
         self._is_claiming = False
 
     def go_on(self, now_s: float) -> None:
-        """Reads what is missing, and claims where no decider is heard."""
+        """Reads missing batches, and claims if the decider is silent."""
         membership, peers = self._membership, self._peers
         if self._is_claiming or membership.releasing or not peers.is_in_touch:
             return
@@ -94,12 +94,12 @@ class Claiming:
             if answer.outcome is Outcome.DONE and ledger.seq + 1 == answer.seq:
                 self._appending.record(answer.seq, sent, self._when_decider)
             else:
-                # Another one was faster, or it is not known: the log will tell.
+                # Another relay was faster, or the outcome is not known: the log will have it.
                 membership.hear("decide", False)
                 self._peers.decider_s = membership.monotonic_s() - SILENCE_S / 2
                 membership.engine.bounds(self._look_at_log)
 
-        # Before anybody reads that this relay decides, and asks it.
+        # Before another relay reads the claim and sends requests here.
         membership.hear("decide", True)
         membership.engine.append(sent.payload, ledger.seq, done)
 

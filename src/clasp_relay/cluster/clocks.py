@@ -1,8 +1,8 @@
-"""The clocks of a cluster: all relays use the decider's time, which all records have.
+"""The clocks of a cluster: all relays use the decider's time, which all changes have.
 
-What ends at some time after a record, such as the moment in which somebody who left a room may still read there, is
-judged at every relay for its own clients. The clocks of the machines need not agree, so each relay follows the
-decider's, as its signs of life tell it.
+A period that begins with a change, such as the grace of somebody who left a room, is judged by every relay for its own
+clients. The clocks of the machines need not agree, so each relay follows the decider's clock, which the decider's
+heartbeats have.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ then stands still."""
 
 
 class DecidersClock:
-    """Implements ``core.ports.Clock`` for the decider: goes on from the last decider's time, by a monotonic clock.
+    """Implements ``core.ports.Clock`` for the decider: continues from the last decider's time, by a monotonic clock.
 
     Args:
-        from_us: the Unix time in µs from which it goes on.
-        monotonic_s: seconds.
+        from_us: the Unix time in µs at which it begins.
+        monotonic_s: returns seconds.
         call_later: the event loop's.
     """
 
@@ -45,18 +45,18 @@ class DecidersClock:
         return self._call_later(delay_s, lambda: None if self._is_stopped else call())
 
     def stop(self) -> None:
-        """Makes no more calls, those that wait included."""
+        """Makes no more calls, also not the scheduled ones."""
         self._is_stopped = True
 
 
 class FollowersClock:
-    """Implements ``core.ports.Clock`` for the core that serves clients: the decider's time, where that is known.
+    """Implements ``core.ports.Clock`` for the serving core: the decider's time, as far as it is known.
 
-    It goes back only once, where this machine's clock is ahead: when the decider is first heard, before any session.
+    It goes back only once, if this machine's clock is ahead: when the decider is first heard, before any session.
 
     Args:
-        own: this machine's clock, which makes the calls.
-        deciders_us: returns the Unix time in µs by the decider's clock; None where it was not heard.
+        own: this machine's clock, which makes the scheduled calls.
+        deciders_us: returns the Unix time in µs by the decider's clock; None if the decider was not heard yet.
     """
 
     def __init__(self, own: Clock, deciders_us: Callable[[], int | None]) -> None:

@@ -1,8 +1,8 @@
-"""Credentials for NATS as ``nsc`` makes them (``.creds``): a user's JWT, and the seed of the key that signs for it.
+"""Credentials for NATS in the format of ``nsc`` (``.creds``): a user's JWT, and the seed of the key that signs for it.
 
-The package that nats-py would use for this has no wheel, so an image could not be built from pinned wheels with it; the
-relay has Ed25519 already. The form of seeds is that of NATS's nkeys: base32 of two bytes that say what the key is for,
-32 bytes of seed, and a CRC-16.
+The package that nats-py would use for this has no wheel, so a container image could not be built from pinned wheels
+with it; the relay has Ed25519 already. Seeds are in the format of NATS's nkeys: base32 of two bytes for the type of the
+key, 32 bytes of seed, and a CRC-16.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _SEED_PREFIX = 18 << 3
 
 
 class BadCredentials(Exception):
-    """A file of credentials cannot be used; the text names it and says why."""
+    """A file of credentials cannot be used; the text names the file and the reason."""
 
 
 class Credentials:
-    """What a file holds; it is read again for every connection, so that a new one counts.
+    """The credentials in a file, which is read again for every connection, so that it may be replaced.
 
     Args:
         path: of the file.
@@ -42,7 +42,7 @@ class Credentials:
         self._path = path
 
     def check(self) -> None:
-        """Makes sure that the file can be used.
+        """Checks that the file can be used.
 
         Raises:
             BadCredentials: it cannot.
@@ -54,7 +54,7 @@ class Credentials:
         return bytearray(self._read()[0])
 
     def sign(self, nonce: str) -> bytes:
-        """Returns the signature of what a server wants to be signed, in base64."""
+        """Returns the signature of a server's nonce, in base64."""
         return b64encode(self._read()[1].sign(nonce.encode()))
 
     def _read(self) -> tuple[bytes, Ed25519PrivateKey]:
@@ -70,7 +70,7 @@ class Credentials:
 
 
 def _key(seed: bytes) -> Ed25519PrivateKey | None:
-    """Returns the key of a seed; None where it is none."""
+    """Returns the key of a seed; None if it is not valid."""
     try:
         raw = b32decode(seed + b"=" * (-len(seed) % 8))
     except BinasciiError:

@@ -1,8 +1,8 @@
 """The decider of a cluster: a core of its own without sockets, whose changes go to the log.
 
-Its sessions stand for those of all relays of the cluster, its own among them. What they ask is decided here, as by a
-relay that is alone, ahead of the log; what comes of it, changes and answers, is gathered as the items of the next
-batch. Nobody sees this core's state: when the relay is deposed it is thrown away, and with it what no log has.
+Its sessions stand for those of all relays of the cluster, its own among them. Their requests are decided here ahead of
+the log, as by a relay without a cluster; the changes and answers are gathered as the items of the next batch. No client
+sees this core's state: when the relay is deposed, the core is discarded, with all that is not in the log.
 """
 
 from __future__ import annotations
@@ -44,38 +44,40 @@ from clasp_relay.wire.tuples import new_tuple
 __all__ = ["BatchLog", "Deciding", "Judged", "RulesFanOut", "Sealed", "deciders_handlers"]
 
 MAX_WAITING_BYTES = 32 * 1024 * 1024
-"""How much may wait for the log; beyond it writes are refused, for an engine that hangs must not fill the memory."""
+"""Memory limit of the changes that wait for the log. Beyond it writes are refused, so that they do not fill the memory
+while the engine hangs."""
 
 TURN_US = 3_000
-"""How long messages of sessions are decided in one turn; a packet may bring hundreds, and one follower's flood leaves
-others' sessions their turn."""
+"""How long messages of sessions are decided in one turn. A packet may have hundreds, and the flood of one follower must
+not block the sessions of others."""
 
 CHANGE_BYTES = 300
-"""What a change takes beside its bytes."""
+"""Memory that a change takes besides its bytes."""
 
 MAX_BATCH_BYTES = 64 * 1024
-"""From this size on a batch is closed, for every relay applies it in one turn; a bundle is never split."""
+"""A batch with more bytes than this is closed, since every relay applies it in one turn; a bundle is never split."""
 
 Judged: TypeAlias = tuple[Change, "str | None", tuple[Erasure, ...]]
-"""A change, under which key history keeps it, and what it erases."""
+"""A change, the key under which history keeps it, and what it erases."""
 
 Row: TypeAlias = tuple[Change, "str | None", tuple[Erasure, ...], bytes]
-"""The same, with its bytes."""
+"""The same, and the encoded change."""
 
 _MESSAGE, _END, _READ = int(Asked.MESSAGE), int(Asked.END), int(Asked.READ)
 
 
 REFUSED = Disconnect(CloseCode.POLICY_VIOLATION, "the token was revoked: sign in again", ErrorCode.TOKEN_EXPIRED)
-"""What a session reads whose token the decider does not know any more."""
+"""The end of a session whose token the decider does not know any more."""
 
 _GIVEN_UP = "its relay is gone"
 
 COMES_BACK_S = 30.0
-"""How long what hangs on sessions stays that were lost with their relay: their clients connect to another one."""
+"""How long what depends on sessions stays after they were lost with their relay, so that clients can connect to another
+relay."""
 
 
 def _unseen(_relay: Relay) -> None:
-    """Nothing acts by itself here."""
+    """Does nothing."""
 
 
 class Sealed(NamedTuple):
@@ -83,12 +85,12 @@ class Sealed(NamedTuple):
 
     items: tuple[Item, ...]
     rows: tuple[Row, ...]
-    """What the journal gets of them."""
+    """The changes among them, for the journal."""
     size_bytes: int
 
 
 class RulesFanOut:
-    """Only rules subscribe at the decider's core, and are told at once: the log tells everybody else."""
+    """The fan-out of the decider's core, where only rules subscribe; all other sessions get changes from the log."""
 
     def fan_out(self, audience: Audience, frame: Frame, exclude: Outbox | None = None) -> None:
         """See ``FanOut``."""
@@ -98,10 +100,10 @@ class RulesFanOut:
 
 
 class BatchLog:
-    """Implements ``core.ports.Log``: gathers what is committed, and has the answers follow in the same batch.
+    """Implements ``core.ports.Log``: gathers committed changes; their answers follow in the same batch.
 
     Args:
-        renewal: returns a renewed life time as it is recorded; None where it need not be.
+        renewal: returns a renewed life time as it is recorded; None if it need not be.
     """
 
     is_immediate = False
@@ -109,18 +111,18 @@ class BatchLog:
     def __init__(self, renewal: Callable[[Change], Change | None]) -> None:
         self._renewal = renewal
         self.judge: Callable[[Change], Judged] = _no_history
-        """Finds out what history does with a change; set where there are rules."""
+        """Returns what history does with a change; set if there are history rules."""
         self.waiting_bytes = 0
-        """How much waits for the log in closed batches; set by the node."""
+        """The size of closed batches that wait for the log; set by ``Appending``."""
         self.items: list[Item] = []
         self.rows: list[Row] = []
         self.size_bytes = 0
         self.mark = b""
-        """What is said about the changes that are committed now (``Marked``)."""
+        """The door's data about the changes that are committed now (``Marked``)."""
         self.when_filled: Callable[[], None] = _nothing
-        """Is called when something was gathered."""
+        """Called when something was gathered."""
         self.when_full: Callable[[], None] = _nothing
-        """Is called between two messages when so much was gathered that the batch should be closed."""
+        """Called between two messages when the gathered batch is large enough to be closed."""
 
     def append(self, changes: Sequence[Change]) -> int:
         """See ``Log.append``."""
@@ -131,7 +133,7 @@ class BatchLog:
             self.rows.append((*self.judge(change), data))
             self.size_bytes += CHANGE_BYTES + len(data)
             if len(self.items) == 1 or self.size_bytes > MAX_BATCH_BYTES:
-                # Whoever was told once looks here until it is sealed, which a full one is whatever is on its way.
+                # After the first item the append is scheduled; a full batch is sealed even while one is on its way.
                 self.when_filled()
         else:
             found = (self._renewal(each) if each.kind is ChangeKind.RENEWAL else each for each in changes)
@@ -139,7 +141,7 @@ class BatchLog:
         return 0
 
     def watch(self, recorded: Callable[[int], None]) -> None:
-        """See ``Log.watch``: the batch tells that it is recorded."""
+        """See ``Log.watch``; does nothing, since answers are in the batch."""
 
     def _gather(self, changes: Sequence[Change]) -> None:
         if not changes:
@@ -156,7 +158,7 @@ class BatchLog:
         self.when_filled()
 
     def add(self, item: Item, size_bytes: int = CHANGE_BYTES) -> None:
-        """Gathers what is no change."""
+        """Gathers an item that is no change."""
         self.items.append(item)
         self.size_bytes += size_bytes
         self.when_filled()
@@ -197,14 +199,14 @@ class _Remote:
         self.link = link
         self.session: Session
         self.taken = done
-        """Up to which number what it asked has been taken."""
+        """The number of its last request that was taken."""
         self.done = done
         self.at_work = 0
-        """The number of what is at work in pieces; 0 for none."""
+        """The number of the request that is being handled, perhaps in pieces; 0 for none."""
         self.queue: deque[Entry] = deque()
         self.answers: list[tuple[int, bytes]] = []
         self.will: Willed | None = None
-        """What it leaves when it is lost."""
+        """Its will; None for none."""
 
     def send(self, frame: Frame) -> None:
         """See ``Outbox``."""
@@ -212,18 +214,18 @@ class _Remote:
         self._deciding.touch(self, len(frame.wire))
 
     def send_snapshot(self, key: object, frames: Iterator[bytes]) -> None:
-        """See ``Outbox``; nothing is read here."""
+        """See ``Outbox``; does nothing, since nothing is read here."""
 
     def close(self, close_code: CloseCode, reason: str) -> None:
         """See ``Outbox``: the session ends, at its relay too."""
         self._deciding.closed(self, close_code, reason)
 
     def discard(self) -> None:
-        """See ``Outbox``; what is decided is answered."""
+        """See ``Outbox``; does nothing, since decided requests are answered."""
 
 
 class _WhileDecided:
-    """Has core and log know what a door said with a message, also where that has to wait."""
+    """Sets the door's data of a message in session and log while the message is handled."""
 
     __slots__ = ("_entry", "_log", "_session")
 
@@ -240,29 +242,29 @@ class _WhileDecided:
 
 
 def _asked(session: Session, log: BatchLog, entry: Entry) -> _WhileDecided | None:
-    """Returns the context in which to handle a message that a door sent something with; None for any other message."""
+    """Returns the context in which to handle a message with data of a door; None for any other message."""
     return _WhileDecided(session, log, entry) if entry.more or entry.mark else None
 
 
 class _Link:
-    """A relay whose sessions ask here."""
+    """A relay whose sessions send requests here."""
 
     def __init__(self) -> None:
         self.expected = 0
-        """The number of its next packet; 0 where all that is not done has to come first."""
+        """The number of its next packet; 0 if it first has to send all requests that are not done."""
         self.remotes: dict[str, _Remote] = {}
 
 
 class Deciding:
-    """What a relay has while it decides.
+    """The decider's part of a relay, for one epoch.
 
     Args:
-        relay: the core, made for this alone with ``log``, and not used yet.
+        relay: the core, made only for this with ``log``, and not used yet.
         log: gathers what it commits.
-        epoch: this decider's.
-        call_later: calls in a later turn.
-        stop_clock: ends the core's clock.
-        when_begun: is called with the core once it has the state, before it decides anything.
+        epoch: the epoch of this decider.
+        call_later: makes a call in a later turn.
+        stop_clock: stops the core's clock.
+        when_begun: called with the core once it has the state, before it decides anything.
     """
 
     def __init__(
@@ -285,23 +287,23 @@ class Deciding:
         self._touched: dict[_Remote, None] = {}
         self._busy: dict[_Remote, None] = {}
         self._ready: dict[_Remote, None] = {}
-        """Sessions of which something can be decided now; the one whose turn it is comes first."""
+        """Sessions with a request that can be decided now; the next one comes first."""
         self._turn_end_us: int | None = None
-        """Until when messages are decided in this turn; None before the first one."""
+        """When this turn's time for messages ends; None before the first message."""
         self._lost: set[Session] = set()
-        """Sessions that end since their relay is gone."""
+        """Sessions that end since their relay is lost."""
         self._is_looking = False
         self._is_over = False
 
     # Begin and end
 
     def begin(self, served: Relay, ledger: Ledger, report: Callable[[str, str], None]) -> None:
-        """Takes the state over that the log has led to.
+        """Takes over the state that the log has led to.
 
         Args:
-            served: the core that has followed the log.
-            ledger: which relays and sessions there are.
-            report: told of each scheduled bundle that is refused; see ``Relay.resume``.
+            served: the serving core, which has followed the log.
+            ledger: the relays and sessions.
+            report: called for each scheduled bundle that is refused; see ``Relay.resume``.
         """
         relay, params = self.relay, self.relay.params
         params.load(served.params.image())
@@ -325,7 +327,7 @@ class Deciding:
         relay.resume(report)
 
     def _watch_ends(self) -> None:
-        """Has what hangs on sessions wait that were lost with their relay."""
+        """Delays what depends on sessions by ``COMES_BACK_S`` if they were lost with their relay."""
         relay, lost = self.relay, self._lost
         ended, gone = relay.hooks.when_ended, relay.hooks.when_gone
         is_lost = False
@@ -340,7 +342,7 @@ class Deciding:
                 ended(session)
 
         def when_gone(subject: str) -> None:
-            if not is_lost:  # told behind ``when_ended``, of the same session
+            if not is_lost:  # called right after ``when_ended``, for the same session
                 gone(subject)
 
         def end(session: Session) -> None:
@@ -352,17 +354,17 @@ class Deciding:
         relay.hooks.when_ended, relay.hooks.when_gone = when_ended, when_gone
 
     def stop(self) -> None:
-        """Ends it: nothing that it does counts any more."""
+        """Stops deciding; nothing that the core does later has any effect."""
         self._is_over = True
         self._stop_clock()
 
-    # What is asked
+    # Requests
 
     def receive(self, packet: Packet) -> bool:
-        """Takes what a relay's sessions ask.
+        """Takes a packet of requests.
 
         Returns:
-            whether all of it could be taken; if not, the relay has to send all again that is not done.
+            whether it could be taken; if not, the relay has to send all requests that are not done again.
         """
         link = self._links.get(packet.link)
         if link is None:
@@ -374,7 +376,7 @@ class Deciding:
             if packet.number < link.expected:
                 return True
         elif packet.number != link.expected:
-            # An older one came twice; a newer one waits for those before it.
+            # An older packet came twice; a newer one can be taken only after those before it.
             return bool(link.expected) and packet.number < link.expected
         link.expected = packet.number + 1
         for entry in packet.entries:
@@ -387,7 +389,7 @@ class Deciding:
         return link in self._links
 
     def end_link(self, name: str) -> None:
-        """Ends the sessions of a relay that has left or is not heard any more; many take several turns."""
+        """Ends the sessions of a relay that has left or is lost; many of them take several turns."""
         link = self._links.pop(name, None)
         if link is not None:
             self._end_some(name, deque(link.remotes.values()))
@@ -414,12 +416,12 @@ class Deciding:
         self._leave_will(remote)
         self._forget(remote, _GIVEN_UP)
         if has_will:
-            # In the batch of its will, so that the next decider leaves that not again.
+            # In the same batch as its will, so that the next decider does not carry that out again.
             self.log.add(Ended(session_id, int(CloseCode.TRY_AGAIN_LATER), _GIVEN_UP))
         self._close_if_full()
 
     def pass_sessions(self, subject: str, old: bytes, new: bytes) -> None:
-        """Has the sessions of a token go on with its successor, also at the next decider."""
+        """Moves the sessions of a token to its successor, also at the next decider."""
         for session in self.relay.sessions.of_token(subject, old):
             session.identity = replace(session.identity, token=new)
             remote = self._sessions.get(session.id)
@@ -445,12 +447,12 @@ class Deciding:
                 self._ready[remote] = None
 
     def _began(self, began: Began, number: int, *, is_known: bool = False) -> None:
-        """Has a session be live here, or end.
+        """Admits a session here, or ends it.
 
         Args:
             began: the session.
-            number: up to which number what it asked is done.
-            is_known: whether the log has it.
+            number: the number of its last request that is done.
+            is_known: whether the log has its beginning.
         """
         try:
             remote = self._admit(began, number)
@@ -465,10 +467,10 @@ class Deciding:
             self.touch(remote, 0)
 
     def _admit(self, began: Began, number: int) -> _Remote:
-        """Has a session be live here.
+        """Makes a session live here.
 
         Raises:
-            Disconnect: its token is not valid any more, or whoever has none is not let in.
+            Disconnect: its token is not valid any more, or sessions without a token are not admitted.
         """
         relay, permissions = self.relay, self.relay.permissions
         remote = _Remote(self, began.link, number)
@@ -483,7 +485,7 @@ class Deciding:
         session.identity = identity
         session.account = relay.accounts.open(identity.subject, session.origin)
         relay.admit(session)
-        # Its own relay has limited it.
+        # Its own relay applies the message limits.
         session.limiter = None
         self._sessions[began.session_id] = remote
         self._links.setdefault(began.link, _Link()).remotes[began.session_id] = remote
@@ -494,7 +496,7 @@ class Deciding:
             self.relay.committer.renew(address)
 
     def _decide(self) -> None:
-        """Decides what sessions asked, one message of each in turn, as long as there is time in this turn."""
+        """Decides requests, one of each session in turn, as long as there is time in this turn."""
         now_us = self.relay.clock.now_us
         if self._turn_end_us is None:
             self._turn_end_us = now_us() + TURN_US
@@ -513,7 +515,7 @@ class Deciding:
             self._decide()
 
     def _do_next(self, remote: _Remote) -> None:
-        """Handles the next thing that a session asked."""
+        """Handles the next request of a session."""
         session = remote.session
         entry = remote.queue.popleft()
         kind = entry.kind
@@ -542,19 +544,19 @@ class Deciding:
 
     @property
     def _is_held(self) -> bool:
-        """Whether the batch is full and waits for a bundle, which is in one batch whole; then all else waits, too.
+        """Whether the batch is full and waits for a bundle, which is never split; then all other requests wait, too.
 
-        Else it would become longer than the engine takes.
+        Otherwise the batch would become longer than the engine accepts.
         """
         return self.log.size_bytes > MAX_BATCH_BYTES and not self.relay.bundles.is_whole
 
     def _close_if_full(self) -> None:
-        """Has the batch be closed, between two things that are decided, where it is large enough."""
+        """Closes the batch between two requests if it is large enough."""
         if self.log.size_bytes > MAX_BATCH_BYTES:
             self.log.when_full()
 
     def _leave_will(self, remote: _Remote) -> None:
-        """Does what a session has left for the case that it is lost, as its own message at this moment."""
+        """Carries out the will of a session, as its message of this moment."""
         will, remote.will = remote.will, None
         if will is not None and will.message:
             session = remote.session
@@ -562,7 +564,7 @@ class Deciding:
             self.relay.accept(session, decode(will.message), 0, _asked(session, self.log, entry))
 
     def _settle(self, remote: _Remote) -> None:
-        """Notes that what was at work is done, if it is."""
+        """Notes that the request in work is done, if it is."""
         if not remote.at_work:
             return
         if remote.session.is_busy:
@@ -578,7 +580,7 @@ class Deciding:
             self._call_later(0, self._look)
 
     def _look(self) -> None:
-        """Looks which sessions go on whose messages are done in pieces."""
+        """Continues sessions whose message was handled in pieces and is done."""
         self._is_looking = False
         if self._is_over:
             return
@@ -589,10 +591,10 @@ class Deciding:
                 self._ready[remote] = None
         self._decide()
 
-    # What comes of it
+    # Outcomes
 
     def touch(self, remote: _Remote, size_bytes: int) -> None:
-        """Notes that a session has an answer, or that something that it asked is done."""
+        """Notes that a session has an answer, or that a request of it is done."""
         self.log.size_bytes += size_bytes
         if remote not in self._touched and remote.session.id in self._sessions:
             self._touched[remote] = None
@@ -608,14 +610,14 @@ class Deciding:
         self.log.add(Ended(session_id, int(close_code), reason))
 
     def seal(self) -> list[Sealed]:
-        """Closes what was gathered as batches; none while a bundle is being carried out, which is in one batch whole.
+        """Closes the gathered batch; not while a bundle is being carried out, which is never split.
 
         Returns:
             one batch, or none.
         """
         if self._is_whole_later():
             return []
-        # A bundle that has been carried out is in the batch, so its answer has to be.
+        # A bundle that has been carried out is in the batch, so its answer has to be there, too.
         for remote in list(self._busy):
             self._settle(remote)
         for remote in list(self._touched):
@@ -629,14 +631,14 @@ class Deciding:
         return [sealed]
 
     def _is_whole_later(self) -> bool:
-        """Tells whether a bundle is being carried out; then the log is told again when that is done."""
+        """Tells whether a bundle is being carried out; then ``when_filled`` is called when that is done."""
         is_whole = False
 
         def whole() -> None:
             nonlocal is_whole
             is_whole = True
             if is_waiting:
-                # In the next turn, when its answer is there, too.
+                # In the next turn, when the bundle has its answer, too.
                 self._call_later(0, self.log.when_filled)
 
         is_waiting = False
@@ -665,7 +667,7 @@ class Deciding:
 
 
 def deciders_handlers(handlers: dict[type[Message], Handler], log: BatchLog) -> dict[type[Message], Handler]:
-    """Returns the handlers of a decider's core: what is announced goes into the log, too."""
+    """Returns the handlers of a decider's core, in which an ANNOUNCE goes into the log, too."""
     announce = handlers[Announce]
 
     def announced(relay: Relay, session: Session, message: Announce, qos: int) -> Pieces | None:
@@ -694,4 +696,4 @@ def _no_history(change: Change) -> Judged:
 
 
 def _nothing() -> None:
-    """Nobody waits."""
+    """Does nothing."""

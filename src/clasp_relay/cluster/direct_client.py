@@ -1,8 +1,8 @@
 """A client of NATS with a fast path for the messages that are sent with every batch.
 
 nats-py reads in one task, writes in another one, and calls back in a third one for each subscription, so a message
-waits for three turns of its loop. Here what was gathered is written at once, also outside of the loop's turns, and who
-listens is called from where it is read. Connections, subscriptions and all else are nats-py's.
+waits for three turns of its loop. Here gathered messages are written at once, also outside of the loop's turns, and
+listeners are called directly from where the message is read. Connections, subscriptions and all else are nats-py's.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from nats.protocol.parser import AWAITING_CONTROL_LINE
 __all__ = ["DirectClient"]
 
 MSG_FIELDS = 4
-"""How many fields the line of a message has at least."""
+"""The smallest number of fields in the line of a message."""
 
 WRITTEN_AHEAD_BYTES = 1024 * 1024
-"""How much may wait for the connection; whoever has more to send waits for it."""
+"""How many bytes may wait for the connection before a sender has to wait."""
 
 
 class _Reading(asyncio.Protocol):
-    """Takes messages for those who listen out of what is read, and leaves all else to nats-py, in its order.
+    """Takes the messages of listeners from the bytes that are read, and passes all else to nats-py, in its order.
 
     Args:
-        client: whose connection it is.
-        reader: from which nats-py reads.
-        rest: fills that.
+        client: the client of the connection.
+        reader: the reader of nats-py.
+        rest: the protocol that fills that reader.
     """
 
     def __init__(self, client: DirectClient, reader: asyncio.StreamReader, rest: asyncio.Protocol) -> None:
@@ -42,7 +42,7 @@ class _Reading(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See ``asyncio.Protocol``."""
-        # Behind what nats-py has not taken yet all is nats-py's.
+        # While nats-py has unread bytes, later ones are nats-py's, too, to keep their order.
         parser = self._client._ps
         is_behind = self._reader._buffer or parser.buf or parser.state != AWAITING_CONTROL_LINE
         end = 0 if is_behind else self._client.take(data)
@@ -74,18 +74,18 @@ class DirectClient(Client):
         super().__init__()
         self._listening: dict[str, Subscription] = {}
         self._listeners: dict[int, Callable[[bytes, bytes], None]] = {}
-        """By the numbers of their subscriptions."""
+        """The listeners by the numbers of their subscriptions."""
         self._telling: asyncio.Future[None] | None = None
-        """Tells of a fault of the last listener that had one."""
+        """The report of the last fault of a listener."""
         self._changing = asyncio.Lock()
         """Held while a subscription begins or ends, so that none does so twice."""
 
     async def listen(self, subject: str, listener: Callable[[bytes, bytes], None]) -> None:
-        """Subscribes, also at each connection to come; does nothing where that was done.
+        """Subscribes, also after each reconnect; does nothing if the subscription exists.
 
         Args:
-            subject: to what.
-            listener: called with the subject and the payload of each message, from where it is read.
+            subject: the subject.
+            listener: called with the subject and the payload of each message, directly from where it is read.
         """
 
         async def heard(message: Any) -> None:
@@ -97,7 +97,7 @@ class DirectClient(Client):
                 self._listeners[subscription._id] = listener
 
     async def leave(self, subject: str) -> None:
-        """Ends what ``listen`` began; does nothing where nobody listens."""
+        """Ends a subscription of ``listen``; does nothing if there is none."""
         async with self._changing:
             subscription = self._listening.pop(subject, None)
             if subscription is not None:
@@ -112,7 +112,7 @@ class DirectClient(Client):
             transport.set_protocol(_Reading(self, reader, transport.get_protocol()))
 
     async def _attempt_reconnect(self) -> None:
-        """Ends the connection at once; nats-py waits until the server has taken all, which may have stopped reading."""
+        """Ends the connection at once; nats-py would wait for a server that may have stopped reading to take all."""
         self.abort()
         await super()._attempt_reconnect()
 
@@ -123,13 +123,13 @@ class DirectClient(Client):
             writer.transport.abort()
 
     def take(self, data: bytes) -> int:
-        """Calls those who listen with the messages with which something that was read begins.
+        """Calls listeners with the messages at the beginning of the bytes that were read.
 
         Args:
-            data: what was read: ``MSG subject number [reply] bytes``, then the payload, each with CR LF behind it.
+            data: the bytes: ``MSG subject number [reply] bytes``, then the payload, each followed by CR LF.
 
         Returns:
-            up to where it was taken: up to a message for somebody else, one that is not whole, or something else.
+            how many bytes were taken: up to a message without a listener, an incomplete one, or another command.
         """
         at = 0
         while data.startswith(b"MSG ", at):
@@ -146,7 +146,7 @@ class DirectClient(Client):
             try:
                 listener(fields[1], data[begin:end])
             except Exception as error:
-                # Else nobody would read from the connection any more.
+                # Otherwise nothing would read from the connection any more.
                 self._telling = asyncio.ensure_future(self._error_cb(error))
         return at
 
@@ -158,30 +158,30 @@ class DirectClient(Client):
         try:
             listener(subject, data)
         except Exception as error:
-            # Else nobody would read from the connection any more.
+            # Otherwise nothing would read from the connection any more.
             await self._error_cb(error)
 
     async def _send_ping(self, future: asyncio.Future[Any] | None = None) -> None:
-        # nats-py writes its PING before all that waits to be written, so the answer would say nothing of that: who has
-        # subscribed and flushed would not hear yet what others publish.
+        # nats-py writes its PING before all data that waits to be written, so the PONG would not confirm that data:
+        # after subscribe and flush, messages of others could still be missed.
         self._pongs.append(asyncio.Future() if future is None else future)
         await self._send_command(PING_PROTO)
         await self._flush_pending()
 
     def put(self, subject: str, payload: bytes, reply: str = "", header: bytes = b"") -> Awaitable[None] | None:
-        """Gathers a message for ``write``; to be called while there is a connection.
+        """Gathers a message for ``write``; only called while there is a connection.
 
         Args:
-            subject: where it goes.
-            payload: what it says.
-            reply: where an answer goes; empty for nowhere.
-            header: its header as it is sent, empty for none.
+            subject: its subject.
+            payload: its payload.
+            reply: the subject for an answer; empty for none.
+            header: its encoded header; empty for none.
 
         Returns:
-            what is to be waited for before the next call, since the connection takes less than it is given; else None.
+            an awaitable that the caller must wait for before the next call, if the connection is too slow; else None.
 
         Raises:
-            MaxPayloadError: the server takes no message as long as that.
+            MaxPayloadError: the server does not accept messages as long as this one.
         """
         if len(header) + len(payload) > self._max_payload:
             raise MaxPayloadError
@@ -192,7 +192,7 @@ class DirectClient(Client):
         return self._flush_pending(force_flush=True) if is_too_much else None
 
     def write(self) -> None:
-        """Writes what was put, or has nats-py do that once the connection takes more."""
+        """Writes the gathered messages, or lets nats-py do that once the connection takes more."""
         if not self._pending or not self.is_connected:
             return
         writer = getattr(self._transport, "_io_writer", None)

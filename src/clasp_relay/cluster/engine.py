@@ -1,8 +1,8 @@
-"""The engine of a cluster: NATS with JetStream, spoken to by ``nats-py`` in the event loop (``hosted_loop``).
+"""The engine of a cluster: NATS with JetStream, used through ``nats-py`` in the event loop (``hosted_loop``).
 
-What is asked of it is written at once; what it brings is told behind the turn of nats-py's loop that has read it.
-The log is one stream with one subject. Its server says which append comes first: an append names the last message that
-it is to follow, and is refused where that is not the last one.
+Requests are written at once; callbacks are made after the turn of nats-py's loop that has read the answer. The log is
+one stream with one subject. Its server decides which append comes first: an append names the last message that it is to
+follow, and is refused if that is not the last one.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ from clasp_relay.logs import events
 __all__ = ["NatsEngine"]
 
 MAX_LOG_BYTES = (1 << 30, 1 << 26)
-"""How big the stream may become: the first of these for which the servers have room."""
+"""Size limit of the stream: the first of these for which the servers have space."""
 
 MIN_PAYLOAD_BYTES = 1024 * 1024
-"""What NATS has to carry: a batch with the longest bundle, and a piece of an image."""
+"""The smallest ``max_payload`` of NATS: a message is a batch with the longest bundle, or a piece of an image."""
 
 ANSWER_S = 2.0
-"""How long an answer of the engine is waited for."""
+"""Timeout for an answer of the engine."""
 
 FLUSH_S = 5
-"""How long a flush is waited for; nats-py notices within less that a connection is dead."""
+"""Timeout for a flush; nats-py notices a dead connection earlier."""
 
 ELSEWHERE_S = 8.0
-"""After so long without an answer about the log it is looked whether another server reaches it."""
+"""After this time without an answer about the log, another server that reaches it is looked for."""
 
 STOPS_S = 1.0
-"""How long a stop waits until the server has taken what was sent before."""
+"""How long a stop waits until the server has taken the messages that were sent before."""
 
 RETRY_S = 0.25
 FIRST_LINE_S = 1.0
-"""How long the first attempts may fail before the log says so."""
+"""How long the first attempts may fail before that is logged."""
 
 NO_ROOM = 10047
 NOT_ENABLED = (10039, 10076)
@@ -66,20 +66,20 @@ NO_TLS = "the server speaks no TLS: give nats-server a tls block, or say nats://
 
 
 class _Unusable(Exception):
-    """Trying again makes no sense; the text says why, in one line."""
+    """Another attempt would fail, too; the text is the reason, in one line."""
 
 
 class _TlsError(NatsError):
-    """A server of a URL with ``tls://`` speaks no TLS."""
+    """The server of a URL with ``tls://`` does not use TLS."""
 
     def __str__(self) -> str:
         return NO_TLS
 
 
 class _Client(DirectClient):
-    """Keeps what ``tls://`` promises, and never ends by itself.
+    """Requires TLS with ``tls://``, and never ends by itself.
 
-    nats-py speaks TLS only where the server asks for it, and sends the password.
+    nats-py uses TLS only if the server asks for it, and otherwise sends the password without it.
     """
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
@@ -87,18 +87,18 @@ class _Client(DirectClient):
         if initial_connection and server is not None and server.uri.scheme == "tls" and not info.get("tls_required"):
             raise _TlsError
         if initial_connection and info.get("tls_required"):
-            # To read all certificates that the system trusts takes 30 ms.
+            # In a thread, since reading all certificates that the system trusts takes 30 ms.
             self.options["tls"] = await asyncio.to_thread(ssl.create_default_context)
         await super()._process_info(info, initial_connection)
 
     async def _process_connect_init(self) -> None:
-        """Connects also where a busy server sends a PING of its own before it answers the client's.
+        """Connects also if a busy server sends a PING of its own before it answers the client's.
 
-        nats-py reads a single line behind its PING, and would be «connecting» for ever.
+        nats-py reads a single line after its PING, and would stay in the state «connecting» for ever.
         """
         await super()._process_connect_init()
         if self._current_server is not None:
-            # Where the connection is lost at once the next try waits.
+            # So that the next attempt waits if the connection is lost at once.
             self._current_server.last_attempt = time.monotonic()
         if self.is_connecting:
             # The answer to the client's PING is still to come.
@@ -106,7 +106,7 @@ class _Client(DirectClient):
             self._status = Client.CONNECTED
 
     async def _process_err(self, err_msg: str) -> None:
-        """Connects again after an error that the server has sent: nats-py would end for good, and tell nobody."""
+        """Reconnects after an error from the server: nats-py would end for good, without a callback."""
         if STALE_CONNECTION in err_msg or PERMISSIONS_ERR in err_msg:
             await super()._process_err(err_msg)
             return
@@ -121,7 +121,7 @@ class NatsEngine:
     Args:
         reactor: the event loop.
         urls: the servers.
-        name: the cluster's: the stream's name, and how its subjects begin.
+        name: the name of the cluster: the stream's name, and the prefix of its subjects.
         creds: the file with the credentials; None for none.
         relay: the relay's name, for the servers' list of connections.
     """
@@ -137,26 +137,26 @@ class NatsEngine:
         self._when_fatal: Callable[[str], None] = _ignore
         self._subscriptions: dict[str, Callable[[bytes], None]] = {}
         self._unheard: set[str] = set()
-        """Of which subjects nothing is heard now."""
+        """Subjects that are not subscribed to now; see ``hear``."""
         self._loop: HostedLoop | None = None
         self._life: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._client: _Client | None = None
         self._calls: deque[Callable[[], Awaitable[None] | None]] = deque()
         self._waits_for: Awaitable[None] | None = None
-        """What is waited for before the next call is made."""
+        """An awaitable before whose end no further call is made."""
         self._is_gathering = False
-        """Whether more comes that is to be written with what was put."""
+        """Whether messages wait to be written together (``in_one_write``)."""
         self._fault: Exception | None = None
         self._has_subscribed = False
         self._came: deque[Callable[[], None]] = deque()
         self._has_turn = False
         self._appends: dict[int, tuple[Callable[[Appended], None], float]] = {}
-        """Who waits for the answer to which append, and until when."""
+        """Appends without an answer by number: the callback, and when the timeout ends."""
         self._asked = 0
         """The number of the last append."""
         self._inbox = ""
-        """Where answers to appends come to, behind which their numbers stand."""
+        """The subject of answers to appends, without the append's number at its end."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._was_connected = False
         self._is_stopping = False
@@ -165,18 +165,18 @@ class NatsEngine:
         self._is_finding = False
         self._failures: str = ""
         self._login = _login_of(urls)
-        """What a connection is told about the credentials."""
+        """The arguments of a connection for the credentials."""
         self._silent_since_s: float | None = None
-        """Since when nothing was answered that was asked about the log; None where the last thing was."""
+        """Since when requests about the log were not answered; None if the last one was."""
         self._is_looking = False
-        """Whether it is being looked for a server that answers."""
+        """Whether a server that answers is being looked for."""
 
     @property
     def places(self) -> str:
         """The servers without user and password, for people."""
         return ", ".join(_without_secret(url) for url in self._urls)
 
-    # What is asked of it
+    # Requests
 
     def start(self, when_connected: Callable[[bool], None], when_fatal: Callable[[str], None]) -> None:
         """See ``Engine``."""
@@ -191,7 +191,7 @@ class NatsEngine:
         if self._loop is None or self._has_ended:
             done()
             return
-        # It may be ending by itself; whatever ends it tells so.
+        # It may be ending by itself; ``_ended`` is called in either case.
         self._when_ended = done
 
         async def close() -> None:
@@ -199,14 +199,14 @@ class NatsEngine:
                 if self._client is not None:
                     await self._client.flush()
             except (NatsError, TimeoutError, OSError):
-                """What waits is lost; others read it from the log."""
+                """Waiting messages are lost; other relays read their contents from the log."""
             raise asyncio.CancelledError
 
         self._do(close)
         self._loop.call_later(STOPS_S, self._end_at_once)
 
     def subscribe(self, subject: str, call: Callable[[bytes], None]) -> None:
-        """See ``Engine``; to be called before ``start``."""
+        """See ``Engine``; only called before ``start``."""
         self._subscriptions[subject] = call
 
     def hear(self, subject: str, is_heard: bool) -> None:
@@ -249,7 +249,7 @@ class NatsEngine:
         """See ``Engine``."""
 
         def append() -> Awaitable[None] | None:
-            # Neither a task nor a timer of its own, as a request of nats-py has: there is one for every batch.
+            # Without a task and a timer of its own, which a request of nats-py has: there is one append for each batch.
             client = self._client
             if client is None or not client.is_connected:
                 self._tell(partial(done, Appended(Outcome.FAILED, text="no connection")))
@@ -267,7 +267,7 @@ class NatsEngine:
         self._do(append)
 
     def read(self, seq: int, at_most: int, done: Callable[[Sequence[bytes] | None], None]) -> None:
-        """See ``Engine``; the leader of the stream is asked, who has all of it."""
+        """See ``Engine``; asks the leader of the stream, which has all messages."""
 
         async def read() -> None:
             try:
@@ -296,7 +296,7 @@ class NatsEngine:
 
     @property
     def replicas(self) -> int:
-        """How many servers are to keep a stream."""
+        """The number of servers that keep a stream."""
         return 1 if self._client is None else _replicas(self._client)
 
     def request(
@@ -306,14 +306,15 @@ class NatsEngine:
         headers: Mapping[str, str] | None,
         done: Callable[[dict[str, Any] | None], None],
     ) -> None:
-        """Makes a request whose answer is JSON, and calls with it; with None where there is none.
+        """Makes a request whose answer is JSON, and calls with it; with None if there is none.
 
-        Such an answer, or none, says nothing about the log: another stream may have no leader, or be slow.
+        It is not about the log, so a missing answer does not count as silence of the log: another stream may have no
+        leader, or be slow.
 
         Args:
-            subject: what is asked.
-            payload: the request's.
-            headers: likewise; None for none.
+            subject: its subject.
+            payload: its payload.
+            headers: its headers; None for none.
             done: called with the answer.
         """
 
@@ -328,13 +329,13 @@ class NatsEngine:
         self._do_beside(request)
 
     def _do(self, call: Callable[[], Awaitable[None] | None]) -> None:
-        """Makes a call, and has what it returns be waited for, behind all that was asked before."""
+        """Queues a call behind all earlier ones; later ones wait for the awaitable that it returns."""
         if not self._has_ended:
             self._calls.append(call)
             self._make_calls()
 
     def _do_beside(self, call: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Begins something whose end nothing else waits for."""
+        """Runs a coroutine in a task of its own, for which no call waits."""
 
         def begin() -> None:
             assert self._loop is not None, "asked before the start"
@@ -345,14 +346,14 @@ class NatsEngine:
         self._do(begin)
 
     def _take(self) -> None:
-        """Tells what there is to be told."""
+        """Makes the callbacks that are due."""
         self._has_turn = False
         came, self._came = self._came, deque()
         for call in came:
             try:
                 call()
             except Exception:
-                # Others' calls have come with it.
+                # Logged, so that the callbacks after it are made.
                 events.CLUSTER_FAULT.failure()
 
     def _set_connected(self, is_connected: bool) -> None:
@@ -369,17 +370,17 @@ class NatsEngine:
     # In nats-py's loop
 
     def _tell(self, call: Callable[[], None]) -> None:
-        """Has a call be made behind this turn."""
+        """Schedules a callback after this turn."""
         self._came.append(call)
         if not self._has_turn and (self._loop is None or not self._loop.is_running()):
             self._has_turn = True
             self._reactor.callLater(0, self._take)
 
     def _end_at_once(self) -> None:
-        """Ends without what was to be sent before, which the server does not take."""
+        """Ends at once, without sending waiting messages, which the server does not take."""
         assert self._life is not None, "stopped before the start"
         self._calls.clear()
-        # nats-py goes on where it is cancelled while it sends.
+        # nats-py continues if it is cancelled while it sends.
         self._calls.append(_end)
         self._life.cancel()
 
@@ -403,7 +404,7 @@ class NatsEngine:
         self._end_old_appends()
         connecting = asyncio.ensure_future(self._connect())
         connecting.add_done_callback(lambda _: self._wake.set())
-        self._make_calls()  # what was asked before
+        self._make_calls()  # those from before the start
         try:
             while True:
                 await self._wake.wait()
@@ -422,7 +423,7 @@ class NatsEngine:
                 await _close(self._client)
 
     def _make_calls(self) -> None:
-        """Makes the calls that were asked for, up to one that has to be waited for, which ``_main`` does."""
+        """Makes queued calls, up to one with an awaitable, for which ``_main`` waits."""
         if self._loop is None:
             return
         try:
@@ -436,14 +437,14 @@ class NatsEngine:
             self._wake.set()
 
     async def _connect(self) -> None:
-        """Connects, finds or makes the stream, and subscribes; tries again until it works."""
+        """Connects, finds or makes the stream, and subscribes; repeats failed attempts."""
         asyncio.get_running_loop().call_later(FIRST_LINE_S, self._say_unreachable)
         if self._creds is not None:
             credentials = _usable(self._creds)
             self._login = {"user_jwt_cb": credentials.jwt, "signature_cb": credentials.sign}
         client = _Client()
         await client.connect(
-            # Not all relays go to the same server, and none to the one again that it has just left.
+            # Shuffled, so that relays use different servers; only once, so that none returns to one it has just left.
             servers=random.sample(self._urls, len(self._urls)),
             dont_randomize=True,
             name=f"clasp-relay {self._relay}",
@@ -474,7 +475,7 @@ class NatsEngine:
         self._tell(partial(self._set_connected, True))
 
     async def _listen(self, client: _Client, subject: str) -> None:
-        """Subscribes, or ends that, as it is wanted now."""
+        """Subscribes or unsubscribes, whichever is wanted now."""
         if subject in self._unheard:
             await client.leave(subject)
         else:
@@ -486,7 +487,7 @@ class NatsEngine:
             self._tell(lambda: events.CLUSTER_UNREACHABLE.log(places=self.places, cause=cause))
 
     def _heard_append(self, subject: bytes, data: bytes) -> None:
-        """Takes the stream's answer to an append; nobody waits any more for one that comes too late."""
+        """Takes the stream's answer to an append; ignores one that comes too late."""
         try:
             found = json.loads(data)
             answer, is_cut_off = _appended(found), error_code(found) in CUT_OFF
@@ -502,7 +503,7 @@ class NatsEngine:
             self._tell(partial(waiting[0], answer))
 
     def _end_old_appends(self) -> None:
-        """Gives up what was not answered in time; does so again and again."""
+        """Fails appends that were not answered in time; reschedules itself."""
         asyncio.get_running_loop().call_later(RETRY_S, self._end_old_appends)
         now_s = time.monotonic()
         for number in [number for number, (_, end_s) in self._appends.items() if end_s <= now_s]:
@@ -515,14 +516,14 @@ class NatsEngine:
     # A server that is cut off from the others
 
     def _note_answer(self, *, is_there: bool) -> None:
-        """Notes whether something was answered that was asked about the log."""
+        """Notes whether a request about the log was answered."""
         if is_there:
             self._silent_since_s = None
         elif self._silent_since_s is None:
             self._silent_since_s = time.monotonic()
 
     async def _look_elsewhere(self) -> None:
-        """Leaves a server that does not reach the log for one that does."""
+        """Connects to another server if this one does not reach the log and another one does."""
         client = self._client
         assert client is not None, "asked without a client"
         try:
@@ -539,24 +540,24 @@ class NatsEngine:
             self._is_looking, self._silent_since_s = False, None
 
     async def _own_reaches_log(self) -> bool:
-        """Tells whether the server that is connected answers about the log by now."""
+        """Tells whether the connected server answers requests about the log by now."""
         try:
             return error_code(await self._api_answer(f"STREAM.INFO.{self._name}")) not in CUT_OFF
         except (NatsError, TimeoutError, OSError, ValueError):
             return False
 
     async def _leave(self, client: Client, uri: ParseResult) -> None:
-        """Connects to another server, if the one that is there has not answered meanwhile."""
+        """Connects to another server, unless the connected one has answered meanwhile."""
         if self._silent_since_s is None or client.connected_url is None:
             return
         places = _without_secret(client.connected_url.geturl()), _without_secret(uri.geturl())
         self._tell(lambda: events.CLUSTER_SERVER_LEFT.log(server=places[0], other=places[1]))
-        # The first one of them is tried next.
+        # nats-py tries the first server of its pool next.
         client._server_pool.sort(key=lambda server: server.uri != uri)
         await client.force_reconnect()
 
     async def _reaches_log(self, url: str) -> bool:
-        """Tells whether a server answers about the log, even if only that there is none yet."""
+        """Tells whether a server answers requests about the log, even if only that there is none yet."""
         probe = _Client()
         try:
             async with asyncio.timeout(2 * ANSWER_S):
@@ -581,7 +582,7 @@ class NatsEngine:
     async def _erred(self, error: Exception) -> None:
         self._failures = cause_text(error)
         text = str(error).lower()
-        is_refused = "timeout" not in text  # a busy server's word for a client that was not fast enough
+        is_refused = "timeout" not in text  # a busy server's error for a client that was too slow
         if (
             not self._was_connected
             and is_refused
@@ -617,10 +618,10 @@ class NatsEngine:
             self._give_up(str(error))
 
     async def _find_stream(self, client: Client) -> None:
-        """Makes sure that the stream is there and is the log of a cluster.
+        """Finds the stream, or makes it, and checks that it is the log of a cluster.
 
         Raises:
-            _Unusable: it is of another kind, or there is no JetStream.
+            _Unusable: it is another stream, or there is no JetStream.
         """
         replicas = _replicas(client)
         rooms = list(MAX_LOG_BYTES)
@@ -632,7 +633,7 @@ class NatsEngine:
                     body = json.dumps(self._config(replicas, rooms[0])).encode()
                     answer = await self._api_answer(f"STREAM.CREATE.{self._name}", body)
             except (NatsError, TimeoutError, OSError, ValueError) as error:
-                # Without JetStream nobody answers; while the servers elect a leader neither.
+                # There is no answer without JetStream, nor while the servers elect a leader.
                 self._failures = cause_text(error)
                 if client.is_connected and not _has_jetstream(client):
                     raise _Unusable(f"{self.places}: JetStream is off: start nats-server with -js") from None
@@ -675,7 +676,7 @@ class NatsEngine:
             )
 
     async def _message(self, seq: int) -> bytes | None:
-        """Returns a message of the log; None where it has none of that number."""
+        """Returns a message of the log; None if it has none with that number."""
         answer = await self._api_answer(f"STREAM.MSG.GET.{self._name}", b'{"seq":%d}' % seq)
         code = error_code(answer)
         if code == NO_MESSAGE:
@@ -691,7 +692,7 @@ class NatsEngine:
         return answer
 
     async def _api_answer(self, what: str, body: bytes = b"") -> dict[str, Any]:
-        """Asks about the log, and notes whether that was answered."""
+        """Makes a request about the log, and notes whether it was answered."""
         try:
             found = await self._request(f"$JS.API.{what}", body)
         except (NatsError, TimeoutError):
@@ -715,23 +716,23 @@ async def _end() -> None:
 
 
 async def _close(client: DirectClient) -> None:
-    # Else it would be waited until the server has taken all.
+    # Otherwise ``close`` would wait until the server has taken all.
     client.abort()
     try:
         await client.close()
     except (NatsError, OSError):
-        """The connection was lost before what was left could be written."""
+        """The connection was lost before the remaining data was written."""
 
 
 async def _flush(client: Client) -> None:
-    """Waits until the server has taken all, also where the connection is lost meanwhile."""
+    """Waits until the server has taken all, also if the connection is lost meanwhile."""
     while True:
         try:
             await client.flush(FLUSH_S)
             if client.is_connected:
                 return
         except (NatsError, TimeoutError, OSError):
-            """What was sent is sent again with the next connection."""
+            """nats-py sends it again with the next connection."""
         await asyncio.sleep(RETRY_S)
 
 
@@ -756,7 +757,7 @@ def _usable(path: Path) -> Credentials:
     """Returns the credentials in a file.
 
     Raises:
-        _Unusable: there are none.
+        _Unusable: they cannot be used.
     """
     credentials = Credentials(path)
     try:
@@ -767,7 +768,7 @@ def _usable(path: Path) -> Credentials:
 
 
 def _login_of(urls: Sequence[str]) -> dict[str, Any]:
-    """Returns user and password, or the token, where all URLs have the same; servers tell of others without them."""
+    """Returns user and password, or the token, if all URLs have the same: servers name other servers without them."""
     (user, password), *others = {(parts.username, parts.password) for parts in map(urlsplit, urls)}
     if others or user is None:
         return {}
@@ -780,12 +781,12 @@ def _without_secret(url: str) -> str:
 
 
 async def _ignore_error(_error: Exception) -> None:
-    """Whoever asks for the connection is told."""
+    """Does nothing: the caller of ``connect`` gets the exception."""
 
 
 def _ignore(_what: object) -> None:
-    """Nobody is told."""
+    """Does nothing."""
 
 
 def _nobody() -> None:
-    """Nobody waits."""
+    """Does nothing."""

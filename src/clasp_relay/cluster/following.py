@@ -43,43 +43,43 @@ from clasp_relay.wire.tuples import new_tuple
 __all__ = ["Following"]
 
 MAX_WAITING_BYTES = 32 * 1024 * 1024
-"""How much of what was asked may wait for the decider; beyond it writes are refused."""
+"""Memory limit of the requests that wait for the decider; beyond it writes are refused."""
 
 ENTRY_BYTES = 200
-"""About what something takes that is asked, beside its message."""
+"""Approximate memory of a request besides its message."""
 
 SET_BYTES = ENTRY_BYTES + 2 * HELD_BYTES
-"""About what a waiting SET takes beside the bytes of its address and value."""
+"""Approximate memory of a waiting SET besides the bytes of its address and value."""
 
 PACKET_BYTES = 256 * 1024
-"""From this size on a packet is closed; NATS carries 1 MiB at most."""
+"""A packet of this size gets no more requests; a message of NATS may have 1 MiB."""
 
 WAITS_S = 5.0
 """How long a write waits for a decider."""
 
 GIVEN_UP_AT_ONCE = 200
-"""How many writes that have waited for so long are refused at a time, about 10 µs each; sessions take turns."""
+"""How many writes that have waited too long are refused at a time, about 10 µs each; sessions take turns."""
 
 TOKEN_S = 1.0
-"""How long a newcomer waits whose token is not known here."""
+"""How long the HELLO of a session waits if its token is not known here."""
 
 RENEW_STEP_S = 1.0
-"""How often, at most, the decider is told that a param at one address was read."""
+"""The shortest time between two notices to the decider that the param at one address was read."""
 
 MAX_READ = 50_000
-"""Of how many addresses it is known when the decider was told so."""
+"""For how many addresses the time of the last such notice is remembered."""
 
 CLEARED_AT_ONCE = 500
-"""How many addresses one entry names that are to end."""
+"""How many addresses one CLEAR names at most."""
 
 RELAYS_OWN = "admin:/**"
-"""What a relay vouches for its own session."""
+"""The scope that a relay vouches for its own session."""
 
 NOT_DONE = "not done: the relay has no connection to its cluster; try again"
 UNKNOWN = "unknown whether it was done: the cluster did not answer in time; read before you try again"
 
 GONE = Disconnect(CloseCode.TRY_AGAIN_LATER, "the relay has lost its cluster: connect again", ErrorCode.OVERLOADED)
-"""What sessions read whose relay was given up by the others."""
+"""The end of sessions whose relay the others count as lost."""
 
 NOT_READY = Disconnect(
     CloseCode.TRY_AGAIN_LATER, "the relay has not caught up with its cluster: try again", ErrorCode.OVERLOADED
@@ -90,7 +90,7 @@ STANDBY = Disconnect(
 
 
 _READS: tuple[type[m.Message], ...] = (m.Get, m.Subscribe, m.Query, m.Replay, m.Ping)
-"""What waits for the writes of its session before it; a PING promises that they are done."""
+"""Messages that wait for the earlier writes of their session; a PONG promises that these are done."""
 
 
 _ADDRESSED = (m.Set, m.Publish)
@@ -100,11 +100,11 @@ _MESSAGES = MemoryKind.MESSAGES
 
 
 _GIVEN_UP = (Asked.MESSAGE, Asked.CLEAR)
-"""What is not asked any more once it has waited for too long."""
+"""The kinds of requests that are dropped once they have waited too long."""
 
 
 class _Kept:
-    """Something that is asked and not done yet."""
+    """A request that is not done yet."""
 
     __slots__ = ("entry", "is_sent", "over", "since_s", "size_bytes")
 
@@ -112,7 +112,7 @@ class _Kept:
         self.entry = entry
         self.since_s = since_s
         self.over = over
-        """Told whether it was done; None where nobody waits."""
+        """Called with whether it was done; None if nobody waits for that."""
         self.is_sent = False
         message = entry.message
         if type(message) is m.Set:  # the usual one
@@ -121,7 +121,7 @@ class _Kept:
             self.size_bytes = ENTRY_BYTES + (0 if message is None else held_bytes((message, 0)))
 
     def encoded(self) -> Entry:
-        """Returns it as it leaves the process."""
+        """Returns the request as it is sent to another process."""
         message = self.entry.message
         if message is not None and not self.entry.data:
             self.entry = self.entry._replace(data=encode(message))
@@ -129,19 +129,19 @@ class _Kept:
 
 
 class _Asking:
-    """A session of this relay, and what it asks."""
+    """A session of this relay, and its requests."""
 
     __slots__ = ("given_up", "kept", "later", "number", "session")
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self.number = 0
-        """Of what it asked last."""
+        """The number of its last request."""
         self.kept: deque[_Kept] = deque()
         self.given_up: set[int] = set()
-        """What it was told of that it waited for too long, and may be done all the same: no answer follows."""
+        """Requests that were refused since they waited too long; they may be done later, but are not answered again."""
         self.later: _Later | None = None
-        """The read that waits for all of that."""
+        """The read that waits for all of its requests."""
 
 
 class _Later(NamedTuple):
@@ -155,12 +155,12 @@ class Following:
     """The sessions of this relay and the log that it follows.
 
     Args:
-        link: names this run of the relay.
-        name: the relay's.
-        ledger: what the log says about relays and sessions.
-        monotonic_s: seconds.
-        send: takes a packet to whoever decides.
-        call_later: calls in a later turn.
+        link: the id of this relay's link.
+        name: the relay's name.
+        ledger: the relays and sessions of the cluster, from the log.
+        monotonic_s: returns seconds.
+        send: sends a packet to the decider.
+        call_later: makes a call in a later turn.
     """
 
     def __init__(
@@ -175,16 +175,16 @@ class Following:
         self.link = link
         self.ledger = ledger
         self.is_cut_off = False
-        """Whether nothing can reach the decider now; set by the node."""
+        """Whether the decider cannot be reached now; set by the node."""
         self.is_local = False
-        """Whether this relay itself decides; set by the node."""
+        """Whether this relay is the decider; set by the node."""
         self.when_named: Callable[[Named, bool], None] = _unnamed
-        """Is told of each name that a session has taken, and whether it is one of this relay; set by the door that
-        gives names."""
+        """Called with each name that a session has taken, and whether that session is at this relay; set by the door
+        that gives names."""
         self.when_marked: Callable[[Change, bytes], None] = _unmarked
-        """Is told of each change with which a door has said something to those of other relays; set by that door."""
+        """Called with each change that has data of a door for that door at other relays; set by that door."""
         self.forwarded = 0
-        """How much was asked of the decider."""
+        """Number of messages that were forwarded to the decider."""
         self._name = name
         self._monotonic_s = monotonic_s
         self._send = send
@@ -192,9 +192,9 @@ class Following:
         self._relay: Relay | None = None
         self._asking: dict[str, _Asking] = {}
         self._lost: set[str] = set()
-        """Sessions whose end leaves their will."""
+        """Ids of sessions whose wills are published when they end."""
         self._waiting: dict[str, _Asking] = {}
-        """Those of them of which something is not done."""
+        """The sessions with requests that are not done."""
         self._turn: list[_Kept] = []
         self._reads: list[str] = []
         self._read_s: dict[str, float] = {}
@@ -202,24 +202,24 @@ class Following:
         self._waiting_bytes = 0
         self._packets = 0
         self._is_known = False
-        """Whether the log says that this link has begun."""
+        """Whether the beginning of this link is in the log."""
         self.is_first = True
-        """Whether the next packet begins anew with all that is not done."""
+        """Whether the next packet repeats all requests that are not done."""
         self.when_expelled: Callable[[], None] = _nothing
-        """Is called when the log says that this relay is gone."""
+        """Called when the log says that this link has ended."""
         self._is_fresh = True
         self.knows_token: Callable[[str], bool] = _any_token
-        """Tells whether it is known here what a token is, or was."""
+        """Tells whether a token is, or was, known here."""
         self._newcomers: dict[Session, _Later] = {}
-        """Sessions whose token is not known here yet."""
+        """Sessions whose HELLO waits, since its token is not known here yet."""
         self._own: _Asking | None = None
-        """The relay's own session, for what it asks itself; None until it asks something."""
+        """The relay's own session, for its own requests; None until the first one."""
 
     def handlers(self, handlers: Mapping[type[m.Message], Handler]) -> dict[type[m.Message], Handler]:
-        """Returns the handlers of a relay that follows.
+        """Returns the handlers of a serving core.
 
         Args:
-            handlers: those of a relay that is alone.
+            handlers: the handlers of a relay without a cluster.
         """
         result = dict(handlers)
         result.update(dict.fromkeys((m.Set, m.Publish, m.Bundle, m.Announce), self._ask))
@@ -228,11 +228,11 @@ class Following:
         return result
 
     def be_called(self, name: str, link: str) -> None:
-        """Takes the relay's name and the name of this run, before anything is asked."""
+        """Sets the relay's name and the id of its link, before the first request."""
         self._name, self.link = name, link
 
     def attach(self, relay: Relay) -> None:
-        """Begins to watch the sessions of the relay that has these handlers."""
+        """Begins to watch the sessions of the core that has these handlers."""
         self._relay = relay
         relay.refuses = NOT_READY
         relay.committer.is_following = True
@@ -251,14 +251,14 @@ class Following:
 
     @property
     def refuses(self) -> Disconnect | None:
-        """Why no session is admitted; set by the node."""
+        """The reason why no session is admitted, or None; set by the node."""
         return self._core.refuses
 
     @refuses.setter
     def refuses(self, reason: Disconnect | None) -> None:
         self._core.refuses = reason
 
-    # What is asked of the decider
+    # Requests to the decider
 
     @property
     def _core(self) -> Relay:
@@ -266,8 +266,8 @@ class Following:
         return self._relay
 
     def _ask(self, _relay: Relay, session: Session, message: m.Message, qos: int) -> None:
-        """Handles what alters the state."""
-        if self.is_cut_off and not _has_writes(self._asking[session.id]):  # else the refusal has to stand behind them
+        """Handles a message that alters the state: forwards it to the decider."""
+        if self.is_cut_off and not _has_writes(self._asking[session.id]):  # else the refusal must follow their answers
             raise RequestError(ErrorCode.OVERLOADED, NOT_DONE, _about(message))
         if self._waiting_bytes > MAX_WAITING_BYTES:
             text = "not done: too much waits for the cluster; try again in a moment"
@@ -276,7 +276,14 @@ class Following:
         self._keep(session, Asked.MESSAGE, qos, more=session.sent_as, mark=session.sent_with, message=message)
 
     def claim(self, session: Session, name: str, time_us: int, *, is_new: bool) -> None:
-        """Has a session take a name, which one session of the cluster has at a time; ``when_named`` tells everybody."""
+        """Requests a name for a session, which one session of the cluster has at a time; the answer is ``when_named``.
+
+        Args:
+            session: the session.
+            name: the name.
+            time_us: when it was taken, by the cluster's clock as this relay knows it, in Unix µs.
+            is_new: whether nothing of the sessions that had the name before is kept.
+        """
         if session.id in self._asking:
             self._keep(session, Asked.NAME, int(is_new), name, time_us.to_bytes(8))
 
@@ -297,7 +304,7 @@ class Following:
         entry = new_tuple(Entry, (asking.number, session.id, int(kind), qos, text, data, more, mark, message))
         kept = _Kept(entry, self._monotonic_s(), over)
         if message is not None:
-            # Whoever floods a cluster without a decider is refused, and not everybody.
+            # So that only a client that floods a cluster without a decider is refused.
             session.account.take(_MESSAGES, kept.size_bytes, _about(message))
         asking.kept.append(kept)
         self._waiting[session.id] = asking
@@ -317,19 +324,19 @@ class Following:
         return asking
 
     def leave(self, session: Session, will: m.Message | None, more: bytes = b"", mark: bytes = b"") -> None:
-        """Says what a session leaves when it is lost, be it with this relay; the decider does it then.
+        """Sets the will of a session, which the decider carries out when the session is lost, also with its relay.
 
         Args:
-            session: which.
-            will: a SET or PUBLISH; None for nothing.
-            more: what its client sent for it (``Session.sent_as``).
+            session: the session.
+            will: a SET or PUBLISH; None for no will.
+            more: the client's own bytes of it (``Session.sent_as``).
             mark: ``Session.sent_with``.
         """
-        if session.id in self._asking:  # else its relay was given up, and all of it is done
+        if session.id in self._asking:  # else the log has ended the session, and its will was carried out
             self._keep(session, Asked.WILL, data=b"" if will is None else encode(will), more=more, mark=mark)
 
     def lose(self, session: Session) -> None:
-        """Has a session that is about to end count as lost."""
+        """Marks a session that is about to end as lost."""
         self._lost.add(session.id)
 
     def _ended(self, session: Session) -> None:
@@ -341,18 +348,18 @@ class Following:
             self._keep(session, Asked.END, int(is_lost), "the session has ended")
 
     def clear(self, addresses: Sequence[str], over: Callable[[bool], None]) -> None:
-        """Asks the decider to end what is set at some addresses, as the relay's own nulls.
+        """Asks the decider to delete the params at some addresses, as the relay's own nulls.
 
         Args:
-            addresses: where.
-            over: told once whether it was done; False where that is not known in time, so that it is asked again.
+            addresses: the addresses.
+            over: called once with whether it was done; False if that is not known in time, so that it is asked again.
         """
         if not addresses:
             over(True)
             return
         if self._own is None:
             session = self._core.connect(NoOutbox(), "", ClaspCodec())
-            session.close()  # nothing comes of it here
+            session.close()  # nothing is sent to it here
             self._own = self._begin(session, json.dumps([RELAYS_OWN]))
         parts = [addresses[start : start + CLEARED_AT_ONCE] for start in range(0, len(addresses), CLEARED_AT_ONCE)]
         left, is_done = len(parts), True
@@ -367,7 +374,7 @@ class Following:
             self._keep(self._own.session, Asked.CLEAR, data=encode_addresses(part), over=part_over)
 
     def _note_read(self, address: str) -> None:
-        """Tells the decider that a GET has shown a param with a life time, once a second for each address."""
+        """Notifies the decider of a GET of a param with a life time, once a second for each address."""
         if self._core.params.ends_us(address) is None:
             return
         now_s = self._monotonic_s()
@@ -385,12 +392,12 @@ class Following:
             self._call_later(0, self.flush)
 
     def flush(self) -> None:
-        """Sends what was asked in this turn."""
+        """Sends the requests of this turn."""
         self._is_flushing = False
         turn, self._turn = self._turn, []
         reads, self._reads = self._reads, []
         if not self.ledger.decider or self.is_cut_off:
-            # All that is not done is sent to the next decider.
+            # All requests that are not done are sent to the next decider.
             self.is_first = True
             return
         if self.is_first:
@@ -421,12 +428,12 @@ class Following:
         )
 
     def resend(self) -> None:
-        """Sends all again that is not done, since the decider is another one, or has missed some."""
+        """Sends all requests that are not done again, to a new decider, or to one that has missed some."""
         self.is_first = True
         self._flush_later()
 
     def tick(self, now_s: float) -> None:
-        """Does what time does; to be called several times a second."""
+        """Ends what has waited too long; called several times a second."""
         self.give_up_old(now_s)
         for session, later in list(self._newcomers.items()):
             assert isinstance(later.message, m.Hello), "something else than a HELLO waits for a token"
@@ -436,11 +443,11 @@ class Following:
 
     @property
     def oldest_s(self) -> float | None:
-        """When the oldest of what was asked and is not done was asked; None where all is done."""
+        """The time of the oldest request that is not done, in monotonic seconds; None if all are done."""
         return min((asking.kept[0].since_s for asking in self._waiting.values() if asking.kept), default=None)
 
     def give_up_old(self, now_s: float) -> None:
-        """Refuses the writes that have waited for too long, some of them at a time."""
+        """Refuses writes that have waited too long, some of them at a time."""
         end_s, left = now_s - WAITS_S, GIVEN_UP_AT_ONCE
         for asking in list(self._waiting.values()):
             if not left:
@@ -474,9 +481,9 @@ class Following:
     # Reads
 
     def note_fresh(self, is_fresh: bool) -> None:
-        """Is told whether all is known here that the log had when the engine was heard last.
+        """Notes whether this relay has applied all batches that the log had when the engine was last heard.
 
-        Where it is not, a right may have ended of which this relay does not know: with accounts, nothing is read then.
+        If it has not, a right may have ended without its knowledge: then, with accounts, reads wait.
         """
         was_fresh, self._is_fresh = self._is_fresh, is_fresh
         if is_fresh and not was_fresh:
@@ -485,15 +492,15 @@ class Following:
 
     @property
     def holds_reads(self) -> bool:
-        """Whether what is read has to wait."""
+        """Whether reads have to wait."""
         return not (self._is_fresh or self._core.permissions.is_open)
 
     def _behind_token(self, handler: Handler) -> Handler:
-        """Has a HELLO wait a moment whose token is not known: another relay may have issued it just now."""
+        """Returns a handler that delays a HELLO with an unknown token: another relay may have issued it just now."""
 
         def handle(relay: Relay, session: Session, message: m.Message, qos: int) -> Pieces | None:
             assert isinstance(message, m.Hello), "a HELLO that is none"
-            # A request over HTTP is answered at once.
+            # A request over HTTP has to be answered at once.
             if not message.token or session.door.startswith("http") or self.knows_token(message.token):
                 return handler(relay, session, message, qos)
             self._newcomers[session] = _Later(handler, message, qos, self._monotonic_s())
@@ -514,7 +521,7 @@ class Following:
         return handle
 
     def _go_on(self, asking: _Asking) -> None:
-        """Has a session read what waited, once its writes are done."""
+        """Handles the read of a session that has waited, if the session's writes are done."""
         later = asking.later
         if later is not None and not (_has_writes(asking) or self.holds_reads):
             asking.later = None
@@ -526,10 +533,10 @@ class Following:
         if pieces is not None:
             yield from pieces
 
-    # What the log says
+    # The log
 
     def take_batch(self, seq: int, digest: bytes, batch: Batch, *, is_recorded: bool) -> None:
-        """Applies the next batch, which was checked, and tells everybody here.
+        """Applies the next batch, which was checked, and sends its messages to this relay's sessions.
 
         Args:
             seq: its number.
@@ -605,7 +612,7 @@ class Following:
         self._go_on(asking)
 
     def _answer(self, asking: _Asking, item: Answered) -> None:
-        """Sends the answers to a client of CLASP, without those to what was given up."""
+        """Sends the answers to a client of CLASP, without those to requests that were refused meanwhile."""
         session, given_up = asking.session, asking.given_up
         for number, data in item.answers:
             if given_up and number in given_up:
@@ -619,7 +626,7 @@ class Following:
                 self._core.refuse(session, RequestError(ErrorCode(message.error), message.message, message.address))
 
     def _tell_door(self, session: Session, done: Sequence[_Kept], answers: dict[int, bytes]) -> None:
-        """Tells a door what became of each message of its session, which has one answer at most."""
+        """Reports the outcome of each message of a session to its door; a message has one answer at most."""
         for kept in done:
             if kept.entry.kind != Asked.MESSAGE:
                 continue
@@ -648,7 +655,7 @@ class Following:
             self._core.end(asking.session, Disconnect(CloseCode(item.close_code), item.reason))
 
     def begin_anew(self, link: str) -> None:
-        """Ends all sessions, which the log has ended, and goes on as another run of the relay."""
+        """Ends all sessions, which the log has ended, and continues with a new link."""
         asking, self._asking = self._asking, {}
         self._own = None
         self._waiting.clear()
@@ -661,7 +668,7 @@ class Following:
         self._flush_later()
 
     def _let_go(self, asking: _Asking, kept: Iterable[_Kept]) -> None:
-        """Counts no longer what is kept no longer."""
+        """Removes requests from the counts of memory."""
         all_bytes = messages_bytes = 0
         for each in kept:
             all_bytes += each.size_bytes
@@ -672,7 +679,7 @@ class Following:
             asking.session.account.add(_MESSAGES, -messages_bytes)
 
     def _give_up(self, asking: _Asking) -> None:
-        """Lets go of all that a session has asked, and tells those who wait for it that it will not be done."""
+        """Drops all requests of a session, and reports them as not done."""
         kept, asking.kept = asking.kept, deque()
         self._let_go(asking, kept)
         for each in kept:
@@ -688,7 +695,7 @@ class Following:
 
 
 def _has_writes(asking: _Asking) -> bool:
-    """Tells whether something is not done that a read has to wait for."""
+    """Tells whether a session has requests that its reads have to wait for."""
     return any(kept.entry.kind not in (Asked.BEGIN, Asked.NAME, Asked.WILL) for kept in asking.kept)
 
 
@@ -698,17 +705,17 @@ def _about(message: m.Message) -> str | None:
 
 
 def _any_token(_token: str) -> bool:
-    """In open mode tokens mean nothing."""
+    """Returns True: in open mode tokens have no meaning."""
     return True
 
 
 def _unmarked(_change: Change, _mark: bytes) -> None:
-    """No door here understands it."""
+    """Does nothing: no door here understands it."""
 
 
 def _unnamed(_named: Named, _is_here: bool) -> None:
-    """No door here gives names."""
+    """Does nothing: no door here gives names."""
 
 
 def _nothing() -> None:
-    """Nobody is told."""
+    """Does nothing."""

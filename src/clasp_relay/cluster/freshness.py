@@ -1,8 +1,8 @@
 """Freshness: whether a relay has applied all that the log had when it last heard from the engine.
 
-A relay that was cut off may serve rights that have ended: somebody was banned, a token was revoked. So after a silence
-it is not fresh before it has applied what the log holds by then; which is asked of the log itself, so that it does not
-matter who decides, or whether anybody does.
+A relay that was cut off may grant rights that have ended meanwhile: somebody was banned, a token was revoked. So after
+a silence of the engine it is not fresh until it has applied the log up to the end that the log had then. The end is
+read from the log itself, so that it does not matter which relay is the decider, or whether there is one.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ class Freshness:
     """See the module.
 
     Args:
-        engine: tells where the log ends.
-        ledger: tells what is applied here.
+        engine: returns the end of the log.
+        ledger: has the last batch that is applied here.
     """
 
     def __init__(self, engine: Engine, ledger: Ledger) -> None:
@@ -26,13 +26,13 @@ class Freshness:
         self._ledger = ledger
         self._is_fresh = True
         self._silences = 0
-        """How often the engine was not heard; what was asked before the last time does not count."""
+        """Number of silences of the engine; an answer to a question from before the last one does not count."""
         self._is_asking = False
         self._end: int | None = None
-        """Where the log ended after the last silence; None until that is known."""
+        """The last batch of the log after the last silence; None until that is known."""
 
     def look(self, *, is_in_touch: bool) -> bool:
-        """Tells whether the relay is fresh; to be called several times a second.
+        """Tells whether the relay is fresh; called several times a second.
 
         Args:
             is_in_touch: whether the engine was heard within the last second.

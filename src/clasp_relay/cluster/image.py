@@ -1,7 +1,7 @@
-"""The image of a running relay, with which another one begins: what the log no longer has, or never had.
+"""The image of a running relay, with which another one begins: the state that the log no longer has, or never had.
 
-It is made of the same records as the log: params are writes, what has ended are nulls. A relay that has the params
-from its own disk takes the rest: sessions, locks, announced signals.
+It consists of the same changes as the log: a param is a write, a tombstone a null. A relay that has the params on its
+own disk gets the rest: sessions, locks, announced signals.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ __all__ = ["Image", "capture", "decode_image", "encode_image", "install"]
 VERSION = 1
 
 PIECE_BYTES = 256 * 1024
-"""About how big a piece is, which one message of the bus carries."""
+"""Approximate size of a piece, which is one message on the bus."""
 
 ENCODED_AT_ONCE = 500
-"""How many records are encoded before others have their turn."""
+"""How many records are encoded before the event loop goes on."""
 
 
 class Image(NamedTuple):
@@ -46,15 +46,15 @@ class Image(NamedTuple):
     sessions: list[tuple[Began, int]]
     locks: list[tuple[str, str, int]]
     signals: list[tuple[bytes, int, str]]
-    """Each as an ANNOUNCE of its own, when it was announced, and whom it counts for."""
+    """Each announced signal as an ANNOUNCE of its own, when it was announced, and the subject that it counts for."""
     state: StateImage | None
     """None for a relay that has the params."""
     tail: list[Change]
-    """The rows of the journal that a relay lacks which has an older state."""
+    """The rows of the journal that a relay with an older state lacks."""
     accounts: list[bytes]
     """The pieces of all accounts, for a relay that has none; see ``account_images``."""
     wills: tuple[Willed, ...] = ()
-    """What sessions leave when they are lost."""
+    """The wills of sessions."""
 
 
 def capture(relay: Relay, ledger: Ledger, journal_seq: int, *, with_state: bool) -> Image:
@@ -82,7 +82,7 @@ def capture(relay: Relay, ledger: Ledger, journal_seq: int, *, with_state: bool)
 
 
 def install(image: Image, relay: Relay, ledger: Ledger) -> None:
-    """Has a relay go on from an image; where that has params the relay must have none."""
+    """Installs an image in a relay; if the image has params, the relay must have none."""
     ledger.seq, ledger.digest, ledger.epoch, ledger.time_us = image.seq, image.digest, image.epoch, image.time_us
     ledger.decider, ledger.decider_name = image.decider, image.decider_name
     ledger.links = dict(image.links)
@@ -101,7 +101,7 @@ def install(image: Image, relay: Relay, ledger: Ledger) -> None:
 
 
 def encode_image(image: Image) -> Iterator[bytes | None]:
-    """Yields the pieces of an image, and None where others should have their turn."""
+    """Yields the pieces of an image, and None where the event loop should go on."""
     state = image.state
     head = image[:8]
     records = _records(image)
@@ -119,7 +119,7 @@ def encode_image(image: Image) -> Iterator[bytes | None]:
 
 
 def decode_image(pieces: list[bytes]) -> Image:
-    """Puts an image together.
+    """Decodes the pieces of an image.
 
     Raises:
         DecodeError: the pieces are not one image, or of another version.
@@ -211,5 +211,5 @@ def _pack(records: list[object]) -> bytes:
 
 
 def is_empty(params: Params) -> bool:
-    """Tells whether nothing was ever set."""
+    """Tells whether no param was ever set."""
     return not len(params) and not params.image().ended

@@ -1,6 +1,6 @@
-"""Errors of JetStream's answers: the log (``engine``) and the object store (``objects``) read them alike.
+"""Errors in answers of JetStream, for the log (``engine``) and the object store (``objects``).
 
-It is a file of its own since the object store needs nothing of nats-py.
+It is a file of its own since the object store does not need nats-py.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ NO_MESSAGE = 10037
 NO_STREAM = 10059
 NO_REPLICAS = 10074
 WRONG_SEQUENCE = 10071
-"""The message that was to be the last one is not."""
+"""The expected last message is not the last one."""
 
 CUT_OFF = (10008, 10009)
-"""What a server answers that does not reach those with which it keeps a stream."""
+"""Errors of a server that does not reach the other servers of a stream."""
 
 
 def error_code(answer: Mapping[str, Any]) -> int | None:
-    """Returns the code of an error; None where there is none."""
+    """Returns the error code of an answer; None if it is no error."""
     error = answer.get("error")
     return None if error is None else int(error.get("err_code", error.get("code", 0)))

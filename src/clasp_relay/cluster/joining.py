@@ -1,7 +1,7 @@
 """How a relay joins its cluster: from another relay's image, from its own files and the log, or with nothing at all.
 
-A relay that runs tells what the log does not: sessions, locks and announced signals, and with them the whole state, or
-the rows of the journal that are missing. Where nobody runs the log and the files have to do.
+The image of a running relay has what the log has not: sessions, locks and announced signals, and with them the whole
+state, or the rows that the joining relay's journal lacks. If no relay runs, the log and the files have to suffice.
 """
 
 from __future__ import annotations
@@ -25,44 +25,44 @@ from clasp_relay.logs import events
 __all__ = ["Joining", "Welcoming"]
 
 COLD_S = 1.0
-"""How long a relay that has found nobody waits before it takes itself for the first one."""
+"""How long a relay that hears no other one waits before it begins as the first one."""
 
 EMPTY_S = 0.7
-"""How much longer one waits that has nothing: one that has something is to be the first."""
+"""How much longer a relay without a state waits, so that one with a state is the first."""
 
 OFF_LOG_S = 4.0
-"""How much longer a relay waits for one that has more, where the log has lost what the files have."""
+"""How much longer a relay waits for one that has more, if the log has lost batches that are in its files."""
 
 IMAGE_S = 2.0
-"""How long an image is waited for before it is asked for again; counted from its last piece."""
+"""Timeout after which an image is requested again, counted from its last piece."""
 
 LONGEST_WAITS = 8
-"""Each request that brings no image doubles how long the next one is waited for, up to so many times ``IMAGE_S``."""
+"""Each request without an image doubles the timeout of the next one, up to this many times ``IMAGE_S``."""
 
 SAID_AFTER = 3
-"""After so many requests without an image the log says so, and again after as many more."""
+"""After this many requests without an image a warning is logged, and again after as many more."""
 
 WORKS_S = 0.5
-"""How often a relay says that it is at work on an image."""
+"""The interval at which a relay reports that it is making an image."""
 
 
 class _AskedImage:
-    """An image that another relay was asked for."""
+    """An image that was requested of another relay."""
 
     def __init__(self) -> None:
         self.number = 0
         self.since_s: float | None = None
-        """When it was asked for, or a piece of it came; None while none is waited for."""
+        """When it was requested, or its last piece arrived; None while there is no request."""
         self.pieces: dict[int, bytes] = {}
         self.tries = 0
-        """How often it was asked for since the last one came."""
+        """Number of requests since the last complete image."""
         self._giver: Beat | None = None
-        """Who was to give it, as heard when it was asked for."""
+        """The relay that was to give it, as last heard before the request."""
         self._is_made = False
-        """Whether a relay has said that it is at work on it."""
+        """Whether a relay has reported that it is making the image."""
 
     def ask(self, now_s: float, giver: Beat | None) -> int:
-        """Waits for another one, from a relay that is to give it; returns its number."""
+        """Notes a request to a relay; returns its number."""
         self.number += 1
         self.tries += 1
         self.since_s, self.pieces = now_s, {}
@@ -70,19 +70,21 @@ class _AskedImage:
         return self.number
 
     def hear(self, now_s: float) -> None:
-        """Notes that a piece has come, or that it is being made."""
+        """Notes that a piece has arrived, or that the image is being made."""
         self.since_s, self._is_made = now_s, True
 
     def is_late(self, now_s: float) -> bool:
-        """Tells whether it is to be asked for again: what takes long is waited for longer each time."""
+        """Tells whether the timeout has passed, which is longer for each further request."""
         waits = min(2 ** (self.tries - 1), LONGEST_WAITS)
         return self.since_s is not None and now_s - self.since_s > IMAGE_S * waits
 
     def is_in_vain(self, giver: Beat | None) -> bool:
-        """Tells whether whoever was to give it is gone, or has not begun to, and another relay, or another role, gives.
+        """Tells whether the image is not to be expected any more.
+
+        Another relay gives images now, or the same one in another role, and it has not begun to make this image.
 
         Args:
-            giver: who is to give an image that is asked for now.
+            giver: the relay that gives images now.
         """
         asked = self._giver
         if asked is None or giver is None or giver.link != asked.link:
@@ -90,17 +92,17 @@ class _AskedImage:
         return giver.is_decider != asked.is_decider and not self._is_made
 
     def forget(self) -> None:
-        """Waits for it no longer; the next one is as the first."""
+        """Drops the request, and resets the timeout."""
         self.since_s, self.tries = None, 0
 
     def give_up(self) -> None:
-        """Waits for it no longer, since it takes too long."""
+        """Drops the request, since it takes too long."""
         self.since_s = None
         if self.tries % SAID_AFTER == 0:
             events.CLUSTER_IMAGE_LATE.log(count=self.tries)
 
     def came(self) -> list[bytes]:
-        """Returns its pieces, all of which are there."""
+        """Returns the pieces, once all are here."""
         self.forget()
         return [self.pieces[place] for place in range(len(self.pieces))]
 
@@ -109,12 +111,12 @@ class Joining:
     """See the module.
 
     Args:
-        membership: this relay's.
-        peers: who was heard.
-        applying: applies what is read from the log.
-        relay: the core that serves this relay's sessions.
+        membership: the membership of this relay.
+        peers: the other relays.
+        applying: applies batches that are read from the log.
+        relay: the serving core.
         when_joined: called when the relay follows the log.
-        when_imaged: called when the state came from another relay, so that it is saved.
+        when_imaged: called when the state of another relay was installed, so that it is saved.
     """
 
     def __init__(
@@ -135,16 +137,16 @@ class Joining:
         self._began_s = 0.0
         self._is_reading = False
         self._is_off_log = False
-        """Whether the log does not have what this relay's files say; others have to tell the rest."""
+        """Whether the log lacks the last batch of this relay's files, so that an image has to have the rest."""
         self._image = _AskedImage()
 
     def begin(self) -> None:
-        """Waits from now on for others; what was asked for before comes no more."""
+        """Begins to wait for other relays; drops an earlier request."""
         self._began_s = self._membership.monotonic_s()
         self._image.forget()
 
     def begin_again(self) -> None:
-        """Begins as after a start, from the journal, since no memory has what the log has lost."""
+        """Begins as after a start, from the journal, since no relay has the batches in memory that the log has lost."""
         membership, ledger = self._membership, self._membership.ledger
         membership.position = Position(ledger.seq, ledger.digest, ledger.epoch, ledger.time_us)
         membership.be(Role.JOINING)
@@ -154,7 +156,7 @@ class Joining:
         self.begin()
 
     def go_on(self, now_s: float) -> None:
-        """Looks where to begin: at an image of another relay, or at what the log and the files have."""
+        """Decides where to begin: with an image of another relay, or with log and files; called again and again."""
         membership, image = self._membership, self._image
         if not membership.engine.is_connected or self._is_reading:
             return
@@ -165,7 +167,7 @@ class Joining:
             elif image.is_late(now_s):
                 image.give_up()
             return
-        # Where the log was lost, only who decides on the new one has an image that counts.
+        # If the log was lost, only the decider on the new log has a valid image.
         if giver is not None and (giver.is_decider or not self._is_off_log):
             self._ask_image(now_s, giver)
         elif now_s - self._began_s > COLD_S + self._peers.spread_s + (EMPTY_S if self._is_empty else 0.0):
@@ -173,10 +175,10 @@ class Joining:
             membership.engine.bounds(self._join_cold)
 
     def meet_other_base(self) -> None:
-        """Goes on where the log begins with a state that this relay does not have."""
+        """Joins again, since the log begins with a state that this relay does not have."""
         membership, ledger = self._membership, self._membership.ledger
         if membership.role is Role.JOINING:
-            # What the log does not tell beyond the batch that was applied last.
+            # Requests the state that the log does not have, from the last applied batch on.
             self._is_reading = False
             self._is_off_log = True
             membership.position = Position(ledger.seq, ledger.digest, ledger.epoch, ledger.time_us)
@@ -195,13 +197,13 @@ class Joining:
     # From files and log
 
     def _join_cold(self, bounds: Bounds | None) -> None:
-        """Begins where nobody else is there: with the files, and the log behind them."""
+        """Begins without other relays: with the files, and the log from there on."""
         self._is_reading = False
         membership = self._membership
         if bounds is None or membership.is_over:
             return
         if any(beat.seq > bounds.last for beat in self._peers.living()) and self._peers.is_outdone():
-            return  # the log has lost what another relay's journal has: that one is to be the first
+            return  # the log has lost batches that another relay's journal has: that relay has to be the first
         position = membership.position
         if position is None:
             is_empty = images.is_empty(self._relay.params)
@@ -223,7 +225,7 @@ class Joining:
         self._read_from(position, bounds.first, bounds.last)
 
     def _join_off_log(self, position: Position, bounds: Bounds) -> None:
-        """Goes on behind a log that has lost its end: no other relay has more of it."""
+        """Continues after a log that has lost its end, unless another relay has more of it."""
         membership = self._membership
         if membership.monotonic_s() - self._began_s < COLD_S + OFF_LOG_S or self._peers.is_outdone():
             return
@@ -271,13 +273,13 @@ class Joining:
         )
 
     def _wait_for_state(self, first: int) -> None:
-        """Goes on to wait: whoever has the state that the log began with may start later."""
+        """Waits again: a relay with the state that the log began with may start later."""
         self._membership.is_cold = False
         self.begin()
         events.CLUSTER_NEEDS_IMAGE.log(seq=first)
 
     def _read_from(self, position: Position, first: int, last: int) -> None:
-        """Makes sure that the files are of this log, and follows it from there."""
+        """Checks that the files belong to this log, and follows it from there."""
         self._is_reading = True
         if not last or first > max(1, position.seq):
             self._begin_reading(position, last)
@@ -316,7 +318,7 @@ class Joining:
     # From an image
 
     def _ask_image(self, now_s: float, giver: Beat) -> None:
-        """Asks for an image: for all of the state, what is behind an older one, or only what the log does not tell."""
+        """Requests an image: with the whole state, the changes after an older one, or without a state."""
         membership, asked = self._membership, self._image
         number = asked.ask(now_s, giver)
         position = membership.position
@@ -326,9 +328,9 @@ class Joining:
 
         def found(payloads: Sequence[bytes] | None) -> None:
             if number != asked.number or asked.since_s is None:
-                return  # it took so long that it is asked for again
+                return  # the request has timed out
             if payloads is None:
-                asked.forget()  # the engine has not answered
+                asked.forget()  # no answer of the engine
             elif membership.role is Role.JOINING and not membership.is_over:
                 asked.since_s = membership.monotonic_s()
                 self._is_off_log = not payloads or digest_of(payloads[0]) != position.digest
@@ -337,7 +339,7 @@ class Joining:
         membership.engine.read(position.seq, 1, found)
 
     def _request_image(self, journal_seq: int) -> None:
-        """Asks for all (0), for the rows behind one that this relay has, or for no state (-1)."""
+        """Requests an image with the whole state (0), with the rows after ``journal_seq``, or without a state (-1)."""
         membership = self._membership
         position = membership.position or Position(0, b"")
         request = (membership.following.link, self._image.number, journal_seq, position.seq, position.digest)
@@ -357,7 +359,7 @@ class Joining:
             )
             return
         if count < 0:
-            return  # it is being made
+            return  # a report that it is being made
         asked.pieces[place] = piece
         if len(asked.pieces) < count:
             return
@@ -391,7 +393,7 @@ class Joining:
         membership.accounts.install(image.accounts, installed)
 
     def _take_tail(self, image: images.Image) -> None:
-        """Takes the rows that other relays' journals have beyond this one's."""
+        """Applies the rows that other relays' journals have and this one's has not."""
         membership, committer = self._membership, self._relay.committer
         for change in image.tail:
             committer.record((change,))
@@ -403,18 +405,18 @@ class Joining:
         self._install(image)
 
     def _take_sessions(self, image: images.Image) -> None:
-        """Follows the log from where the files are up to the image, then takes what only that has."""
+        """Applies the log from the files' last batch up to the image, then the sessions of the image."""
         membership, ledger = self._membership, self._membership.ledger
         position = membership.position
         assert position is not None, "an image without a state for a relay that has none"
         if image.seq < position.seq:
-            return  # asked for again
+            return  # another one is requested
         self._is_reading = True
         membership.begin_at(position)
 
         def read(payloads: Sequence[bytes] | None) -> None:
             if payloads is None:
-                # The engine has not answered.
+                # No answer of the engine.
                 membership.call_later(RETRY_S, go_on)
                 return
             self._apply_up_to(image.seq, payloads)
@@ -455,12 +457,12 @@ class Joining:
 
 
 class Welcoming:
-    """Gives images to the relays that join; the decider does, or where there is none the first who can.
+    """Gives images to joining relays, if this one is the decider, or without a decider the first follower.
 
     Args:
-        membership: this relay's.
-        peers: who was heard.
-        relay: the core that serves this relay's sessions.
+        membership: the membership of this relay.
+        peers: the other relays.
+        relay: the serving core.
     """
 
     def __init__(self, membership: Membership, peers: Peers, relay: Relay) -> None:
@@ -469,7 +471,7 @@ class Welcoming:
         self._relay = relay
 
     def hear_request(self, payload: bytes) -> None:
-        """Answers who asks for an image."""
+        """Answers a request for an image."""
         membership = self._membership
         link, number, journal_seq, seq, digest = msgpack.unpackb(payload, use_list=False)
         if not self._is_to_answer(link):
@@ -509,7 +511,7 @@ class Welcoming:
         return membership.role is Role.DECIDER or not any(beat.is_decider or beat.link < own for beat in others)
 
     def _works_on(self, link: str, number: int) -> None:
-        """Says that an image is being made, so that its relay waits."""
+        """Reports that an image is being made, so that the relay that has requested it waits."""
         self._membership.publish("piece", msgpack.packb((link, number, 0, -1, b"")))
 
     def _send(self, link: str, number: int, image: images.Image) -> None:
@@ -535,7 +537,7 @@ class Welcoming:
 
 
 def _has_base(payload: bytes) -> bool:
-    """Tells whether the log's first batch says that there was a state before it."""
+    """Tells whether the log's first batch names a state from before it."""
     try:
         return any(isinstance(item, Claimed) and item.base for item in decode_batch(payload).items)
     except DecodeError:

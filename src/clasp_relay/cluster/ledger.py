@@ -1,6 +1,7 @@
-"""The ledger: what every relay of a cluster knows besides params: the decider, the relays and the sessions.
+"""The ledger: the decider, the relays and the sessions of a cluster, as the batches of the log name them.
 
-It also knows how far what each session asked is done. It follows from the batches alone, so it is the same everywhere.
+It also has the number of each session's last request that is done. It depends on the batches alone, so that it is the
+same at all relays.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ __all__ = ["Contradiction", "Known", "Ledger"]
 
 
 class Contradiction(ClaspError):
-    """A batch does not go on where this relay is: one of the two is of another log."""
+    """A batch does not follow this relay's last one, so they are from different logs."""
 
 
 class Known:
     """A session of some relay.
 
     Args:
-        began: what was said when it was admitted.
-        number: up to which number what it asked is done.
-        will: what it leaves when it is lost; None for nothing.
+        began: the item that admitted it.
+        number: the number of its last request that is done.
+        will: its will; None for none.
     """
 
     __slots__ = ("began", "number", "will")
@@ -51,20 +52,20 @@ class Ledger:
         self.seq = 0
         """The last batch that is in it; 0 for none."""
         self.digest = NO_DIGEST
-        """That batch's."""
+        """The digest of that batch."""
         self.epoch = 0
         self.time_us = 0
         """The decider's clock at that batch, in Unix µs."""
         self.decider = ""
-        """The link of the relay that decides; empty where none does."""
+        """The link of the decider; empty if there is none."""
         self.decider_name = ""
         self.links: dict[str, str] = {}
         """The relays' names by their links."""
         self.sessions: dict[str, Known] = {}
-        """By id, in the order in which they were admitted."""
+        """The sessions by id, in the order in which they were admitted."""
 
     def check(self, seq: int, batch: Batch) -> None:
-        """Makes sure that a batch is the next one.
+        """Checks that a batch is the next one.
 
         Raises:
             Contradiction: it is not.
@@ -77,19 +78,19 @@ class Ledger:
             raise Contradiction(f"batch {seq} is of epoch {batch.epoch}, behind one of epoch {self.epoch}")
 
     def begin(self, seq: int, digest: bytes, batch: Batch) -> None:
-        """Notes which batch is applied now; its items follow by ``note``."""
+        """Begins to apply a batch; ``note`` takes its items."""
         self.seq, self.digest, self.epoch = seq, digest, batch.epoch
         self.time_us = max(self.time_us, batch.time_us)
 
     def note(self, item: Item) -> None:
-        """Takes what an item says about relays and sessions."""
+        """Applies an item about relays or sessions."""
         if isinstance(item, Answered):
             known = self.sessions.get(item.session_id)
             if known is not None:
                 known.number = max(known.number, item.number)
         elif isinstance(item, Began):
             known = self.sessions.get(item.session_id)
-            # Known already: it goes on with another token.
+            # A known session continues with another token.
             self.sessions[item.session_id] = Known(item) if known is None else Known(item, known.number, known.will)
         elif isinstance(item, Willed):
             known = self.sessions.get(item.session_id)
@@ -107,7 +108,7 @@ class Ledger:
             self.decider = self.decider_name = ""
 
     def end_link(self, link: str) -> None:
-        """Forgets a relay and its sessions."""
+        """Removes a relay and its sessions."""
         self.links.pop(link, None)
         self.sessions = {key: known for key, known in self.sessions.items() if known.began.link != link}
 

@@ -18,18 +18,18 @@ from clasp_relay.wire.values import decode_value, encode_value
 __all__ = ["Journal", "Membership", "NodeOptions", "Position", "Role", "position_of", "position_row"]
 
 RETRY_S = 0.1
-"""After so long what the engine has not answered is tried again."""
+"""After how long a request that the engine has not answered is repeated."""
 
 READ_AT_ONCE = 64
 """How many batches are read from the log together."""
 
 
 LINGER_S = 0.02
-"""How long a follower's journal lets rows wait for more of them."""
+"""By how long a follower's journal delays commits, to gather more rows."""
 
 
 class Role(Enum):
-    """What a relay is in its cluster."""
+    """The role of a relay in its cluster."""
 
     JOINING = "joining"
     FOLLOWER = "follower"
@@ -37,61 +37,61 @@ class Role(Enum):
 
 
 class NodeOptions(NamedTuple):
-    """What a node is told about itself."""
+    """The options of a node."""
 
     cluster: str
-    """How all subjects begin."""
+    """The name of the cluster, the prefix of all subjects."""
     relay: str
     """The relay's name."""
     is_standby: bool = False
 
 
 class Position(NamedTuple):
-    """How far the log is in a relay's files."""
+    """The last batch of the log that is in a relay's files."""
 
     seq: int
     digest: bytes
     epoch: int = 0
     time_us: int = 0
-    """The decider's clock then, in Unix µs."""
+    """The decider's clock at that batch, in Unix µs."""
 
 
 class Journal(Protocol):
-    """What a node needs of the journal."""
+    """The journal, as a node uses it."""
 
     @property
     def appended_seq(self) -> int:
-        """The last row that was appended."""
+        """The seq of the last row that was appended."""
 
     def append_judged(self, entries: Sequence[Row], *, is_last: bool = False) -> None:
-        """Records changes of which it is known what history does with them; at once, where they are a turn's last."""
+        """Records changes with what history does with them; commits at once if they are a turn's last."""
 
     def when_recorded(self, call: Callable[[], None]) -> None:
-        """Makes a call once all is recorded that was appended; never where that fails."""
+        """Makes a call once all appended changes are recorded; never if recording fails."""
 
     def linger(self, delay_s: float) -> None:
-        """Lets what is appended wait for more, in s, unless somebody waits until it is recorded."""
+        """Delays commits by so many seconds, unless a caller waits until changes are recorded."""
 
     def find_position(self, number: int, call: Callable[[Change | None], None]) -> None:
-        """Calls with the row that names a batch of the log; with None where there is none."""
+        """Calls with the POSITION that names a batch of the log by its number; with None if there is none."""
 
     def read_tail(self, seq: int, last_seq: int, call: Callable[[Sequence[Change] | None], None]) -> None:
-        """Calls with the changes from a row on, that one included, up to another; with None where some are gone."""
+        """Calls with the changes from ``seq`` to ``last_seq``, both included; with None if some were deleted."""
 
     def restart_at(self, seq: int) -> None:
-        """Has an empty journal go on behind a row of the others."""
+        """Makes an empty journal continue after a row of other relays."""
 
 
 class Membership:
     """See the module.
 
     Args:
-        options: what the node is told about itself.
+        options: the options of the node.
         engine: the log and the bus.
-        following: the sessions of this relay and what the log says.
-        journal: this relay's.
-        position: how far the log is in this relay's files; None where nothing of it is.
-        monotonic_s: seconds.
+        following: the sessions of this relay, and the part that follows the log.
+        journal: the journal of this relay.
+        position: the last batch of the log in this relay's files; None if there is none.
+        monotonic_s: returns seconds.
         call_later: the event loop's.
     """
 
@@ -111,36 +111,36 @@ class Membership:
         self.ledger = following.ledger
         self.journal = journal
         self.position = position
-        """How far the log was in this relay's files when it began to join."""
+        """The last batch of the log in this relay's files when it began to join."""
         self.monotonic_s = monotonic_s
         self.call_later = call_later
         self.fatal: Callable[[str], None] = _ignore
-        """Ends the relay's part in the cluster, and says why in one line; set by the node."""
+        """Ends the relay's part in the cluster, for a reason in one line; set by the node."""
         self.accounts: AccountImages = NoAccounts()
-        """Gives others the accounts, and takes theirs; set before the start where there are any."""
+        """Captures and installs accounts; set before the start if there are any."""
         self.role = Role.JOINING
         self.is_over = False
-        """Whether it takes no part any more."""
+        """Whether the relay's part in the cluster has ended."""
         self.alarms = 0
-        """How often the log was not what it has to be."""
+        """Number of alarms: faults of the log."""
         self.applied_journal_seq = journal.appended_seq
         """The last row of the journal whose change is applied."""
         self.known_seq = 0
-        """The last batch that has left the decider, as far as is known."""
+        """The last batch that is known to have left the decider."""
         self.releasing = 0
-        """How many batches this relay has brought into the log that its journal does not have yet."""
+        """Number of batches that this relay has appended to the log and its journal does not have yet."""
         self.is_cold = False
-        """Whether it began without another relay's image, so that it knows no sessions of others."""
+        """Whether it has begun without another relay's image, so that it knows no sessions of others."""
         self.base = b""
-        """Names the state that this relay began with and that the log does not tell; empty where there is none."""
+        """The identifier of the state that this relay began with and the log does not have; empty if there is none."""
 
     def be(self, role: Role) -> None:
-        """Takes another role."""
+        """Changes the role."""
         self.role = role
-        # Else each relay is woken by what it says itself, and by what others ask of the decider.
+        # Otherwise each relay would be woken by its own messages, and by others' requests to the decider.
         self.hear("live", role is not Role.DECIDER)
         self.hear("decide", role is Role.DECIDER)
-        # What a follower records is in the log already, so it need not be synced batch by batch.
+        # A follower's changes are in the log already, so its journal need not sync batch by batch.
         self.journal.linger(LINGER_S if role is Role.FOLLOWER else 0.0)
 
     @property
@@ -150,36 +150,36 @@ class Membership:
 
     @property
     def seq(self) -> int:
-        """The last batch that this relay has; what its files have counts, also beyond the log."""
+        """The last batch that this relay has, including those in its files, even if the log has lost them."""
         if self.position is not None and (self.role is Role.JOINING or self.base):
             return self.position.seq
         return self.ledger.seq
 
     def begin_at(self, position: Position) -> None:
-        """Goes on behind a batch."""
+        """Sets the batch after which this relay continues."""
         ledger = self.ledger
         ledger.seq, ledger.digest, ledger.epoch, ledger.time_us = position
 
     def subject(self, name: str) -> str:
-        """Returns a subject of this cluster."""
+        """Returns a subject of this cluster by its name."""
         return f"{self.options.cluster}.{name}"
 
     def hear(self, name: str, is_heard: bool) -> None:
-        """Has what is said under a name come here, or not."""
+        """Delivers or ignores the messages of a subject from now on."""
         self.engine.hear(self.subject(name), is_heard)
 
     def publish(self, name: str, payload: bytes) -> None:
-        """Sends something to all relays; it may be lost."""
+        """Sends a message to all relays; it may be lost."""
         self.engine.publish(self.subject(name), payload)
 
     def alarm(self, text: str) -> None:
-        """Notes that the log is not what it has to be."""
+        """Counts and logs an alarm: a fault of the log."""
         self.alarms += 1
         events.CLUSTER_ALARM.log(text=text)
 
 
 def position_of(change: Change | None) -> Position | None:
-    """Returns what a row of the journal says about the log; None for None."""
+    """Returns the position in a POSITION of the journal; None for None."""
     if change is None:
         return None
     digest = decode_value(change.param.value)
@@ -188,10 +188,10 @@ def position_of(change: Change | None) -> Position | None:
 
 
 def position_row(seq: int, digest: bytes, batch: Batch) -> Row:
-    """Returns the row of the journal that stands behind the rows of a batch and says that the log has it."""
+    """Returns the POSITION that follows the rows of a batch in the journal, and says that the log has it."""
     about = no_param("", "", "", batch.time_us)._replace(value=encode_value(digest), revision=batch.epoch)
     return Change(about, ChangeKind.POSITION, number=seq), None, (), b""
 
 
 def _ignore(_text: str) -> None:
-    """Nobody is told."""
+    """Does nothing."""

@@ -1,11 +1,11 @@
-"""The node of a relay in its cluster: joins, follows or decides, leaves, and passes on what others send.
+"""The node of a relay in its cluster: joins, follows or decides, leaves, and passes on messages of other relays.
 
-The log is the arbiter. Whoever appends a claim of the next epoch behind the last batch decides from there on; the
-decider before is fenced at its next append, and what it has decided beyond the log is thrown away. Signs of life and
-silence say when to claim; they never make it right.
+The log alone determines the decider: the relay that appends a claim of the next epoch after the last batch. The earlier
+decider is fenced at its next append, and what it has decided beyond the log is discarded. Heartbeats and silence only
+determine when a relay tries to claim.
 
-``membership`` has the state, ``peers`` who was heard; ``joining``, ``applying``, ``claiming`` and ``appending`` do what
-is to be done, and are told here what happens.
+``membership`` has the state, and ``peers`` when other relays were heard; ``joining``, ``applying``, ``claiming`` and
+``appending`` do the work, and are called from here when something happens.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ __all__ = ["Node"]
 TICK_S = 0.05
 
 CLOSES_S = 5.0
-"""After so long without an answer of the engine a relay ends its sessions, so that they go elsewhere."""
+"""After this time without an answer of the engine a relay ends its sessions, so that clients connect elsewhere."""
 
 RESEND_S = 1.0
-"""After so long without an answer of the decider all that is not done is sent again."""
+"""After this time without an answer of the decider all requests that are not done are sent again."""
 
 HAND_OVER_S = 2.0
-"""How long a stop waits for its last batches."""
+"""How long a stop waits until the last batches are in the log."""
 
 
 class Node:
-    """See the module. It is given everything that is not its own: the event loop, the engine, the core.
+    """See the module. Event loop, engine and core are passed in.
 
     Args:
-        membership: this relay's.
-        relay: the core that serves its sessions.
-        make_deciding: makes the core that decides: given its epoch, and from which Unix time in µs its clock goes on.
-        wall_us: Unix µs.
-        new_link: makes the name of a run of this relay.
-        report: told of each scheduled bundle that is refused.
-        when_fatal: told, in one line, why the relay cannot go on.
-        when_imaged: called when the state came from another relay, so that it is saved.
+        membership: the membership of this relay.
+        relay: the serving core.
+        make_deciding: makes the decider's core, given its epoch and the Unix time in µs at which its clock begins.
+        wall_us: returns Unix µs.
+        new_link: returns a new id of a link.
+        report: called for each scheduled bundle that is refused.
+        when_fatal: called with one line for the operator when the relay cannot go on.
+        when_imaged: called when the state of another relay was installed, so that it is saved.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Node:
         self._tick()
 
     def stop(self, done: Callable[[], None]) -> None:
-        """Leaves the cluster in order: what was decided goes into the log, and the next one takes over at once."""
+        """Leaves the cluster: appends all that was decided to the log, so that another relay takes over at once."""
 
         def left() -> None:
             if not self._has_left:
@@ -128,14 +128,14 @@ class Node:
         self._call_later(HAND_OVER_S, left)
 
     def hand_over(self) -> bool:
-        """Has another relay decide; returns whether there is one, and this one decides now."""
+        """Hands over to another relay; returns False if there is none, or if this one is not the decider."""
         if self.role is not Role.DECIDER or not self._peers.living():
             return False
         self._appending.hand_over(_nothing)
         return True
 
     def sweep(self) -> None:
-        """Ends what has lived long enough. To be called twice a second."""
+        """Ends expired params, gestures and signals in the decider's core; called twice a second."""
         if self._appending.deciding is not None:
             self._appending.deciding.relay.sweep()
 
@@ -163,21 +163,21 @@ class Node:
         else:
             self._following.resend()
 
-    # What others ask about it
+    # Facts about it
 
     @property
     def role(self) -> Role:
-        """What the relay is in its cluster."""
+        """The role of the relay in its cluster."""
         return self.membership.role
 
     @property
     def alarms(self) -> int:
-        """How often the log was not what it has to be."""
+        """Number of alarms: faults of the log."""
         return self.membership.alarms
 
     @property
     def failovers(self) -> int:
-        """How often another relay has come to decide, after the first."""
+        """Number of changes of the decider, after the first one."""
         return self._applying.failovers
 
     @property
@@ -187,40 +187,40 @@ class Node:
 
     @property
     def is_ready(self) -> bool:
-        """Whether clients are well served here."""
+        """Whether clients can be served here."""
         is_served = self._following.refuses is None
         return is_served and self.role is not Role.JOINING and not self.is_spare and self._peers.is_in_touch
 
     def now_us(self) -> int | None:
-        """Returns the Unix time in µs by the decider's clock, or the last one's; None where none was heard yet."""
+        """Returns the Unix time in µs by the (last) decider's clock; None if none was heard yet."""
         deciding = self._appending.deciding
         return self._peers.heard_now_us if deciding is None else deciding.relay.clock.now_us()
 
     @property
     def is_standby(self) -> bool:
-        """Whether it takes no clients as long as another relay can."""
+        """Whether it takes clients only when no other relay can."""
         return self.membership.options.is_standby
 
     @property
     def is_spare(self) -> bool:
-        """Whether it takes no clients now: a standby that does not decide, or no longer has to."""
+        """Whether it takes no clients now: it is a standby, and not the decider, or no longer needed as such."""
         return self.is_standby and (self.role is not Role.DECIDER or self._peers.others_serve)
 
     @property
     def behind_records(self) -> int:
-        """How many batches have left the decider that are not applied here."""
+        """Number of batches that have left the decider and are not applied here yet."""
         return max(0, self.membership.known_seq - self._ledger.seq)
 
     @property
     def behind_s(self) -> float:
-        """For how long the decider was not heard; 0 at the decider."""
+        """Seconds by which the decider's heartbeat is late; 0 at the decider."""
         if self.role is Role.DECIDER:
             return 0.0
         return max(0.0, self._monotonic_s() - self._peers.decider_s - BEAT_S)
 
     @property
     def epoch(self) -> int:
-        """Which decider's time it is."""
+        """The present epoch."""
         return self._ledger.epoch
 
     # Time
@@ -252,7 +252,7 @@ class Node:
         return Beat(link, relay, epoch, membership.seq, is_joined, is_decider, clock_us, is_standby)
 
     def _look_at_engine(self, now_s: float) -> None:
-        """Refuses writes while the engine is not heard, and in the end sessions, too."""
+        """Refuses writes while the engine is not heard; after ``CLOSES_S`` ends the sessions, too."""
         following = self._following
         following.is_cut_off = not self._peers.is_in_touch
         is_fresh = self._freshness.look(is_in_touch=self._peers.is_in_touch)
@@ -272,7 +272,7 @@ class Node:
             following.refuses = None
 
     def _give_way(self) -> None:
-        """Has a standby that had to decide leave that to another relay, and its clients, too, which is there again."""
+        """Makes a standby that had to decide hand over to another relay that is back, and end its sessions."""
         if self.role is Role.DECIDER and not self._appending.is_handing_over:
             self.hand_over()
         elif self.role is Role.FOLLOWER:
@@ -290,7 +290,7 @@ class Node:
                 events.CLUSTER_RELAY_GONE.log(relay=self._ledger.links[link])
                 deciding.end_link(link)
 
-    # What the others say
+    # Messages of the others
 
     def _heard_beat(self, payload: bytes) -> None:
         try:
@@ -311,7 +311,7 @@ class Node:
         if is_newer and self.role is Role.DECIDER:
             self._appending.depose(beat.seq)
         if is_newer and self.role is Role.FOLLOWER and 0 < beat.seq < ledger.seq and not membership.releasing:
-            # The log was begun anew, from another relay's journal.
+            # The log has begun again, from another relay's journal.
             self._join_again()
             return
         if self._is_cold_beside(beat):
@@ -324,14 +324,14 @@ class Node:
                 self._applying.read_gap()
 
     def _is_cold_beside(self, beat: Beat) -> bool:
-        """Tells whether this relay has missed that another one decides, and began without that one's image.
+        """Tells whether this relay has missed the decider, and so has begun without an image.
 
-        It knows no sessions of others then, and would end them all if it came to decide.
+        It knows no sessions of others then, and would end them all if it became the decider.
         """
         membership = self.membership
         if self.role is not Role.FOLLOWER or membership.releasing or self._claiming.is_claiming:
             return False
-        # Where a claim of a later epoch is still to come, that one may say that all began without an image.
+        # A claim of a later epoch that is still to come may end all sessions anyway.
         return membership.is_cold and beat.epoch == self._ledger.epoch
 
     def _heard_live(self, payload: bytes) -> None:
@@ -348,7 +348,7 @@ class Node:
         self._take_packet(packet)
 
     def send_packet(self, packet: Packet) -> None:
-        """Brings what this relay's sessions ask to whoever decides."""
+        """Sends requests of this relay's sessions to the decider, be it this relay or another one."""
         if self._appending.deciding is None:
             self.membership.publish("decide", encode_packet(packet))
         elif not self._appending.is_handing_over:
@@ -366,7 +366,7 @@ class Node:
 
     def _heard_resend(self, payload: bytes) -> None:
         link, is_known, epoch = msgpack.unpackb(payload, use_list=False)
-        # Whoever decided before, and stood still, does not know yet that it does no longer.
+        # An earlier decider that has stood still may not know yet that it is one no longer.
         if link != self._following.link or self.role is Role.JOINING or epoch < self._ledger.epoch:
             return
         if is_known:
@@ -374,25 +374,25 @@ class Node:
         else:
             self._expelled()
 
-    # What becomes of it
+    # Changes of its role
 
     def _joined(self) -> None:
-        """Follows the log from now on."""
+        """Becomes a follower."""
         membership = self.membership
         membership.be(Role.FOLLOWER)
         if membership.is_cold:
-            # Nobody decides, so this relay may at once.
+            # There is no decider, so this relay may claim at once.
             self._peers.expect_decider()
         self._look_at_engine(self._monotonic_s())
         name, seq = self._ledger.decider_name, self._ledger.seq
         events.CLUSTER_JOINED.log(relay=membership.options.relay, seq=seq, decider=name)
         if not membership.is_cold:
-            # Tells the decider that this relay is there, before it has any session.
+            # So the decider knows this relay before it has any session.
             self._following.resend()
         self._applying.go_on()
 
     def _decide(self) -> None:
-        """The claim is recorded."""
+        """Becomes the decider, when the claim is recorded."""
         self._appending.decide()
         self._beat_s = -BEAT_S
 
@@ -400,7 +400,7 @@ class Node:
         self._joining.meet_other_base()
 
     def _join_again(self) -> None:
-        """Begins as after a start: the log has lost what no memory has, and all sessions end."""
+        """Joins again as after a start, and ends all sessions."""
         self._appending.step_down()
         self._claiming.cancel()
         self._joining.begin_again()
@@ -408,18 +408,18 @@ class Node:
         self._following.begin_anew(self._new_link())
 
     def _expelled(self) -> None:
-        """The others have given this relay up: its sessions have ended, and it goes on as another run of it."""
+        """Continues with a new link: the other relays count this one as lost, so its sessions have ended."""
         if self.role is Role.JOINING:
             return
         link = self._following.link
         self._call_later(0, lambda: self._begin_anew(link))
 
     def _begin_anew(self, link: str) -> None:
-        """Ends a run of this relay, which may have been said more than once."""
+        """Ends a link of this relay; does nothing if it has ended already, since the log may say so more than once."""
         if self._following.link == link and not self.membership.is_over:
             events.CLUSTER_EXPELLED.log()
             self._following.begin_anew(self._new_link())
 
 
 def _nothing() -> None:
-    """Nothing follows."""
+    """Does nothing."""

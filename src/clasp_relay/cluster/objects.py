@@ -1,8 +1,8 @@
 """The object store of a cluster: the bytes of files, in a bucket of JetStream of the cluster's name.
 
-An object is as every client of NATS has it (ADR-20): pieces of 128 KiB under one subject, and behind them a message
-that says how many there are and what their digest is. One piece of an object is on its way at a time, so that what
-relays have to tell each other does not wait behind files, and no file is in memory.
+An object has the format of NATS's object stores (ADR-20): pieces of 128 KiB under one subject, and after them a message
+with their number and digest. One piece of an object is on its way at a time, so that messages between relays do not
+wait for files, and no file is in memory.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ __all__ = ["ObjectStore", "Requests"]
 PIECE_BYTES = 128 * 1024
 
 WAITS_S = 5.0
-"""For how long a request is made again that the engine does not answer."""
+"""For how long a request is repeated that the engine does not answer."""
 
 AGAIN_S = 0.2
 
 LEAST_BYTES = 64 * 1024 * 1024
-"""A bucket that would be smaller is not made."""
+"""The smallest bucket that is made."""
 
 IN_USE = 10058
 NO_PEERS = 10005
 NOT_NOW = (*CUT_OFF, 10158)
-"""The servers do not reach each other, or a piece with this id is on its way: as good as no answer."""
+"""The servers do not reach each other, or a piece with this id is on its way: treated like no answer."""
 NO_ROOM = (10002, 10023, 10047, 10077, 10122)
-"""The server, the account or the bucket has no room for more."""
+"""The server, the account or the bucket has no space for more."""
 
 FULL = "The cluster has no room for more files. Try again later, or tell its operator."
 
 
 class Requests(Protocol):
-    """What is asked of the engine; ``engine.NatsEngine``."""
+    """Requests to the engine; implemented by ``engine.NatsEngine``."""
 
     @property
     def replicas(self) -> int:
@@ -57,20 +57,20 @@ class Requests(Protocol):
         headers: Mapping[str, str] | None,
         done: Callable[[dict[str, Any] | None], None],
     ) -> None:
-        """Makes a request, and calls with the answer; with None where there is none."""
+        """Makes a request, and calls with the answer; with None if there is none."""
 
 
 class ObjectStore:
     """See the module. Implements ``access.shared_files.Objects``.
 
     Args:
-        name: the cluster's.
-        max_bytes: how big the bucket may become.
+        name: the name of the cluster.
+        max_bytes: size limit of the bucket.
         engine: the engine.
-        monotonic_s: seconds.
+        monotonic_s: returns seconds.
         call_later: the event loop's.
-        busy: makes what a call fails with where the engine does not answer, from a sentence.
-        full: likewise where it has no room.
+        busy: makes the exception of a call that the engine does not answer, from a sentence.
+        full: makes the exception of a call for which the engine has no space, likewise.
     """
 
     def __init__(
@@ -93,20 +93,20 @@ class ObjectStore:
         self._full = full
         self._has_bucket = self._is_over = False
         self._waiting: set[Deferred[dict[str, Any] | None]] = set()
-        """What waits for an answer, or for the next try."""
+        """Deferreds that wait for an answer, or for the next attempt."""
 
     def stop(self) -> None:
-        """Fails all that is under way, and all that is asked from now on: the engine is about to end."""
+        """Fails all calls under way, and later ones: the engine is about to end."""
         self._is_over = True
         for each in list(self._waiting):
             each.callback(None)
 
-    # As ``Objects`` says
+    # ``Objects``
 
     async def put(self, file_id: str, size_bytes: int, read: Callable[[int, int], Awaitable[bytes]]) -> bool:
-        """Stores an object, all of it; returns False where there is something of it already, or another relay does so.
+        """Stores a complete object; returns False if there are pieces of it already, perhaps from another relay.
 
-        Each piece names the one that it follows, so those of two relays are never mixed.
+        Each piece names the one that it follows, so that pieces of two relays are never mixed.
         """
         await self._find_bucket()
         digest, attempt = sha256(), uuid4().hex
@@ -136,7 +136,7 @@ class ObjectStore:
         return True
 
     async def get(self, file_id: str, write: Callable[[bytes], Awaitable[None]]) -> bool:
-        """Gives the bytes of an object in order; returns whether all came, and are those that were stored."""
+        """Writes the bytes of an object in order; returns whether they are complete and have the stored digest."""
         found = await self._message({"last_by_subj": self._about(file_id)})
         if found is None:
             return False
@@ -158,18 +158,18 @@ class ObjectStore:
         return expected == f"SHA-256={urlsafe_b64encode(digest.digest()).decode()}"
 
     async def remove(self, file_id: str) -> None:
-        """Removes an object, or what there is of it; first what says that it is there."""
+        """Removes an object, or the pieces that there are; first the message that says that it is complete."""
         for subject in (self._about(file_id), self._pieces(file_id)):
             answer = await self._ask(f"$JS.API.STREAM.PURGE.{self._stream}", json.dumps({"filter": subject}).encode())
             if error_code(answer) not in (None, NO_STREAM):
                 self._fail(answer)
 
     def pieces(self, size_bytes: int) -> int:
-        """Returns how many pieces an object of some length has."""
+        """Returns the number of pieces of an object of some size."""
         return -(-size_bytes // PIECE_BYTES)
 
     async def names(self, file_id: str | None = None) -> dict[str, int | None]:
-        """Returns how many pieces of each object there are; None where nothing says what they are."""
+        """Returns the number of pieces of each object by its name; None if the message after the pieces is missing."""
         pieces: Counter[str] = Counter()
         ends: set[str] = set()
         filters = [f"$O.{self._bucket}.>"] if file_id is None else [self._about(file_id), self._pieces(file_id)]
@@ -183,7 +183,7 @@ class ObjectStore:
         return {name: pieces[name] if name in ends else None for name in pieces.keys() | ends}
 
     async def _subjects(self, which: str) -> dict[str, int]:
-        """Returns how many messages there are of each subject that a filter lets through."""
+        """Returns the number of messages of each subject that matches a filter."""
         found: dict[str, int] = {}
         offset, total = 0, 1
         while offset < total:
@@ -202,10 +202,10 @@ class ObjectStore:
     # The bucket
 
     async def _find_bucket(self) -> None:
-        """Makes the bucket where it is missing, as big as the servers have room for, and bigger where it is too small.
+        """Makes the bucket if it is missing, as large as the servers have space for; enlarges it if it is too small.
 
         Raises:
-            Exception: what ``busy`` or ``full`` makes.
+            Exception: one of ``busy`` or ``full``.
         """
         if self._has_bucket:
             return
@@ -246,7 +246,7 @@ class ObjectStore:
             "subjects": [f"$O.{self._bucket}.C.>", f"$O.{self._bucket}.M.>"],
             "retention": "limits",
             "storage": "file",
-            # What is full refuses: nothing that was acknowledged goes. The log of the cluster has its own room.
+            # A full bucket refuses, so that nothing acknowledged is removed. The cluster's log has a limit of its own.
             "discard": "new",
             "max_bytes": self._max_bytes,
             "max_msgs": -1,
@@ -265,12 +265,12 @@ class ObjectStore:
     # Requests
 
     async def _append_piece(self, subject: str, data: bytes, piece_id: str, previous_seq: int) -> int | None:
-        """Appends a piece behind another one, and returns its number; None where another message is behind that."""
+        """Appends a piece after another one, and returns its number; None if another message follows that one."""
         headers = {"Nats-Msg-Id": piece_id, "Nats-Expected-Last-Subject-Sequence": str(previous_seq)}
         answer = await self._ask(subject, data, headers)
         if error_code(answer) != WRONG_SEQUENCE:
             return self._seq(answer)
-        # It may be this one, which was sent twice, since the answer was late.
+        # It may be this piece, which was sent twice, since the answer was late.
         answer = await self._get({"last_by_subj": subject})
         if error_code(answer) in (NO_MESSAGE, NO_STREAM):
             return None
@@ -279,12 +279,12 @@ class ObjectStore:
         return int(message["seq"]) if piece_id.encode() in b64decode(message.get("hdrs", "")) else None
 
     def _seq(self, answer: Mapping[str, Any]) -> int:
-        """Returns the number of a message that was appended."""
+        """Returns the number of an appended message."""
         self._check(answer)
         return int(answer["seq"])
 
     async def _message(self, which: dict[str, object]) -> tuple[int, bytes] | None:
-        """Returns number and bytes of a message, asked of the server that has all; None where there is none."""
+        """Returns number and bytes of a message, from the leader, which has all; None if there is none."""
         answer = await self._get(which)
         if error_code(answer) in (NO_MESSAGE, NO_STREAM):
             return None
@@ -299,7 +299,7 @@ class ObjectStore:
         """Makes a request until it is answered, or for a few seconds.
 
         Raises:
-            Exception: what ``busy`` makes: it is not answered.
+            Exception: the one of ``busy``, if it is not answered.
         """
         end_s = self._monotonic_s() + WAITS_S
         while not self._is_over:
@@ -313,7 +313,7 @@ class ObjectStore:
         raise self._busy(NOT_DONE)
 
     async def _until(self, begin: Callable[[Callable[[dict[str, Any] | None], None]], object]) -> dict[str, Any] | None:
-        """Begins something, and returns what it calls with; None where this ends before."""
+        """Calls ``begin``, and returns the answer that it calls back with; None if the store stops before."""
         done: Deferred[dict[str, Any] | None] = Deferred()
 
         def end(answer: dict[str, Any] | None) -> None:
@@ -349,7 +349,7 @@ def _lacks_room(answer: Mapping[str, Any]) -> bool:
 
 
 def _name_of(token: str) -> str | None:
-    """Returns the name of an object as the end of a subject has it; None where it is none."""
+    """Returns the name of an object from the last token of a subject; None if it is no name."""
     try:
         return urlsafe_b64decode(token).decode()
     except ValueError:

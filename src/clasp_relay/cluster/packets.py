@@ -1,7 +1,8 @@
 """The packets between relays beside the log: requests to the decider, and messages to all, in MessagePack.
 
-A packet holds what the sessions of one relay asked in one turn. Packets of a relay are numbered; one that is missing is
-noticed, and then the relay sends all again that is not done, of which the decider leaves out what it has.
+A packet has the requests of a relay's sessions in one turn. The packets of a relay are numbered, so that the decider
+notices a missing one; then the relay sends all requests that are not done again, and the decider ignores those that it
+has.
 """
 
 from __future__ import annotations
@@ -37,37 +38,37 @@ VERSION = 1
 
 
 class Asked(IntEnum):
-    """What an entry is about."""
+    """The kind of a request."""
 
     BEGIN = 0
-    """A session was admitted: its ``text`` is the subject, ``data`` what its token is known by, ``more`` its origin and
-    what its relay vouches for (``origin_and_vouched``)."""
+    """A session was admitted: ``text`` is its subject, ``data`` the identifier of its token, ``more`` its origin and
+    the rights that its relay vouches for (``origin_and_vouched``)."""
 
     MESSAGE = 1
-    """A message of a session: ``data``, with its QoS; ``more`` is what a client of another protocol sent for it, and
-    ``mark`` what its door says about it to those of other relays."""
+    """A message of a session: ``data``, with its QoS; ``more`` has the bytes of a client of another protocol, and
+    ``mark`` data of its door for that door at other relays."""
 
     END = 2
-    """A session has ended: ``text`` says why. With QoS 1 it is lost, and leaves its will."""
+    """A session has ended: ``text`` is the reason. With QoS 1 it is lost, and its will is carried out."""
 
     READ = 3
     """A GET has shown the param at the address ``text``. It has no number and is never sent again."""
 
     CLEAR = 4
-    """The relay itself ends what is set at some addresses: ``data`` has them (``encode_addresses``)."""
+    """The relay itself deletes the params at the addresses in ``data`` (``encode_addresses``)."""
     NAME = 8
-    """A session has taken the name ``text``, which one session has at a time; with QoS 1 it begins anew under it.
-    ``data`` is the time in Unix µs, in 8 bytes, big-endian."""
+    """A session has taken the name ``text``, which one session has at a time; with QoS 1 nothing of the sessions that
+    had it before is kept. ``data`` is the time in Unix µs, in 8 bytes, big-endian."""
 
     WILL = 9
-    """What a session leaves when it is lost: the message ``data``, with ``more`` and ``mark``; without it nothing."""
+    """A session has set its will: the message ``data``, with ``more`` and ``mark``; without ``data`` it has none."""
 
 
 class Entry(NamedTuple):
-    """One thing that is asked of the decider."""
+    """A request to the decider."""
 
     number: int
-    """Rises within a session, without holes only where nothing was given up."""
+    """Rises within a session; numbers are missing only of requests that were given up."""
     session_id: str
     kind: int
     qos: int = 0
@@ -76,53 +77,53 @@ class Entry(NamedTuple):
     more: bytes = b""
     mark: bytes = b""
     message: Message | None = None
-    """The message, where it does not leave the process; then ``data`` is empty."""
+    """The message, if it does not leave the process; then ``data`` is empty."""
 
 
 class Packet(NamedTuple):
-    """What the sessions of one relay asked in one turn."""
+    """The requests of a relay's sessions in one turn."""
 
     link: str
     relay: str
     epoch: int
-    """Of the decider that it is meant for; another one leaves it out."""
+    """The epoch of the decider that it is for; any other one ignores it."""
     number: int
     is_first: bool
-    """Whether all that is not done begins here anew."""
+    """Whether all requests that are not done are sent again, from the first one in this packet on."""
     is_new: bool
-    """Whether the relay has not read of itself in the log yet."""
+    """Whether the relay has not read the beginning of its link in the log yet."""
     entries: tuple[Entry, ...]
 
 
 class Beat(NamedTuple):
-    """A sign of life of a relay."""
+    """The heartbeat of a relay."""
 
     link: str
     relay: str
     epoch: int
-    """The last one that it knows of."""
+    """The last epoch that it knows."""
     seq: int
     """The last batch that it has applied."""
     is_joined: bool
-    """Whether it follows the log; else ``seq`` is what its files have."""
+    """Whether it follows the log; if not, ``seq`` is the last batch in its files."""
     is_decider: bool
     clock_us: int
     """The decider's clock, in Unix µs; 0 for others."""
     is_standby: bool = False
-    """Whether it takes no clients as long as another one can."""
+    """Whether it takes clients only when no other relay can."""
 
 
 def encode_origin(origin: str, vouched: str) -> bytes:
-    """Encodes what the entry of a session's beginning says beside subject and token."""
+    """Encodes origin and vouched rights for the BEGIN of a session."""
     data: bytes = msgpack.packb((origin, vouched))
     return data
 
 
 def origin_and_vouched(data: bytes) -> tuple[str, str]:
-    """Decodes what ``encode_origin`` made; nothing says nothing.
+    """Decodes the bytes of ``encode_origin``; no bytes are two empty texts.
 
     Raises:
-        DecodeError: it is something else.
+        DecodeError: they are something else.
     """
     if not data:
         return "", ""
@@ -137,10 +138,10 @@ def encode_addresses(addresses: Sequence[str]) -> bytes:
 
 
 def decode_addresses(data: bytes) -> tuple[str, ...]:
-    """Decodes what ``encode_addresses`` made.
+    """Decodes the bytes of ``encode_addresses``.
 
     Raises:
-        DecodeError: it is something else.
+        DecodeError: they are something else.
     """
     addresses = _unpacked(data)
     check_fields(addresses, (str,) * len(addresses))
@@ -161,7 +162,7 @@ def decode_packet(data: bytes) -> Packet:
     """Decodes a packet.
 
     Raises:
-        DecodeError: it is none, or of another version.
+        DecodeError: it is no packet, or of another version.
     """
     packet = Packet(*decode_fields(data, _PACKET))
     entries = []
@@ -172,30 +173,30 @@ def decode_packet(data: bytes) -> Packet:
 
 
 def encode_beat(beat: Beat) -> bytes:
-    """Encodes a sign of life."""
+    """Encodes a heartbeat."""
     return encode_fields(*beat)
 
 
 def decode_beat(data: bytes) -> Beat:
-    """Decodes a sign of life.
+    """Decodes a heartbeat.
 
     Raises:
-        DecodeError: it is none, or of another version.
+        DecodeError: it is no heartbeat, or of another version.
     """
     return Beat(*decode_fields(data, _BEAT))
 
 
 def encode_fields(*fields: object) -> bytes:
-    """Encodes a message that is nothing but some fields."""
+    """Encodes a message that consists of some fields."""
     data: bytes = msgpack.packb((VERSION, *fields))
     return data
 
 
 def decode_fields(data: bytes, kinds: tuple[type[Any], ...]) -> tuple[Any, ...]:
-    """Decodes what ``encode_fields`` made.
+    """Decodes a message of ``encode_fields``.
 
     Raises:
-        DecodeError: it is something else, of another version, or a field is of another kind.
+        DecodeError: it is something else, of another version, or a field has another type.
     """
     version, *fields = _unpacked(data) or (None,)
     if version != VERSION:
@@ -205,17 +206,17 @@ def decode_fields(data: bytes, kinds: tuple[type[Any], ...]) -> tuple[Any, ...]:
 
 
 def check_fields(values: object, kinds: tuple[type[Any], ...]) -> None:
-    """Checks that fields are of their kinds.
+    """Checks the types of fields.
 
     Raises:
-        DecodeError: they are not, or not as many.
+        DecodeError: a field has another type, or there are more or fewer fields.
     """
     if not isinstance(values, tuple) or len(values) != len(kinds) or not all(map(isinstance, values, kinds)):
         raise DecodeError("not a message of a cluster: a field is not what it has to be")
 
 
 def _unpacked(data: bytes, kinds: tuple[type[Any], ...] | None = None) -> tuple[Any, ...]:
-    """Unpacks a sequence, and checks its items where they are given."""
+    """Unpacks a sequence, and checks the types of its items if they are given."""
     try:
         fields = tuple(msgpack.unpackb(data, use_list=False))
     except (ValueError, TypeError, msgpack.UnpackException) as error:

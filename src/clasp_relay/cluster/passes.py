@@ -1,6 +1,6 @@
-"""Passes: what admits clients and is in no database; the relays of a cluster tell each other of them.
+"""Passes, which admit clients and are in no database; the relays of a cluster send theirs to each other.
 
-These are tickets for URLs, and the tokens of the console. Each relay keeps those of all the others.
+They are tickets for URLs, and the tokens of the console. Each relay keeps those of all the others.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ class Passes(Protocol[P]):
     """Passes of one kind, as a relay keeps them. Each is a NamedTuple with its digest as the first field."""
 
     when_given: Callable[[P], None]
-    """Is told of each pass that this relay gives out."""
+    """Called with each pass that this relay issues."""
 
     when_ended: Callable[[bytes], None]
-    """Is told of each pass that ends at this relay, by its digest."""
+    """Called with the digest of each pass that ends at this relay."""
 
     def learn(self, given: P, /) -> None:
-        """Takes a pass that another relay has given out."""
+        """Adds a pass that another relay has issued."""
 
     def forget(self, digest: bytes, /) -> None:
-        """Ends a pass, given by its digest, that has ended at another relay."""
+        """Ends the pass with this digest, which has ended at another relay."""
 
 
 def share_passes(passes: Passes[P], kind: Callable[..., P], engine: Engine, subject: str) -> None:
-    """Has the relays of a cluster tell each other which passes they give out, and which have ended.
+    """Sends the passes that this relay issues or ends to the other relays, and takes theirs.
 
     Args:
-        passes: this relay's.
-        kind: the NamedTuple that each of them is.
+        passes: the passes of this relay.
+        kind: the type of a pass, a NamedTuple.
         engine: the bus.
-        subject: of these messages.
+        subject: the subject of these messages.
     """
     own = uuid.uuid4().bytes
     kinds = tuple(get_type_hints(kind).values())

@@ -1,7 +1,7 @@
 """Fetches the history from before this relay joined from the other relays, page by page.
 
-Nobody waits for it: the relay follows the log meanwhile. Pages come newest first, so what the relay has is without a
-gap up to now at any moment, and a restart goes on where it was. One page is on its way at a time.
+No client waits for it: the relay follows the log meanwhile. The newest pages come first, so that the relay's history
+never has a gap, and a restart continues where it was. One page is on its way at a time.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ import msgpack
 __all__ = ["Past", "Store", "Taken"]
 
 PAUSE_S = 0.05
-"""Between two pages, so that they take a part of the bus and of the journal's thread only."""
+"""The pause between two pages, so that they take only a part of the bus and of the journal's thread."""
 
 IDLE_S = 1.0
-"""How often it is looked whether there is somebody new to ask."""
+"""The interval of checks for relays that were not asked yet."""
 
 ANSWER_S = 5.0
-"""How long a page is waited for before it is asked for again."""
+"""The timeout after which a page is requested again."""
 
 TRIES = 3
-"""How often a relay is asked for the same page that does not come; then it has none."""
+"""How often a page is requested of a relay that does not answer; then the relay counts as having none."""
 
 
 class Taken(Protocol):
-    """A page that was added."""
+    """The summary of a page that was added."""
 
     @property
     def oldest_seq(self) -> int:
-        """Its first entry; 0 where it had none."""
+        """The seq of its oldest entry; 0 if it had none."""
 
     @property
     def is_last(self) -> bool:
@@ -39,39 +39,39 @@ class Taken(Protocol):
 
 
 class Store(Protocol):
-    """Where history is kept."""
+    """The history of this relay."""
 
     @property
     def is_safe(self) -> bool:
         """Whether older rows may come into the journal."""
 
     def oldest(self, call: Callable[[int], None]) -> None:
-        """Calls with the row of the first entry; with the one behind the last row where there is none.
+        """Calls with the seq of the oldest entry, or that of the next row if there is no entry.
 
-        It is 1 where nobody has anything older, and where it cannot be found out: then nothing can be added either.
+        It is 1 if no relay has anything older, or if it cannot be read: then nothing can be added either.
         """
 
     def read_older(self, before_seq: int, call: Callable[[bytes], None]) -> None:
-        """Calls with a page of the newest entries before a row; with nothing where it cannot be read."""
+        """Calls with a page of the newest entries before a row; with no bytes if it cannot be read."""
 
     def insert(self, data: bytes, call: Callable[[Taken | None], None]) -> None:
-        """Adds a page, and calls with what it was; with None where it cannot be added."""
+        """Adds a page, and calls with a summary of it; with None if it cannot be added."""
 
     def end(self) -> None:
-        """Nothing more comes for now."""
+        """Notes that no more pages come for now."""
 
 
 class Past:
     """See the module.
 
     Args:
-        store: where this relay keeps history.
-        publish: sends something to all relays by the name of its subject; it may be lost.
-        own_link: returns the name of this run of the relay; empty while it has not joined.
-        links: returns the relays that there are by their links, itself among them.
-        monotonic_s: seconds.
+        store: the history of this relay.
+        publish: sends a message to all relays, under a subject; it may be lost.
+        own_link: returns this relay's link; empty while it has not joined.
+        links: returns the links of all relays, this one among them.
+        monotonic_s: returns seconds.
         call_later: the event loop's.
-        when_known: is told of the row before which entries may be missing, and of 0 once everybody was asked.
+        when_known: called with the row before which entries may be missing, and with 0 once all relays were asked.
     """
 
     def __init__(
@@ -92,23 +92,23 @@ class Past:
         self._call_later = call_later
         self._when_known = when_known
         self._before_seq = 0
-        """Before this row entries may be missing; 0 where that is not known."""
+        """Before this row entries may be missing; 0 if that is not known."""
         self._asked: set[str] = set()
-        """Who has nothing older."""
+        """The links of relays that have nothing older."""
         self._number = 0
         self._since_s: float | None = None
-        """When a page was asked for that has not come; None while none is waited for."""
+        """When the page was requested that has not come yet; None while there is no such request."""
         self._whom = ""
         self._tries = 0
         self._is_adding = False
         self._is_over = False
 
     def start(self) -> None:
-        """Begins."""
+        """Begins to request pages."""
         self._turn()
 
     def stop(self) -> None:
-        """Asks for nothing any more."""
+        """Requests no more pages."""
         self._is_over = True
 
     def _turn(self) -> None:
@@ -116,7 +116,7 @@ class Past:
             self._call_later(PAUSE_S if self._look() else IDLE_S, self._turn)
 
     def _look(self) -> bool:
-        """Asks for the next page, if it is time; returns whether there is more to do."""
+        """Requests the next page, if it is time; returns whether there is more to do."""
         own = self._own_link()
         if not own:
             return True
@@ -154,13 +154,13 @@ class Past:
         self._publish("past", msgpack.packb((own, self._number, whom, self._before_seq)))
 
     def heard_request(self, payload: bytes) -> None:
-        """Gives a page to a relay that asks for it here."""
+        """Sends a page that another relay has requested of this one."""
         link, number, whom, before_seq = msgpack.unpackb(payload, use_list=False)
         if whom == self._own_link():
             self._store.read_older(before_seq, lambda page: self._publish("page", msgpack.packb((link, number, page))))
 
     def heard_page(self, payload: bytes) -> None:
-        """Takes a page that was asked for."""
+        """Takes a page that was requested."""
         link, number, page = msgpack.unpackb(payload, use_list=False)
         if link != self._own_link() or number != self._number or self._since_s is None or self._is_over:
             return

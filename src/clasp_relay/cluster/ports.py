@@ -1,4 +1,4 @@
-"""The interface of the engine that a node is given. ``engine`` implements it over NATS, the tests in memory."""
+"""The interface of the engine. ``engine`` implements it with NATS, the tests in memory."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ __all__ = ["Appended", "Bounds", "Engine", "Outcome"]
 
 
 class Outcome(Enum):
-    """What became of an append."""
+    """The outcome of an append."""
 
     DONE = "done"
     FENCED = "fenced"
-    """The log does not end where it was expected to."""
+    """Refused: the last message is not the expected one."""
     FAILED = "failed"
-    """It is not known whether it happened."""
+    """It is not known whether the message was appended."""
     TOO_LONG = "too long"
-    """It did not happen: the log takes nothing as long as that."""
+    """Refused: the log accepts no message as long as this."""
 
 
 class Appended(NamedTuple):
@@ -31,49 +31,49 @@ class Appended(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """What the log holds. An empty one begins behind its last message."""
+    """The first and the last message of the log. If it is empty, the first is the one after the last."""
 
     first: int
     last: int
 
 
 class Engine(Protocol):
-    """A log with one subject, and a bus. All callbacks come in the event loop, in the order of what happened."""
+    """A log with one subject, and a bus. All callbacks are made in the event loop, in the order of their causes."""
 
     is_connected: bool
     """Whether there is a connection and the log was found or made."""
 
     def start(self, when_connected: Callable[[bool], None], when_fatal: Callable[[str], None]) -> None:
-        """Begins to connect, and goes on for ever.
+        """Begins to connect; reconnects until ``stop``.
 
         Args:
-            when_connected: is told of each connection, and of its end.
-            when_fatal: is told, in one line, what makes no sense to try again.
+            when_connected: called with True after each connect, and with False when the connection is lost.
+            when_fatal: called with one line for the operator if further attempts would fail, too.
         """
 
     def stop(self, done: Callable[[], None]) -> None:
-        """Sends what waits, and ends the connection; takes a second at most."""
+        """Sends the waiting messages, and ends the connection; takes a second at most."""
 
     def subscribe(self, subject: str, call: Callable[[bytes], None]) -> None:
-        """Has ``call`` called with every message of a subject from now on."""
+        """Subscribes to a subject: calls with every message from now on."""
 
     def hear(self, subject: str, is_heard: bool) -> None:
-        """Has messages of a subscribed subject be left out from now on, or come again.
+        """Ignores the messages of a subscribed subject from now on, or delivers them again.
 
-        It takes effect before what is published or appended afterwards.
+        It takes effect before later publishes and appends.
         """
 
     def publish(self, subject: str, payload: bytes) -> None:
-        """Sends a message to whoever listens; it may be lost."""
+        """Sends a message to all subscribers; it may be lost."""
 
     def in_one_write(self) -> AbstractContextManager[None]:
-        """Returns a context within which what is published and appended waits, to be written together at its end."""
+        """Returns a context at whose end all messages that were published and appended in it are written together."""
 
     def append(self, payload: bytes, expected: int, done: Callable[[Appended], None]) -> None:
         """Appends to the log, if its last message is number ``expected``."""
 
     def read(self, seq: int, at_most: int, done: Callable[[Sequence[bytes] | None], None]) -> None:
-        """Reads messages of the log from a number on; gives fewer at its end, None where it cannot be read."""
+        """Reads messages of the log from a number on; fewer at its end, None if it cannot be read."""
 
     def bounds(self, done: Callable[[Bounds | None], None]) -> None:
-        """Asks what the log holds; None where it does not answer."""
+        """Asks for the bounds of the log; None if it does not answer."""

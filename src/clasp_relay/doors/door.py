@@ -108,7 +108,7 @@ class Door(Counting, Protocol):
         """Listens; does nothing if it listens already.
 
         Args:
-            tls: the relay's certificate and key, where there are any.
+            tls: the relay's certificate and key, if there are any.
 
         Raises:
             StartError: it cannot.
@@ -121,7 +121,7 @@ class Door(Counting, Protocol):
         """Logs where the door listens, once the relay runs.
 
         Args:
-            port: the relay's WebSocket port; None where that is no port.
+            port: the relay's WebSocket port; None if it does not listen on one.
         """
 
 
@@ -147,13 +147,13 @@ class Watching(Protocol):
 
 @runtime_checkable
 class AtDecider(Protocol):
-    """A door that acts by itself; in a cluster only at the relay that decides, in its deciding core."""
+    """A door that acts by itself; in a cluster only at the decider, in the decider's core."""
 
     def act_in(self, relay: Relay) -> None:
         """Begins to act in a core that has the state and has decided nothing yet."""
 
     def rest(self) -> None:
-        """Stops acting until it is given another core: this relay no longer decides. May be called again."""
+        """Stops acting until ``act_in``, since this relay is no longer the decider. May be called again."""
 
 
 class Ports:

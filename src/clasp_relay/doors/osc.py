@@ -1,7 +1,7 @@
-"""OSC over UDP, and over TCP with SLIP: what the packets of a client do, and who is sent what changes.
+"""OSC over UDP, and over TCP with SLIP: handles the packets of clients, and sends them changes.
 
 UDP has no connections: a client is the address and port that it sends from, a *source*, and has a session as long as
-it is heard now and then (``docs/doors.md``, OSC).
+it sends a packet from time to time (``docs/doors.md``, OSC).
 """
 
 from __future__ import annotations
@@ -42,14 +42,13 @@ from clasp_relay.wire.osc.packets import OscBundle, OscMessage, decode_packet, p
 from clasp_relay.wire.osc.slip import SlipReader, decode_slip, encode_slip
 
 MAX_SOURCES = 256
-"""Sources that are remembered; one more takes the place of the one that was heard longest ago, of the address that has
-most of them."""
+"""Sources that are remembered; a further one replaces the least recently heard one of the address with most of them."""
 
 IDLE_S = 300.0
-"""A source that was not heard for so long is forgotten."""
+"""A source that was not heard for this time is forgotten."""
 
 MAX_AHEAD_US = 3_600_000_000
-"""An hour: a time tag further ahead is more likely a wrong clock than a plan."""
+"""An hour: a time tag further ahead is probably due to a wrong clock."""
 
 MAX_PENDING = 1_000
 """Bundles of one source that wait for their time."""
@@ -58,10 +57,10 @@ MAX_DATAGRAM_BYTES = 65_536
 """More than UDP carries."""
 
 MAX_STREAM_PACKET_BYTES = 2 * 65_536
-"""A packet over TCP as it stands on the stream, where each byte may take two: as long as a datagram may be."""
+"""Limit of an encoded packet over TCP, where SLIP may double each byte: as long as a datagram may be."""
 
 TARGETS_S = 1.0
-"""How often, in a cluster, the targets are looked after: their sessions end when the relay is cut off."""
+"""The interval, in a cluster, of checks that the targets have sessions, which end when the relay is cut off."""
 
 _SUBSCRIPTION = 1
 
@@ -71,24 +70,24 @@ Peer: TypeAlias = "tuple[str, int]"
 
 
 class Target(NamedTuple):
-    """Who is always sent what changes."""
+    """A client that is always sent changes."""
 
     host: str
     port: int
     pattern: str = "/**"
-    """What of the namespace, as an OSC address with CLASP's wildcards."""
+    """The part of the namespace, as an OSC address with CLASP's wildcards."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OscOptions:
-    """What the door is told.
+    """The options of the door.
 
     Attributes:
-        namespace: where OSC addresses are in CLASP; ``/`` for the whole tree.
-        allows: says whether a client address may send, and be sent to.
+        namespace: the address prefix of OSC addresses in CLASP; ``/`` for the whole tree.
+        allows: tells whether a client address may send, and be sent to.
         token: the token whose scopes clients have; empty for none.
-        targets: who is always sent what changes.
-        rate: values a second, of one address to one client; 0 for no limit.
+        targets: the clients that are always sent changes.
+        rate: limit of values a second, of one address to one client; 0 for none.
     """
 
     namespace: str
@@ -99,14 +98,14 @@ class OscOptions:
 
 
 class OscClients:
-    """The clients of the door, whichever way they come: makes their sessions and handles their packets.
+    """The clients of the door over UDP and TCP: makes their sessions and handles their packets.
 
     Args:
         relay: the core.
-        gate: for the reactor and what waits to be written.
-        options: what the door is told.
-        counts: where it counts.
-        refused: is told of what was refused: client address and reason.
+        gate: has the reactor and the turn writer.
+        options: the options of the door.
+        counts: the counts of the door.
+        refused: called with each refusal: client address and reason.
     """
 
     def __init__(
@@ -124,42 +123,42 @@ class OscClients:
         self._tell_refused = refused
         self._prefix = prefix_of(options.namespace)
         self.codec = SenderAwareCodec(self._prefix)
-        """What all OSC sessions speak."""
+        """The codec of all OSC sessions."""
         if self.follows:
             self.codec.followed = self._sender_here
         self._interval_s = 1 / options.rate if options.rate else 0.0
         self._limiters: dict[str, tuple[Limiter, int]] = {}
         self._pending_bytes = 0
-        """How much memory the bundles of all sources take that wait."""
+        """Memory of the waiting bundles of all sources."""
 
     @property
     def follows(self) -> bool:
-        """Whether another core decides about what clients send: the relay is in a cluster."""
+        """Whether another core decides clients' messages, since the relay is in a cluster."""
         return self._relay.committer.is_following
 
     @property
     def lets_in(self) -> bool:
-        """Whether anybody is let in now."""
+        """Whether sessions are admitted now."""
         return self._relay.refuses is None
 
     def _sender_here(self) -> object:
-        """Returns the way out of the session of this relay that has caused what is told now."""
+        """Returns the outbox of the session of this relay that has caused the change that is being sent."""
         change = self._relay.committer.followed
         session = None if change is None else self._relay.sessions.get(change.param.writer)
         return None if session is None else session.outbox
 
     def refuse(self, host: str, reason: str) -> None:
-        """Counts and logs what was refused."""
+        """Counts and logs a refusal."""
         self.counts.refused += 1
         self._tell_refused(host, reason)
 
     def begin(self, host: str, send: Callable[[bytes], None], pattern: str = "/**") -> OscSource | None:
-        """Begins the session of a client; None where it may have none, which is logged.
+        """Begins the session of a client; None if it may have none, which is logged.
 
         Args:
             host: its address.
             send: sends it a packet.
-            pattern: what it is sent.
+            pattern: the pattern of its subscription.
         """
         relay = self._relay
         if not self.options.allows(host):
@@ -182,14 +181,14 @@ class OscClients:
         if self._may_hear(session, pattern):
             self.subscribe(source, pattern)
         if session.limiter is not None:
-            # Of one address, whatever the number of ports that it sends from.
+            # One for each address, whatever the number of ports that it sends from.
             limiter, users = self._limiters.get(host, (session.limiter, 0))
             session.limiter = limiter
             self._limiters[host] = (limiter, users + 1)
         return source
 
     def _may_hear(self, session: Session, pattern: str) -> bool:
-        """Tells whether a client may be sent all of a pattern: it has not asked, so nothing is refused where not."""
+        """Tells whether a client may be sent all of a pattern; it has not asked for it, so it gets no refusal."""
         try:
             self._relay.permissions.check_subscribe(session.identity, Pattern.parse(self._prefix + pattern))
         except RequestError:
@@ -209,7 +208,7 @@ class OscClients:
         self._relay.disconnect(source.session, cause)
 
     def subscribe(self, source: OscSource, pattern: str) -> None:
-        """Has a client be sent what changes at a pattern, and nothing else."""
+        """Subscribes a client to a pattern, in place of its earlier subscription."""
         session = source.session
         errors = session.errors
         self._relay.accept(session, Subscribe(_SUBSCRIPTION, self._prefix + pattern), 0)
@@ -246,7 +245,7 @@ class OscClients:
             self._accept(source, message_of(self._prefix, packet))
 
     def _command(self, source: OscSource, command: OscMessage) -> None:
-        """Does a command, once it finds what the source has set before, and shows nothing that it must not."""
+        """Carries out a command, once reads include the source's earlier SETs and all changes of rights."""
         if source.undecided or self._relay.are_reads_held:
             source.waiting.begin(partial(self._go_on, source, command))
         elif command.address in ("/resync", "/clasp/resync"):
@@ -257,14 +256,14 @@ class OscClients:
             raise DecodeError(f"{command.address[:200]} is no command; /clasp/resync and /clasp/subscribe are")
 
     def _decided(self, source: OscSource, refusal: RequestError | None) -> None:
-        """Is told that another core has decided about a source's oldest message."""
+        """Notes that another core has decided a source's oldest message."""
         source.undecided = max(0, source.undecided - 1)
         self.counts.refused += refusal is not None
         if not source.undecided:
             source.waiting.look_now()
 
     def _go_on(self, source: OscSource, command: OscMessage) -> None:
-        """Does a command that had to wait, and takes the packets behind it."""
+        """Carries out a command that had to wait, and takes the packets behind it."""
         source.waiting.end()
         self._guarded(source, partial(self._command, source, command))
         packet = source.waiting.next()
@@ -276,14 +275,14 @@ class OscClients:
         session, counts = source.session, self._relay.counts
         errors, limited = session.errors, counts.limited
         self._relay.accept(session, message, 0, WhileHandled(self.codec, "sender", source.outbox))
-        # Of what the rate limit drops only one in a second is answered.
+        # Of the messages that the rate limit drops only one in a second gets an ERROR.
         refused = counts.limited - limited or session.errors - errors
         self.counts.refused += refused
         if self.follows and not refused:
             source.undecided += 1
 
     def _resync(self, source: OscSource) -> None:
-        """Sends all that is set and that the client is sent changes of."""
+        """Sends all params of the client's subscription."""
         if self._gate.writer.runs:
             self._gate.writer.flush_runs()
         source.outbox.takes_snapshots = True
@@ -301,7 +300,7 @@ class OscClients:
         self.subscribe(source, pattern.text)
 
     def _bundle(self, source: OscSource, bundle: OscBundle) -> None:
-        """Applies what a bundle holds: what is due at one time as one, later parts at their time."""
+        """Applies a bundle: messages with the same time together, later ones at their time."""
         now_us = self._relay.clock.now_us()
         parts: dict[int, list[Message]] = {}
         for due_us, message in _flat(bundle, 0):
@@ -319,7 +318,7 @@ class OscClients:
                 self._accept(source, each)
 
     def _check_room(self, source: OscSource, bundles: Sequence[Bundle]) -> None:
-        """Refuses bundles that are to wait where there is no room for all of them."""
+        """Refuses bundles that would have to wait if all of them together exceed a limit."""
         if len(source.pending) + len(bundles) > MAX_PENDING:
             raise DecodeError(f"{MAX_PENDING} bundles of one source may wait")
         size_bytes = sum(map(bundle_bytes, bundles))
@@ -344,7 +343,7 @@ def _is_command(message: OscMessage) -> bool:
 
 
 def _flat(bundle: OscBundle, outer_us: int) -> Iterator[tuple[int, OscMessage]]:
-    """Yields the messages of a bundle with their time; an outer time holds for inner bundles that say «immediately»."""
+    """Yields the messages of a bundle with their times; inner bundles with «immediately» have the outer one's."""
     due_us = time_tag_us(bundle.time_tag) or outer_us
     for element in bundle.elements:
         if isinstance(element, OscMessage):
@@ -368,17 +367,17 @@ class OscDatagrams(DatagramProtocol):
         self._reactor = reactor
         self._sources: OrderedDict[Peer, OscSource] = OrderedDict()
         self._sources_at: Counter[str] = Counter()
-        """How many of them each address has."""
+        """Number of sources of each address."""
         self._port: Any = None
         self._end_s = math.inf
-        """Until when packets are taken in this turn."""
+        """When this turn's time for packets ends."""
         self._targets: dict[Target, OscSource | None] = {}
         """The sessions of the targets; None for one that may have none."""
         self._look: IDelayedCall | None = None
         self._sweep: IDelayedCall | None = None
 
     def startProtocol(self) -> None:
-        """The port listens: the targets' sessions begin."""
+        """Begins the targets' sessions, since the port listens."""
         for target in self._clients.options.targets:
             self._serve(target)
         if self._clients.follows and self._clients.options.targets:
@@ -386,7 +385,7 @@ class OscDatagrams(DatagramProtocol):
         self._sweep = self._reactor.callLater(IDLE_S / 10, self._forget_idle)
 
     def stopProtocol(self) -> None:
-        """The port is closed: all sessions end."""
+        """Ends all sessions, since the port is closed."""
         for call in (self._sweep, self._look):
             if call is not None:
                 call.cancel()
@@ -411,7 +410,7 @@ class OscDatagrams(DatagramProtocol):
             self._clients.counts.clients += 1
 
     def _look_after_targets(self) -> None:
-        """Begins the sessions of the targets that have none: the relay has joined its cluster, or did so again."""
+        """Begins the sessions of targets that have none, after the relay has joined its cluster (again)."""
         self._look = self._reactor.callLater(TARGETS_S, self._look_after_targets)
         for target in self._clients.options.targets:
             source = self._targets.get(target)
@@ -423,10 +422,10 @@ class OscDatagrams(DatagramProtocol):
                 self._serve(target)
 
     def bound_turns(self, port: Any) -> None:
-        """Has a port take packets for a slice of each turn only: Twisted takes thousands of short ones.
+        """Limits the time in each turn for which a port takes packets: Twisted would take thousands of short ones.
 
         Args:
-            port: the one that listens.
+            port: the listening port.
         """
         self._port = port
         read, most_bytes = port.doRead, port.maxThroughput
@@ -460,7 +459,7 @@ class OscDatagrams(DatagramProtocol):
             self._sources_at[peer[0]] += 1
             self._clients.counts.clients += 1
             if len(self._sources) > MAX_SOURCES:
-                # Whoever sends from many ports takes nobody else's place.
+                # So that a client that sends from many ports replaces no other one.
                 most = max(self._sources_at.values())
                 oldest = next(each for each in self._sources if self._sources_at[each[0]] == most)
                 self._drop(oldest, "other sources took its place")
@@ -474,7 +473,7 @@ class OscDatagrams(DatagramProtocol):
             try:
                 self.transport.write(packet, peer)
             except (OSError, MessageLengthError):
-                # As datagrams go that meet a full buffer or no route, or are longer than a datagram may be.
+                # The packet is lost: the buffer is full, there is no route, or it is longer than a datagram may be.
                 self._clients.counts.refused += 1
 
         return send
@@ -504,7 +503,7 @@ class OscConnection(StreamConnection):
 
     @property
     def is_live(self) -> bool:
-        """See the base class: who the client is follows from its address and the relay's options."""
+        """See the base class: the client is identified by its address and the relay's options."""
         return self._source is not None
 
     @property
@@ -564,12 +563,12 @@ class OscDoor:
 
     Args:
         reactor: accepts datagrams and connections.
-        udp: where to listen for datagrams; None for nowhere.
-        tcp: where to listen for SLIP over TCP; None for nowhere.
+        udp: the address and port for datagrams; None for none.
+        tcp: the address and port for SLIP over TCP; None for none.
         relay: the core.
         gate: admits connections.
-        options: what the door is told; called at the start, since it reads the token's file.
-        refused: is told of what was refused: door, client address, reason.
+        options: returns the options of the door; called at the start, since it reads the token's file.
+        refused: called with each refusal: door, client address, reason.
     """
 
     def __init__(
@@ -593,7 +592,7 @@ class OscDoor:
         self.counts = (self._counts,)
         """See ``Door``."""
         self.ports = Ports("OSC")
-        """Where it listens."""
+        """Its ports."""
         self._is_powerless = False
 
     def open(self, _tls: ServerTls | None) -> None:

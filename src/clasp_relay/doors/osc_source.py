@@ -1,4 +1,4 @@
-"""One OSC client: a session of the core, and the pace at which it is sent what others set."""
+"""One OSC client: a session of the core, and the rate at which it is sent other clients' values."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from clasp_relay.wire.osc.mapping import OscCodec
 
 RESYNC_INTERVAL_S = 0.02
 RESYNC_PACKETS = 10
-"""A resync sends so many packets in each interval, 500 a second: a phone's receive buffer holds hardly more."""
+"""Packets of a resync in each interval, 500 a second: a phone's receive buffer holds hardly more."""
 
 MAX_HELD = 10_000
-"""Values that may wait for their turn at one client; beyond it the one that waits longest is dropped."""
+"""Values that may wait at one client; beyond it the one that has waited longest is dropped."""
 
 
 class SenderAwareCodec(OscCodec):
@@ -32,8 +32,8 @@ class SenderAwareCodec(OscCodec):
     sender: object = None
     """The client whose message is being handled."""
     followed: Callable[[], object] | None = None
-    """Returns the client whose message is told that another core has decided; None for somebody else's. Set in a
-    cluster."""
+    """Returns the client whose message, decided by another core, is being sent; None if it is no OSC client's here. Set
+    in a cluster."""
 
     def set(self, *fields: Any) -> bytes:
         """See ``OscCodec``."""
@@ -55,27 +55,27 @@ class SenderAwareCodec(OscCodec):
 
 
 class Sent(bytes):
-    """A packet that knows which client caused it, so that this one does not get it back."""
+    """A packet with the client that caused it, so that the client does not get it back."""
 
     sender: object
     address = ""
-    """Of a packet of a resync: what it is about."""
+    """The address of a packet of a resync."""
 
     @classmethod
     def of(cls, packet: bytes, sender: object) -> Sent:
-        """Makes one."""
+        """Returns a packet of a client."""
         made = cls(packet)
         made.sender = sender
         return made
 
 
 class OscOutbox(HandedOutbox):
-    """A client's way out. Implements ``core.ports.Outbox``.
+    """A client's outbox. Implements ``core.ports.Outbox``.
 
     Args:
         reactor: for its clock.
         send: sends one packet.
-        interval_s: how long the next value of the same address waits; 0 for not at all.
+        interval_s: the shortest time between two values of one address; 0 for no limit.
     """
 
     def __init__(self, reactor: IReactorTime, send: Callable[[bytes], None], interval_s: float) -> None:
@@ -87,15 +87,15 @@ class OscOutbox(HandedOutbox):
         self._timer: IDelayedCall | None = None
         self._resync: deque[Iterator[bytes]] = deque()
         self._resync_call: IDelayedCall | None = None
-        # What was told since the resync that goes on began: its older values must not follow.
+        # Addresses with values that were sent since the present resync began: its older ones must not follow.
         self._overtaken: set[str] = set()
         self.takes_snapshots = False
-        """Whether the client has asked for what is set; without that it is sent changes only."""
+        """Whether the client has asked for the current params; otherwise it is sent only changes."""
         self.closed: str | None = None
         """Why the session was closed; None while it is open."""
 
     def deliver(self, frame: Frame) -> None:
-        """Sends a delivery, unless this client caused it; a value no sooner than its address's turn."""
+        """Sends a delivery, unless this client caused it; delays a value that follows another one too soon."""
         packet = frame.wire
         if not packet or self.closed is not None or getattr(packet, "sender", None) is self:
             return
@@ -119,7 +119,7 @@ class OscOutbox(HandedOutbox):
         self._send(packet)
 
     def _send_held(self) -> None:
-        """Sends what has waited long enough; the timer goes on while something waits."""
+        """Sends the values that have waited long enough, and schedules the next call while others wait."""
         self._timer = None
         now_s = self._reactor.seconds()
         oldest_s = now_s - self._interval_s
@@ -129,7 +129,7 @@ class OscOutbox(HandedOutbox):
             self._send(self._held.pop(address))
         if self._held:
             due_s = min(map(self._last_s.__getitem__, self._held)) + self._interval_s
-            # Those that are due soon after each other go out together.
+            # Values that are due soon after each other are sent together.
             self._timer = self._reactor.callLater(max(due_s - now_s, self._interval_s / 8), self._send_held)
 
     # core.ports.Outbox
@@ -139,7 +139,7 @@ class OscOutbox(HandedOutbox):
         self.deliver(frame)
 
     def send_snapshot(self, _key: object, frames: Iterator[bytes]) -> None:
-        """See ``core.ports.Outbox``; paced, and given up where the client did not ask for it."""
+        """See ``core.ports.Outbox``; paced, and dropped if the client has not asked for it."""
         if not self.takes_snapshots or self.closed is not None:
             give_up(frames)
             return
@@ -148,7 +148,7 @@ class OscOutbox(HandedOutbox):
             self._send_some()
 
     def close(self, _close_code: CloseCode, reason: str) -> None:
-        """See ``core.ports.Outbox``: OSC has no word for it, so the client is just sent nothing more."""
+        """See ``core.ports.Outbox``: OSC has no message for it, so the client is only sent nothing more."""
         self.closed = self.closed or reason
         self.discard()
 
@@ -163,7 +163,7 @@ class OscOutbox(HandedOutbox):
         self._timer = self._resync_call = None
 
     def abort(self) -> None:
-        """Ends the session after a fault of ours."""
+        """Ends the session after an internal error."""
         self.close(CloseCode.INTERNAL, "internal error")
 
     def _send_some(self) -> None:
@@ -181,11 +181,11 @@ class OscOutbox(HandedOutbox):
 
 
 class OscSource:
-    """An OSC client, as the door remembers it.
+    """An OSC client.
 
     Args:
         session: its session.
-        outbox: its way out.
+        outbox: its outbox.
         reactor: for its clock.
     """
 
@@ -195,9 +195,9 @@ class OscSource:
         self.heard_s = reactor.seconds()
         """When it was heard last."""
         self.pending: dict[IDelayedCall, int] = {}
-        """Bundles that wait for their time, and how much memory each takes."""
+        """The calls of bundles that wait for their time, and the memory of each."""
         self.undecided = 0
-        """Messages about which another core has not decided yet."""
+        """Messages that another core has not decided yet."""
         self.waiting = PacketQueue(reactor)
         """Packets behind a command that waits for those messages."""
 
@@ -207,11 +207,11 @@ class OscSource:
         self.session.account.add(MemoryKind.BUNDLES, size_bytes)
 
     def wait_no_more(self, call: IDelayedCall) -> None:
-        """The time of a bundle has come."""
+        """Removes a bundle whose time has come."""
         self.session.account.add(MemoryKind.BUNDLES, -self.pending.pop(call))
 
     def end(self) -> None:
-        """Lets go of all that waits."""
+        """Drops all waiting bundles and packets."""
         for call in list(self.pending):
             call.cancel()
             self.wait_no_more(call)

@@ -41,7 +41,7 @@ class PacketQueue:
 
         Args:
             look: a check that is called once, after ``delay_s`` seconds, and replaces an earlier one; it calls ``end``
-                or ``begin``. None where something else calls ``end``.
+                or ``begin``. None if something else calls ``end``.
             delay_s: the delay in seconds.
         """
         self.is_on = True

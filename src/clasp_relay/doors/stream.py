@@ -23,7 +23,7 @@ from clasp_relay.net.outbox import Outbox
 from clasp_relay.net.websocket import END_TIMEOUT_S, ClaspFactory, Draining, peer_host
 
 TAKEN_AT_ONCE_BYTES = 1_024
-"""Bytes that are handled between two looks at the clock: some hundred of the smallest messages."""
+"""Bytes that are handled between two readings of the clock: some hundred of the smallest messages."""
 
 
 class StreamConnection(Draining, Protocol):
@@ -31,7 +31,7 @@ class StreamConnection(Draining, Protocol):
 
     Args:
         gate: admits connections, those of WebSocket too.
-        counts: where the door counts.
+        counts: the counts of the door.
         codec: encodes an ERROR while there is no session.
     """
 
@@ -263,7 +263,7 @@ class StreamFactory(Factory):
 
     Args:
         gate: admits connections.
-        counts: where the door counts.
+        counts: the counts of the door.
         make: creates a connection.
     """
 

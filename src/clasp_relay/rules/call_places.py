@@ -40,9 +40,9 @@ class CallPlaces:
 
     Args:
         relay: the core that serves clients.
-        patterns: where the places are.
+        patterns: the patterns of their addresses.
         identity: the identity by which they are watched, which may see everything there.
-        is_alone: whether that core decides, too; in a cluster ``act_in`` sets the deciding one.
+        is_alone: whether that core decides, too; in a cluster ``act_in`` sets the decider's core.
     """
 
     counts: Sequence[DoorCounts] = ()
@@ -53,7 +53,7 @@ class CallPlaces:
         self._identity = identity
         self._shown = _Places(relay, patterns, identity, ends=is_alone)
         self._ending: _Places | None = None
-        """The places in the deciding core, which end there; None while another relay decides."""
+        """The places in the decider's core, which end there; None while another relay is the decider."""
 
     # Door
 
@@ -68,7 +68,7 @@ class CallPlaces:
         return succeed(None)
 
     def started(self, port: int | None) -> None:
-        """See ``Door``; there is nothing to tell."""
+        """See ``Door``; does nothing."""
 
     # AtDecider
 
@@ -95,8 +95,8 @@ class _Places:
 
     Args:
         relay: the core.
-        patterns: where the places are.
-        identity: as whom they are watched.
+        patterns: the patterns of their addresses.
+        identity: the identity by which they are watched.
         ends: whether they end here with their sessions.
     """
 
@@ -153,7 +153,7 @@ class _Places:
             return
         self._note(param)
         if self._ends and param.writer and param.writer not in self._relay.sessions:
-            # It ended in the same turn. What is told just now is not to be answered before it is told to all.
+            # Its session has ended in the same turn. Later, so that this change is sent to all before the next one.
             self._relay.clock.call_later(0, partial(self._end_of, param.writer, param.subject))
 
     def _ended(self, session: Session) -> None:

@@ -81,9 +81,9 @@ class _Firing(NamedTuple):
     """A rule that is to act.
 
     Attributes:
-        rule: which.
+        rule: the rule.
         actions: the remaining actions.
-        value: what triggered it; None for nothing.
+        value: the value that triggered it; None for none.
         depth: how many rules led to it.
         is_new: whether conditions and cooldown are still to be checked.
     """
@@ -99,7 +99,7 @@ class _Codec:
     """Implements ``core.ports.Codec`` for the rules' session: hands over what happened without encoding it."""
 
     depth = 0
-    """The number of rules that led to what is being handled."""
+    """The number of rules that led to the message that is being handled."""
     rule = ""
     """The rule that is acting."""
 
@@ -167,7 +167,7 @@ class _Outbox(HandedOutbox):
         self.deliver(frame)
 
     def send_snapshot(self, _key: object, frames: Iterator[bytes]) -> None:
-        """See ``core.ports.Outbox``; what was set before triggers nothing."""
+        """See ``core.ports.Outbox``; does nothing, since existing params trigger no rule."""
         give_up(frames)
 
     def close(self, _close_code: CloseCode, reason: str) -> None:
@@ -175,7 +175,7 @@ class _Outbox(HandedOutbox):
         self._closed(reason)
 
     def discard(self) -> None:
-        """See ``core.ports.Outbox``; nothing is kept here."""
+        """See ``core.ports.Outbox``; does nothing, since nothing is kept here."""
 
     def abort(self) -> None:
         """Ends the session after an internal error."""
@@ -189,7 +189,7 @@ class RuleDoor:
 
     Args:
         reactor: for its clock.
-        relay: the core; None in a cluster, where ``act_in`` sets the deciding one.
+        relay: the core; None in a cluster, where ``act_in`` sets the decider's core.
         path: the file.
         identity_of: returns the identity of the rules, given the file's scopes (None: it has none).
         tell_refused: called with the id of a rule whose action was dropped, and the reason.
@@ -241,7 +241,7 @@ class RuleDoor:
             self._log()
 
     def open(self, _tls: ServerTls | None) -> None:
-        """See ``Door``: there is nothing to listen on."""
+        """See ``Door``; does nothing, since there is no port."""
 
     def close(self) -> Deferred[Any]:
         """See ``Door``: stops all actions, delayed ones included."""
@@ -250,10 +250,10 @@ class RuleDoor:
         return succeed(None)
 
     def started(self, _port: int | None) -> None:
-        """See ``Door``: ``begin`` has told it."""
+        """See ``Door``; does nothing, since ``begin`` has logged it."""
 
     def reload(self) -> None:
-        """See ``Reloading``. What was delayed is dropped, and thresholds begin anew."""
+        """See ``Reloading``. Delayed actions are dropped, and the sides of thresholds are forgotten."""
         try:
             rules, identity = self._read()
         except StartError as error:
@@ -265,7 +265,7 @@ class RuleDoor:
         self._log()
 
     def act_in(self, relay: Relay) -> None:
-        """See ``AtDecider``. Intervals and thresholds begin anew; what another relay's rules had delayed is dropped."""
+        """See ``AtDecider``. Intervals begin again; another relay's thresholds and delayed actions are dropped."""
         self.rest()
         self._relay = relay
         self._begin()
@@ -283,7 +283,7 @@ class RuleDoor:
             raise StartError(f"--rules: {self._path}: scopes: {error}") from error
 
     def _begin(self) -> None:
-        """Begins to act, where there is a core."""
+        """Begins to act, if there is a core."""
         relay, rules = self._relay, self._rules
         if relay is None or self._is_closed:
             return
@@ -360,7 +360,7 @@ class RuleDoor:
         end_s = share_end_s(self._reactor, TURN_S)
         while self._session is not None and self._reactor.seconds() <= end_s:
             if self._session.is_busy:
-                # What a rule writes waits for a long bundle; what that causes is still to be known as caused by it.
+                # A rule's write waits for a long bundle; its effects must still be counted as caused by that rule.
                 break
             self._codec.depth = 0
             if self._at_work is None:

@@ -27,7 +27,7 @@ MAX_ACTIONS = 100
 
 MIN_INTERVAL_S = 0.1
 LONGEST_S = 86_400.0
-"""How long an interval, a delay and a cooldown may be: a day."""
+"""The longest interval, delay or cooldown: a day."""
 
 _OPERATORS = {
     "==": "Eq",
@@ -37,7 +37,7 @@ _OPERATORS = {
     "<": "Lt",
     "<=": "Lte",
 } | {name: name for name in ("Eq", "Ne", "Gt", "Gte", "Lt", "Lte")}
-"""What a condition's ``op`` may be, and what it means."""
+"""The values of a condition's ``op``, and the Rust relay's names of them."""
 
 _SIGNALS = {signal.name.lower(): signal for signal in (Signal.EVENT, Signal.STREAM, Signal.GESTURE, Signal.TIMELINE)}
 
@@ -65,7 +65,7 @@ class Trigger:
     seconds: float = 0.0
 
     def zone(self, value: PyValue) -> int | None:
-        """Returns 1 above the threshold, -1 below, 0 elsewhere; None for what is no number."""
+        """Returns 1 above the threshold, -1 below, 0 elsewhere; None for a value that is no number."""
         if not is_number(value):
             return None
         if self.above is not None and value > self.above:
@@ -75,7 +75,7 @@ class Trigger:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What must hold for a param."""
+    """A condition on the value of a param."""
 
     address: str
     op: str
@@ -94,28 +94,28 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Transform:
-    """How a number that triggered a rule becomes another value; what is no number stays as it is."""
+    """A conversion of the number that triggered a rule; other values stay as they are."""
 
     kind: str = "Identity"
     first: float = 0.0
     second: float = 0.0
 
     def transformed(self, value: PyValue) -> PyValue:
-        """Returns the value."""
+        """Returns the converted value."""
         return _TRANSFORMS[self.kind](value, self.first, self.second) if is_number(value) else value
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What a rule does.
+    """An action of a rule.
 
     Attributes:
         kind: ``Set``, ``Publish``, ``SetFromTrigger`` or ``Delay``.
-        address: where.
-        value: what is set or published; None for a PUBLISH without a value.
+        address: the address of the SET or PUBLISH.
+        value: the value that is set or published; None for a PUBLISH without a value.
         signal: of a PUBLISH.
         transform: of ``SetFromTrigger``.
-        delay_s: of ``Delay``: the actions behind it are done so much later.
+        delay_s: of ``Delay``: by how many seconds the actions after it are delayed.
     """
 
     kind: str
@@ -140,12 +140,12 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a file says.
+    """The contents of a file.
 
     Attributes:
-        rules: those that are enabled.
-        disabled: how many others there are.
-        scopes: what the rules may do, in the words of scopes; None for everything.
+        rules: the enabled rules.
+        disabled: the number of disabled rules.
+        scopes: the scopes of the rules; None for everything.
     """
 
     rules: tuple[Rule, ...] = ()
@@ -203,11 +203,11 @@ _NEEDED: Any = object()
 
 
 class _Object:
-    """The keys of an object, each to be taken once.
+    """The keys of an object, each of which is taken once.
 
     Args:
-        parsed: what should be one.
-        where: how errors call it.
+        parsed: the parsed value, which should be an object.
+        where: its name in errors.
     """
 
     def __init__(self, parsed: Any, where: str) -> None:
@@ -217,7 +217,7 @@ class _Object:
         self.where = where
 
     def take(self, key: str, parse: Callable[[Any, str], Any], default: Any = _NEEDED) -> Any:
-        """Takes a key's value, or a default where it is missing or null."""
+        """Takes a key's value, or a default if it is missing or null."""
         where = f"{self.where}.{key}"
         given = self._left.pop(key, None)
         if given is None:
@@ -234,11 +234,11 @@ class _Object:
         return _value(self._left.pop(key), where)
 
     def has(self, key: str) -> bool:
-        """Says whether a key is left."""
+        """Tells whether a key is left."""
         return key in self._left
 
     def end(self) -> None:
-        """Refuses keys that nobody took: a typing error would change what a rule does."""
+        """Refuses keys that were not taken: a typing error would change what a rule does."""
         if self._left:
             raise RuleError(f"{self.where}.{next(iter(self._left))}: unknown key")
 
@@ -427,7 +427,7 @@ def _value(given: Any, where: str) -> Value:
 
 
 def is_number(value: object) -> bool:
-    """Tells whether a value is a number; a boolean is none, and neither is what is not finite or beyond 64 bits."""
+    """Tells whether a value is a number. Booleans are not, nor are numbers that are not finite or exceed 64 bits."""
     if isinstance(value, float):
         return math.isfinite(value)
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 64

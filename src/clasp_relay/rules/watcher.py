@@ -108,7 +108,7 @@ class Watcher:
         return b""
 
     def encode(self, message: Message, /) -> bytes:  # noqa: ARG002
-        """See ``core.ports.Codec``; nothing is asked that could be refused."""
+        """See ``core.ports.Codec``; does nothing, since the watcher sends no message that could be refused."""
         return b""
 
     def snapshot(self, params: Iterable[SnapshotParam], /) -> Iterator[bytes]:  # noqa: ARG002
@@ -128,7 +128,7 @@ class _Outbox(HandedOutbox):
         self._closed = closed
 
     def deliver(self, frame: Frame) -> None:
-        """Takes a delivery; answers say nothing of interest."""
+        """Takes a delivery; ignores answers."""
         if isinstance(frame.wire, Told):
             self._take(frame.wire)
 
@@ -145,10 +145,10 @@ class _Outbox(HandedOutbox):
         self._closed()
 
     def discard(self) -> None:
-        """See ``core.ports.Outbox``; nothing is kept here."""
+        """See ``core.ports.Outbox``; does nothing, since nothing is kept here."""
 
     def abort(self) -> None:
-        """Ends it after an internal error."""
+        """Ends the session after an internal error."""
         self._closed()
 
 

@@ -38,10 +38,10 @@ _CURES = {
 
 
 def is_plain(path: Path) -> bool:
-    """Tells whether there is a plain file, or none: who opens a pipe waits for somebody at its other end."""
+    """Tells whether there is a plain file, or none. Opening a pipe would block until its other end is opened."""
     try:
         return stat.S_ISREG(path.stat().st_mode)
-    except OSError:  # who opens it is told why
+    except OSError:  # opening it will raise the same
         return True
 
 
@@ -49,9 +49,9 @@ def cannot_write(option: str, path: Path, error: OSError) -> StartError:
     """Returns the error for an operator whose file or folder cannot be written to.
 
     Args:
-        option: what named it.
-        path: what the relay wanted to write to.
-        error: what the system said.
+        option: the option that named it.
+        path: the file or folder.
+        error: the system's error.
     """
     cure = _CURES.get(error.errno or 0, f"name a folder that user {os.geteuid()} may write to")
     return StartError(f"{option}: cannot write to {path} ({error.strerror}); {cure}")
@@ -61,7 +61,7 @@ def prepare_folder(option: str, folder: Path) -> None:
     """Makes a folder if it is missing, and checks that files can be made there.
 
     Args:
-        option: what named it, for the message.
+        option: the option that named it, for the message.
         folder: its path.
 
     Raises:
@@ -80,10 +80,10 @@ class FileLock:
 
     The lock is an ``flock`` on a file beside it, which holds the number of the process. The kernel drops the lock
     with the process, however it ends, so a file that was left behind, whatever number it holds, locks nothing. It is
-    never deleted: a relay that waited for the old one would otherwise lock a file that nobody finds any more.
+    never deleted: a relay that has opened it to lock it would otherwise lock a file that is not in the folder any more.
 
     Args:
-        option: what named the file, for the message.
+        option: the option that named the file, for the message.
         path: of the file, which need not exist; its folder must.
 
     Raises:

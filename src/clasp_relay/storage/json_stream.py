@@ -1,4 +1,4 @@
-"""Reads a JSON object from a file piece by piece, so that memory does not have to hold the file and all that is in it.
+"""Reads a JSON object from a file piece by piece, so that the file and its contents need not fit into memory.
 
 The file may be a few hundred megabytes, nearly all of it in one or two lists. Python's own decoder, whose scanner is
 written in C, reads one element of such a list at a time from a window of the text; only the walk from one element to
@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator
 from typing import BinaryIO, NoReturn
 
 CHUNK_BYTES = 256 * 1024
-"""How much is read at a time; more where one element is bigger."""
+"""How much is read at a time; more if one element is bigger."""
 
 _NEAR_END = 16
 """An error so close to the end of the window may come from the cut; the longest word of JSON, -Infinity, is shorter."""
@@ -44,10 +44,10 @@ class JsonObject:
         self._bytes_read = 0
         self._window = ""
         self._at = 0
-        """Where in the window the reading is."""
+        """The reading position in the window."""
         self._lines_before = 0
         self._columns_before = 0
-        """What was before the window: line ends, and characters since the last one."""
+        """Before the window: the number of line ends, and of characters since the last one."""
         self._is_at_end = False
         self._decode = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
 
@@ -112,7 +112,7 @@ class JsonObject:
                 more = self._goes_on("]")
 
     def _goes_on(self, end: str) -> bool:
-        """Steps over a comma, or over what ends the list or object; returns which."""
+        """Steps over a comma or over ``end``; returns whether it was a comma."""
         found = self._peek()
         if found not in (",", end) or not found:
             self._fail("Expecting ',' delimiter")
@@ -136,7 +136,7 @@ class JsonObject:
                 return value
 
     def _peek(self) -> str:
-        """Steps over white space and returns the next character; nothing at the end."""
+        """Steps over white space and returns the next character; an empty text at the end."""
         while True:
             found = _space(self._window, self._at)
             self._at = self._at if found is None else found.end()
@@ -146,11 +146,11 @@ class JsonObject:
                 return ""
 
     def _read_more(self) -> bool:
-        """Moves the window on, what is unread staying in it; returns whether there was more."""
+        """Moves the window on, keeping its unread part; returns whether there was more."""
         if self._is_at_end:
             return False
         self._drop_read()
-        # At least as much as there is: then a long element is not looked at again and again.
+        # At least as much as the window has, so that a long element is not scanned again and again.
         data = self._file.read(max(CHUNK_BYTES, len(self._window)))
         self._is_at_end = not data
         try:

@@ -10,7 +10,7 @@ __all__ = ["PushStore", "Subscription"]
 
 
 class Subscription(NamedTuple):
-    """Where and how one browser wants to be told."""
+    """One browser's push subscription (RFC 8030, RFC 8291)."""
 
     endpoint: str
     """The URL of its push service; whoever knows it can send there."""
@@ -39,7 +39,7 @@ class PushStore:
         self._db = db
 
     def key(self, make: Callable[[], bytes]) -> bytes:
-        """Returns the key by which push services know this relay, which is made when there is none."""
+        """Returns the private key by which push services identify this relay; makes one if there is none."""
         query = "SELECT private_key FROM push_key"
         row = self._db.execute(query).fetchone()
         if row is None:
@@ -75,7 +75,7 @@ class PushStore:
         return [Subscription(*row) for row in self._db.execute(query)]
 
     def guests(self) -> dict[str, bytes]:
-        """Returns the subjects that are no accounts, and a keyed hash of the client address that each has."""
+        """Returns the subjects that are not accounts, each with a keyed hash of its client address."""
         query = (
             "SELECT DISTINCT subject, made_for FROM tokens WHERE subject IN (SELECT subject FROM push_subscriptions)"
             " AND subject NOT IN (SELECT id FROM users)"
@@ -83,7 +83,7 @@ class PushStore:
         return dict(self._db.execute(query).fetchall())
 
     def forgotten(self) -> list[str]:
-        """Returns the endpoints of subjects of whom no account and no token is known any more."""
+        """Returns the endpoints of subjects that have neither an account nor a stored token any more."""
         query = (
             "SELECT endpoint FROM push_subscriptions WHERE subject NOT IN (SELECT subject FROM tokens)"
             " AND subject NOT IN (SELECT id FROM users)"

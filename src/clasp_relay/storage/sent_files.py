@@ -1,7 +1,8 @@
-"""The records of files that users of a cluster send to each other: rows of ``users.db``, which all relays have alike.
+"""The records of sent files in a cluster: rows of ``users.db``, which all its relays share.
 
-A file is added before any of its bytes are in the object store, and stored when all of them are. So an object that has
-no record is never needed again, and what was added and never stored is of a relay that has ended meanwhile.
+A record is added before any byte of the file is in the object store, and marked as stored when all of them are. So an
+object without a record is never needed again, and a record that was never marked as stored belongs to a relay that has
+ended meanwhile.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from clasp_relay.storage.files import READ_STEP_S, FileUse, StoredFile
 __all__ = ["GONE", "MAX_GUEST_FILES", "Bounds", "SentFileStore", "Totals"]
 
 GONE = "gone"
-"""What ``SentFileStore.add`` lacks where the owner was deleted or disabled."""
+"""What ``SentFileStore.add`` returns if the owner was deleted or disabled."""
 
 MAX_GUEST_FILES = 1_000
-"""How many files of one guest there may be: their rows change with the account when the guest registers, in one record
-of the log of a cluster."""
+"""How many files of one guest there may be: when the guest registers, their rows change with the account, in one record
+of the cluster's log."""
 
 _FILE = "SELECT id, subject, origin, size, charged, created_at, read_at FROM sent_files"
 _DELETED = "SELECT 1 FROM retired_ids WHERE id = ?1"
@@ -28,22 +29,22 @@ _INSERT = "INSERT INTO sent_files VALUES (?, ?, ?, ?, ?, ?, ?, 0)"
 
 
 class Bounds(NamedTuple):
-    """What files may take, in bytes."""
+    """The size limits of files, in bytes."""
 
     subject: int
-    """Those of one user; 0 for no limit."""
+    """The limit of one user; 0 for none."""
     guest: int
-    """Those of one guest."""
+    """The limit of one guest."""
     guest_address: int
-    """Those of all guests of one client address."""
+    """The limit of all guests of one client address together."""
     whole: int
-    """All."""
+    """The limit of all files."""
     guests: int
-    """Those of all guests."""
+    """The limit of all guests together."""
 
 
 class Totals(NamedTuple):
-    """What all files take; those count, too, that are not stored yet."""
+    """Number and size of all files, including those that are not stored yet."""
 
     files: int
     charged: int
@@ -60,18 +61,18 @@ class SentFileStore:
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
 
-    # Changes; a relay asks them of the one that decides
+    # Changes, which a relay asks of the decider
 
     def add(self, file: StoredFile, bounds: Bounds) -> str:
-        """Adds a file of which no byte is in the object store yet, if there is room for it.
+        """Adds a file of which no byte is in the object store yet, if it exceeds no limit.
 
         Args:
             file: its record.
-            bounds: what files may take.
+            bounds: the size limits.
 
         Returns:
-            the name of the field of ``bounds`` that it would exceed, ``guest_files`` or ``GONE``; nothing where it was
-            added.
+            the name of the field of ``bounds`` that it would exceed, ``guest_files`` or ``GONE``; an empty text if it
+            was added.
         """
         if self._any(_BARRED, file.subject):
             return GONE
@@ -82,17 +83,17 @@ class SentFileStore:
         return lacking
 
     def adopt(self, file: StoredFile) -> bool:
-        """Adds a file that was sent before its relay was in the cluster, whether there is room for it or not.
+        """Adds a file that was sent before its relay was in the cluster, whether it exceeds a limit or not.
 
         Returns:
-            whether it is there now; else its owner was deleted.
+            whether there is a record now; False if its owner was deleted.
         """
         if self._any(_DELETED, file.subject):
             return False
         if self.missing([file.id]):
             file = self._of_account(file)
             if self._has_many(file):
-                file = file._replace(origin=b"")  # as if it had registered: nothing is to change then
+                file = file._replace(origin=b"")  # as an account's, so that nothing changes if the guest registers
             self._db.execute(_INSERT, file)
         return True
 
@@ -100,11 +101,11 @@ class SentFileStore:
         """Notes that all bytes of a file are in the object store.
 
         Args:
-            file_id: which.
-            is_of_before: whether it was adopted: then it does not matter whether its owner is disabled.
+            file_id: its id.
+            is_of_before: whether it was adopted: then its owner may be disabled.
 
         Returns:
-            whether it is stored now: it may have been removed meanwhile, or its owner was deleted or disabled.
+            False if it was removed meanwhile, or if its owner was deleted or disabled.
         """
         row = self._db.execute("SELECT subject FROM sent_files WHERE id = ?", (file_id,)).fetchone()
         if row is None or self._any(_DELETED if is_of_before else _BARRED, row[0]):
@@ -127,15 +128,15 @@ class SentFileStore:
         return self._db.execute("DELETE FROM sent_files WHERE id = ? AND NOT is_stored", (file_id,)).rowcount == 1
 
     def confirm_missing(self, file_ids: Sequence[str]) -> list[str]:
-        """As ``missing``: what the relay that decides says holds for ever."""
+        """As ``missing``, asked of the decider, whose answer never changes."""
         return self.missing(file_ids)
 
-    # Questions; each relay asks its own file
+    # Queries, which each relay makes on its own file
 
     def lacks(self, file: StoredFile, bounds: Bounds) -> str:
-        """Returns the name of the field of ``bounds`` that one more file would exceed; nothing where there is room.
+        """Returns the name of the field of ``bounds`` that one more file would exceed; an empty text for none.
 
-        ``guest_files`` where a guest has too many.
+        It is ``guest_files`` if a guest has too many.
         """
         subject, origin, charged = file.subject, file.origin, file.charged
         totals = self.totals()
@@ -155,7 +156,7 @@ class SentFileStore:
         return "guests" if origin and totals.guests_charged + charged > bounds.guests else ""
 
     def find(self, file_id: str) -> StoredFile | None:
-        """Returns the record of a file that is stored; None where there is none."""
+        """Returns the record of a file that is stored; None if there is none."""
         row = self._db.execute(f"{_FILE} WHERE id = ? AND is_stored", (file_id,)).fetchone()
         return None if row is None else StoredFile(*row)
 
@@ -168,18 +169,18 @@ class SentFileStore:
         return [each for each in file_ids if not self._any("SELECT 1 FROM sent_files WHERE id = ?", each)]
 
     def usage(self, subjects: Sequence[str]) -> list[FileUse]:
-        """Returns what the files of some users take."""
+        """Returns number and size of the files of some users."""
         places = ", ".join("?" * len(subjects))
         query = f"SELECT subject, origin, files, charged FROM sent_files_use WHERE subject IN ({places})"  # noqa: S608 - question marks
         return [FileUse(*row) for row in self._db.execute(query, subjects)]
 
     def totals(self) -> Totals:
-        """Returns what all files take."""
+        """Returns number and size of all files."""
         (own, guests) = self._db.execute("SELECT files, charged FROM sent_files_totals ORDER BY is_guests").fetchall()
         return Totals(own[0] + guests[0], own[1] + guests[1], guests[1])
 
     def unread_since(self, before_s: int, limit: int) -> list[StoredFile]:
-        """Returns files that were read before a time for the last time, the longest unread first."""
+        """Returns files that were last read before a time, the least recently read first."""
         query = f"{_FILE} WHERE read_at < ? ORDER BY read_at, id LIMIT ?"
         return [StoredFile(*row) for row in self._db.execute(query, (before_s, limit))]
 
@@ -193,12 +194,12 @@ class SentFileStore:
         return [row[0] for row in self._db.execute("SELECT id FROM sent_files WHERE NOT is_stored ORDER BY id")]
 
     def _has_many(self, file: StoredFile) -> bool:
-        """Tells whether a file is a guest's who has as many as a guest may have."""
+        """Tells whether a file is from a guest who has as many as a guest may have."""
         query = "SELECT SUM(files) FROM sent_files_use WHERE subject = ? AND origin <> x''"
         return bool(file.origin) and self._sum(query, file.subject) >= MAX_GUEST_FILES
 
     def _of_account(self, file: StoredFile) -> StoredFile:
-        """Returns the record as an account's, where the guest who sent it has become one."""
+        """Returns the record as an account's if the guest who sent it has registered."""
         is_account = file.origin and self._any("SELECT 1 FROM users WHERE id = ?", file.subject)
         return file._replace(origin=b"") if is_account else file
 

@@ -1,4 +1,4 @@
-"""Which session ids were given to whom, in ``users.db``."""
+"""The session ids that subjects were given, in ``users.db``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["GivenId", "SessionIdStore"]
 
 
 class GivenId(NamedTuple):
-    """A session id, whose it is, and when (Unix seconds) its session was last known to be connected."""
+    """A session id, its subject, and when (Unix seconds) its session was last known to be connected."""
 
     session_id: str
     subject: str
@@ -31,9 +31,9 @@ class SessionIdStore:
         """Stores ids, or when they were seen last, and deletes others.
 
         Args:
-            given: what is stored.
-            forgotten: which ids are deleted.
-            before_s: those that were seen before (Unix seconds) are deleted, too.
+            given: the ids to store.
+            forgotten: the ids to delete.
+            before_s: ids that were last seen before (Unix seconds) are deleted, too.
         """
         self._db.execute("BEGIN IMMEDIATE")
         try:

@@ -18,21 +18,21 @@ from clasp_relay.storage.state_reading import Restored, read_state
 from clasp_relay.storage.state_writing import HEAD_BYTES, read_journal_seq
 
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
-"""What ``link`` says on file systems without hard links (FAT, some network shares)."""
+"""The errors of ``link`` on file systems without hard links (FAT, some network shares)."""
 
 _NO_RESERVING = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
-"""What ``posix_fallocate`` says where room cannot be reserved."""
+"""The errors of ``posix_fallocate`` on file systems that cannot reserve space."""
 
 _TRIED_BYTES = 4096
-"""How much a trial writes, for a disk that has not one block left."""
+"""How many bytes a trial writes, to find out that a disk has not one free block."""
 
 
 class LoadedState(NamedTuple):
-    """What was in the file when the relay started."""
+    """The contents of the file when the relay started."""
 
     image: StateImage
     warnings: list[str]
-    """One line for each thing that the operator should know."""
+    """One line for each warning to the operator."""
     found: bool
     """Whether there was a file."""
 
@@ -54,16 +54,16 @@ class StateFile:
         self._linked = self._beside(".1.tmp")
         self._loaded = False
         self._original: Path | None = None
-        """Where to keep the present file, which has more in it than was loaded."""
+        """The path under which the present file is kept, if it has more in it than was loaded."""
 
     def load(self, now_us: int | None = None) -> LoadedState:
         """Reads the file. A ``.tmp`` that an interrupted write left is ignored; the next write removes it.
 
         Args:
-            now_us: Unix µs, after which nothing can have been deleted; None to believe what the file says.
+            now_us: Unix µs; later deletions in the file count as of then. None to take their times as they are.
 
         Returns:
-            The state; an empty one when there is no file.
+            The state; an empty one if there is no file.
 
         Raises:
             StartError: the file cannot be read, or it is no state file. It is left as it is.
@@ -88,12 +88,12 @@ class StateFile:
 
     @property
     def previous_journal_seq(self) -> int:
-        """The last change of the journal that the generation before has; 0 where there is none."""
+        """The last change of the journal that the previous generation includes; 0 if there is none."""
         try:
             with self.previous.open("rb") as file:
                 return read_journal_seq(file.read(HEAD_BYTES))
         except OSError:
-            # Whatever is not known to be elsewhere stays in the journal.
+            # So the journal deletes nothing that may be nowhere else.
             return 0
 
     def _warnings(self, restored: Restored) -> list[str]:
@@ -107,18 +107,18 @@ class StateFile:
         return warnings
 
     def _free_name(self) -> Path:
-        """Returns a name for a file with more in it than was loaded; what had to be kept earlier stays."""
+        """Returns an unused path for a file with more in it than was loaded; replaces no earlier one."""
         names = (self._beside(".before-limits" + (f".{number}" if number > 1 else "")) for number in count(1))
         return next(name for name in names if not name.exists())
 
     def try_write(self, option: str) -> None:
-        """Does all that a save does, so that the operator reads now, and not after a loss, that it would fail.
+        """Tries all steps of a save, so that the operator learns at the start, and not after a loss, that one fails.
 
-        It makes a file, reserves as much room as the present state takes, syncs and renames it, and puts the present
-        file in its own place, which a mount of that single file refuses. No file is another one afterwards.
+        It makes a file, reserves as much space as the present state takes, syncs and renames it, and renames the
+        present file to its own name, which fails if that single file is a mount. All files are the same afterwards.
 
         Args:
-            option: what named the file, for the message.
+            option: the option that named the file, for the message.
 
         Raises:
             StartError: one of these steps failed.
@@ -126,13 +126,13 @@ class StateFile:
         try:
             self._try_new_file()
             if self._link_present():
-                # One file under both names: the system checks the rename, and leaves both. A copy really replaces it.
+                # If both names are links to one file, the system only checks the rename; a copy replaces the file.
                 os.replace(self._linked, self.path)
         except OSError as error:
             raise cannot_write(option, self.path, error) from error
         finally:
             for path in (self._temporary, self._linked):
-                if not path.is_dir():  # one of the reasons why it can fail
+                if not path.is_dir():  # a folder of that name may be the cause
                     path.unlink(missing_ok=True)
 
     def _try_new_file(self) -> None:
@@ -142,7 +142,7 @@ class StateFile:
         with open(descriptor, "wb") as file:
             file.write(bytes(_TRIED_BYTES))
             file.flush()
-            if sys.platform != "darwin":  # which has no such call
+            if sys.platform != "darwin":  # which has no posix_fallocate
                 try:
                     os.posix_fallocate(file.fileno(), 0, max(size_bytes, _TRIED_BYTES))
                 except OSError as error:
@@ -154,7 +154,7 @@ class StateFile:
     def save(self, pieces: Iterable[bytes]) -> int:
         """Writes a new file in place of the old one, which is kept as ``.1``.
 
-        At every moment, a loss of power included, the file is there and is either the old one or the new one.
+        At every moment, even after a power failure, the file exists and is either the old one or the new one.
 
         Args:
             pieces: the new content.
@@ -163,7 +163,7 @@ class StateFile:
             How many bytes were written.
 
         Raises:
-            OSError: it did not work (disk full, …); the old file is still there.
+            OSError: it cannot be written (disk full, …); the old file is still there.
         """
         if not self._loaded:
             raise AssertionError("a state file must be read before it is written: a broken one is never overwritten")
@@ -190,18 +190,18 @@ class StateFile:
         return size_bytes
 
     def _keep_original(self) -> None:
-        """Gives a file with more in it than was loaded a name under which it stays."""
+        """Keeps a file that has more in it than was loaded, under another name."""
         if self._original is not None and self._link_present():
             os.replace(self._linked, self._original)
             self._original = None
 
     def _keep_previous(self) -> None:
-        """Gives the old file a second name, through a third one: so there is no moment without ``.1`` either."""
+        """Makes the old file ``.1``, through a temporary name, so that there is always a ``.1``."""
         if self._link_present():
             os.replace(self._linked, self.previous)
 
     def _link_present(self) -> bool:
-        """Gives the present file a second name, or makes a copy of that name; returns whether there is a file."""
+        """Links the present file to a temporary name, or copies it; returns whether there is a file."""
         self._linked.unlink(missing_ok=True)
         try:
             os.link(self.path, self._linked)

@@ -1,8 +1,8 @@
 """Reads the state from its JSON document, and reports what is wrong with it.
 
-Files of the Rust relay load too. What a file of any origin holds and this relay would refuse is left out: that relay
-checked nothing that it stored, and limits may have come since the file was written. All else that is wrong is damage,
-and then nothing is read.
+Files of the Rust relay load, too. Entries that this relay would refuse are left out: the Rust relay does not check what
+it stores, and limits may have been added since the file was written. Any other fault is damage, and then nothing is
+read.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from clasp_relay.wire.values import check_keys, encode_value, has_suspect_key, s
 
 _MAX_U64 = 2**64 - 1
 _MAX_REVISION = 2**63
-"""Half of what the wire can say, so that what is written next has room to rise."""
+"""Half of the largest revision of the protocol, so that later writes can count on."""
 _MAX_SEQ = 2**62
-"""Half of what SQLite can count."""
+"""Half of SQLite's largest integer."""
 _MAX_U32 = 2**32 - 1
 _MIN_I64, _MAX_I64 = -(2**63), 2**63 - 1
 
@@ -33,27 +33,27 @@ _SNAPSHOT_OVERHEAD_BYTES = 24
 """What a SNAPSHOT with one param has besides its address, value and writer (``docs/protocol.md``, SNAPSHOT)."""
 
 _SHOWN_CHARACTERS = 80
-"""How much of an address a message shows."""
+"""How many characters of an address a message shows."""
 
 _CONTAINERS = frozenset({ValueType.ARRAY, ValueType.MAP})
 
 
 class Restored(NamedTuple):
-    """What was in a document."""
+    """The contents of a document."""
 
     image: StateImage
     left_out: str
-    """What was left out, in one line; empty when nothing was."""
+    """The entries that were left out, in one line; empty if there were none."""
     postdated: str
-    """Which deletions lay in the future, in one line; empty when none did."""
+    """The deletions that were in the future, in one line; empty if there were none."""
 
 
 class _UnusableError(ValueError):
-    """The entry is well made, but this relay would not accept it."""
+    """The entry is well-formed, but this relay would not accept it."""
 
 
 class _LateVersionError(Exception):
-    """The version stands behind what it is about, so that was read as if there were none."""
+    """``version`` follows entries, which were read as those of a file without it."""
 
 
 def read_state(file: BinaryIO, now_us: int = _MAX_U64) -> Restored:
@@ -61,16 +61,16 @@ def read_state(file: BinaryIO, now_us: int = _MAX_U64) -> Restored:
 
     Args:
         file: the document, from its beginning; must be seekable.
-        now_us: Unix µs. A deletion that lies in the future (the machine's clock was wrong when it was written)
-            counts as one of now: a policy's grace for those who were present a moment ago would last until then.
-            Nothing else is changed here: a clock that is wrong now must not end what has a life time
-            (``Params.load`` says what becomes of short ones).
+        now_us: Unix µs. A deletion in the future (the machine's clock was wrong when it was written) counts as of now:
+            otherwise a policy's grace for those who were present a moment ago would last until then. Nothing else is
+            changed here: a clock that is wrong now must not end params with a life time (for short ones see
+            ``Params.load``).
 
     Returns:
         The state, and what was left out of it.
 
     Raises:
-        ValueError: it is no such document; the text, one line, says what is wrong and where.
+        ValueError: it is no valid document; the text, one line, says what is wrong and where.
     """
     try:
         return _Reader(False, now_us).read(file)
@@ -92,7 +92,7 @@ class LeftOut:
         self.count += 1
 
     def line(self, text: str) -> str:
-        """Returns a line with the count, the text and the first; an empty one where nothing was counted."""
+        """Returns a line with the count, the text and the first; an empty one if nothing was counted."""
         return f"{self.count} {text}; the first: {self._first}" if self.count else ""
 
 
@@ -100,7 +100,7 @@ class _Reader:
     """Collects the state from a document.
 
     Args:
-        ours: it is known that this relay wrote it, so the optional keys mean what we mean by them.
+        ours: whether this relay wrote it, so that the optional keys have their meaning.
         now_us: Unix µs.
     """
 
@@ -109,7 +109,7 @@ class _Reader:
         self._now_us = now_us
         self._known: set[str] = set()
         self._names: dict[str, str] = {}
-        """Writers and subjects, each once: the state has few of them, and many params."""
+        """Interned writers and subjects: the state has few of them, and many params."""
         self._ended: list[tuple[str, Ended]] = []
         self._image = StateImage(params=[], ended=self._ended, expires_us={})
         self._left_out = LeftOut()
@@ -164,7 +164,7 @@ class _Reader:
         self._claim(address)
         encoded = _encoded(entry) if self._ours and "encoded" in entry else None
         if encoded is None and entry["value"] is None:
-            # The Rust relay keeps deleted params as nulls: only the revision is worth keeping.
+            # The Rust relay keeps deleted params as nulls, of which only the revision is needed.
             self._end(address, Ended(revision, timestamp_us))
             return
         value = value_of_json(entry["value"]) if encoded is None else encoded
@@ -201,7 +201,7 @@ class _Reader:
         return self._names.setdefault(name, name)
 
     def _claim(self, address: str) -> None:
-        """Checks an address and that it is the first of its name."""
+        """Checks that an address is valid, and that no earlier entry has it."""
         try:
             check_address(address)
         except RequestError as error:
@@ -212,7 +212,7 @@ class _Reader:
 
 
 def _scheduled(index: int, item: object) -> Change:
-    """Returns a bundle that waits."""
+    """Returns a scheduled bundle."""
     try:
         change = decode_change(b64decode(item, validate=True)) if isinstance(item, str) else None
     except (ValueError, DecodeError) as error:
@@ -236,20 +236,20 @@ def _encoded(entry: dict[str, object]) -> bytes:
 
 
 def check_fits(address: str, value: Value, writer: str) -> None:
-    """Checks that a frame holds a param.
+    """Checks that a param fits into a frame.
 
     Raises:
-        ValueError: none does.
+        ValueError: it does not.
     """
     if _SNAPSHOT_OVERHEAD_BYTES + len(address.encode()) + len(value) + len(writer.encode()) > MAX_PAYLOAD_BYTES:
         raise _UnusableError("too big for a frame")
 
 
 def value_of_json(content: object) -> Value:
-    """Returns the value that parsed JSON of the Rust relay stands for.
+    """Returns the value of parsed JSON of the Rust relay.
 
     Raises:
-        ValueError: no message may bring it.
+        ValueError: no message may have such a value.
     """
     try:
         value = encode_value(_in_range(content, 0))
@@ -261,11 +261,11 @@ def value_of_json(content: object) -> Value:
 
 
 def _check_value(value: bytes) -> int:
-    """Returns where a value ends.
+    """Returns the position of a value's end.
 
     Raises:
         DecodeError: it is no value.
-        _UnusableError: it is one that no message may bring, for a key of a map in it.
+        _UnusableError: no message may have it, because of a key of a map in it.
     """
     end = skip_value(value, 1, value[0])
     if has_suspect_key(value):
@@ -277,7 +277,7 @@ def _check_value(value: bytes) -> int:
 
 
 def _in_range(content: object, depth: int) -> object:
-    """Makes floats of integers that no I64 holds, as the Rust relay does when it reads them."""
+    """Converts integers that do not fit into an I64 to floats, as the Rust relay does."""
     if depth > MAX_DEPTH:
         raise ValueError(f"nested deeper than {MAX_DEPTH}")
     if type(content) is int and not _MIN_I64 <= content <= _MAX_I64:
@@ -318,7 +318,7 @@ def _integer(entry: dict[str, object], key: str, low: int, high: int) -> int:
 
 
 def _name_of(entry: object) -> str:
-    """The address of an entry for a message: one line, and not too long."""
+    """Returns the address of an entry for a message: one line, and not too long."""
     address = entry.get("address") if isinstance(entry, dict) else None
     return f" ({_shown(address)})" if isinstance(address, str) and address else ""
 

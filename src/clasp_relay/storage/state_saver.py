@@ -1,4 +1,4 @@
-"""Writes the state to its file when it has changed, without holding up the event loop."""
+"""Writes the state to its file when it has changed, without blocking the event loop."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Journal(Protocol):
         """Returns a Deferred that fires once all changes so far are recorded; it fails with ``JournalLost``."""
 
     def saved(self, seq: int, /) -> None:
-        """Is told that the state file has all changes up to a seq; the previous file is kept as ``.1``."""
+        """Notes that the state file has all changes up to a seq; the previous file is kept as ``.1``."""
 
 
 def try_thread() -> None:
@@ -109,11 +109,11 @@ class StateSaver:
         self.last_duration_s = 0.0
         """How long the last save took, in seconds."""
         self.is_failing = False
-        """Whether the last attempt failed: what was set since the last save is not on disk."""
+        """Whether the last attempt failed: changes since the last save are not on disk."""
 
     @property
     def age_s(self) -> float:
-        """Seconds since everything set was on disk; more than the save interval when saving fails or takes long."""
+        """Seconds since the state was last on disk; more than the save interval if saving fails or takes long."""
         return self._monotonic() - self._saved_s
 
     def save_if_changed(self, *, may_block: bool = False) -> Deferred[bool]:

@@ -1,6 +1,6 @@
 """Writes the state as a JSON document.
 
-The Rust relay's format, so that a file can go both ways, plus optional keys of ours
+The format is that of the Rust relay, so that either relay can read the other's files, with optional keys added
 (``docs/protocol.md``, Persistence)::
 
     {"version":1,"params":[
@@ -40,13 +40,13 @@ PIECE_PARAMS = 200
 """A piece is ready with this many params or …"""
 
 PIECE_CHARACTERS = 32 * 1024
-"""… with this much text: so making one takes a few milliseconds, whatever is in it."""
+"""… with this much text, so that making one takes a few milliseconds, whatever its contents."""
 
 MAX_TRANSLATED_BYTES = 8 * 1024
 """A larger array or map is not decoded, which would take milliseconds: ``encoded`` has it, and ``value`` is null."""
 
 MAX_APPROXIMATION_BYTES = 1024
-"""Where a larger value needs ``encoded``, ``value`` is null: bytes as a list of numbers take four times their size."""
+"""If a larger value needs ``encoded``, ``value`` is null: bytes as a list of numbers take four times their size."""
 
 _EXACT = frozenset({ValueType.BOOL, ValueType.I64, ValueType.STRING})
 """Types of which JSON represents every value exactly."""
@@ -67,7 +67,7 @@ def encode(image: StateImage) -> Iterator[bytes]:
     Yields:
         The document's bytes, in order.
     """
-    # At the beginning, where it is found without reading the file (``read_journal_seq``).
+    # At the beginning, so that ``read_journal_seq`` need not read the whole file.
     journal = f'"journal_seq":{image.journal_seq:d},' if image.journal_seq else ""
     yield f'{{"version":{VERSION},{journal}"params":[\n'.encode()
     yield from _in_pieces(_param_line(param, image.expires_us.get(param.address)) for param in image.params)
@@ -80,7 +80,7 @@ def encode(image: StateImage) -> Iterator[bytes]:
 
 
 def read_journal_seq(head: bytes) -> int:
-    """Returns the ``journal_seq`` of a document from its first ``HEAD_BYTES``; 0 where it has none."""
+    """Returns the ``journal_seq`` of a document from its first ``HEAD_BYTES``; 0 if it has none."""
     found = _JOURNAL_SEQ.match(head)
     return int(found[1]) if found else 0
 
@@ -145,7 +145,7 @@ def _value_text(value: bytes) -> tuple[str, bool]:
             text = _to_json(content)
         except (TypeError, ValueError):  # bytes, or a number that is not finite, somewhere inside
             return _approximation(value, content), False
-        # Small integers, 32-bit floats and a key that is there twice look like others in JSON.
+        # Small integers, 32-bit floats and duplicate keys are not told apart in JSON.
         return text, encode_value(content) == value
     return _approximation(value, content), False
 

@@ -3,8 +3,8 @@
 :class:`UserStore` is implemented by ``users_sqlite``. Its methods block, and each of them is one transaction: what it
 checks still holds when it writes. They are called from one thread at a time, which is never the event loop's.
 
-Whose id is it? A user's for ever; a guest's for as long as one of the tokens made for it is kept, which is
-:data:`GUEST_PROOF_S` after the expiry that it was given out with. Any of these tokens that is not revoked proves it.
+An id belongs to a user for ever, and to a guest for as long as one of the tokens issued for it is stored, that is until
+:data:`GUEST_PROOF_S` after the token's original expiry. Any such token that is not revoked proves the guest's id.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ __all__ = [
 ]
 
 GUEST_PROOF_S = 90 * 86_400
-"""How long after its expiry a guest's token still proves whose id it is."""
+"""How long after its expiry a guest's token still proves the guest's id."""
 
 USER_TOKEN_KEPT_S = 7 * 86_400
 """How long a user's expired token is kept, so that its bearer is told «expired» and not «unknown»."""
 
 ADDRESS_KEPT_S = 30 * 86_400
-"""How long it is remembered that a user signed in from an address."""
+"""How long a client address that a user signed in from is remembered."""
 
 MAX_ADDRESSES_PER_USER = 50
-"""Addresses that are remembered for one user, the latest: one a day, and some more."""
+"""How many addresses are remembered for one user, the latest: one a day, and some more."""
 
 
 class NameKeys(NamedTuple):
@@ -83,35 +83,35 @@ class User:
 
 
 class TokenRecord(NamedTuple):
-    """What a token stands for. Times are in Unix seconds; ``expires_s`` is None for one that never does."""
+    """The record of a token. Times are in Unix seconds; ``expires_s`` is None for one that never expires."""
 
     digest: bytes
-    """SHA-256 of the token, which itself is kept nowhere."""
+    """SHA-256 of the token, which itself is not stored."""
     subject: str
     username: str
     guest: bool
     scopes_name: str
-    """Which scopes it carries: the policy's, an administrator's, or its own ``scopes``."""
+    """The name of its scopes: the policy's, an administrator's, or its own ``scopes``."""
     created_s: int
     expires_s: int | None
     """When it ceases to be valid: later it may still be refreshed, or prove a guest's id."""
     made_for: bytes = b""
     """A keyed hash of the client address that it was made for."""
     sign_in: bytes = b""
-    """The digest of the first token of a sign-in, in those that it was refreshed to; empty in that one itself."""
+    """The digest of the sign-in's first token, in the tokens that replaced it; empty in that one itself."""
     replaces: bytes | None = None
-    """The digest of the token that ends once this one is used; None when it has been used, or replaces none."""
+    """The digest of the token that ends once this one is used; None if it has been used, or replaces none."""
     scopes: tuple[str, ...] = ()
-    """Of a device token: exactly what it may do, as ``action:pattern``."""
+    """The scopes of a device token, as ``action:pattern``."""
     device: str = ""
-    """What the device or program calls itself that signed in; empty where it gave no name."""
+    """The name that the device or program gave when it signed in; may be empty."""
 
     def __repr__(self) -> str:
         return f"TokenRecord({self.subject!r})"
 
 
 class KeptToken(NamedTuple):
-    """A stored token, when it was revoked (None: it was not), and the expiry that it was given out with."""
+    """A stored token, the time of its revocation (None if it is not revoked), and its original expiry."""
 
     record: TokenRecord
     revoked_s: int | None
@@ -119,12 +119,12 @@ class KeptToken(NamedTuple):
 
     @property
     def refreshable_until_s(self) -> int:
-        """Unix seconds until which it is taken for a refresh: a guest's outlives its expiry."""
+        """Unix seconds until which it can be refreshed; for a guest's token later than its expiry."""
         return self.first_expires_s + (GUEST_PROOF_S if self.record.guest else 0)
 
 
 class SignIn(NamedTuple):
-    """A sign-in that still lets its device in, or whose token can be refreshed. Times are in Unix seconds."""
+    """A sign-in with a token that is valid or can be refreshed. Times are in Unix seconds."""
 
     sign_in: bytes
     """The digest of its first token."""
@@ -147,8 +147,8 @@ class KnownAddress(NamedTuple):
 class Claim(NamedTuple):
     """The grounds on which a client claims a guest's id.
 
-    ``proof`` is the digest of the token that was presented; ``any_guest`` says that no proof is asked for;
-    ``now_s`` is in Unix seconds.
+    ``proof`` is the digest of the token that was presented; with ``any_guest`` no proof is required; ``now_s`` is in
+    Unix seconds.
     """
 
     proof: bytes | None
@@ -197,34 +197,34 @@ class TokenGone(StoreRefusal):
 
 
 class UserChanged(StoreRefusal):
-    """The user is gone, or the password is no longer the one that was verified."""
+    """The user was deleted, or the password is no longer the one that was verified."""
 
 
 class Invite(NamedTuple):
     """An invite to register. Times are in Unix seconds; None for never."""
 
     digest: bytes
-    """SHA-256 of the invite, which itself is kept nowhere."""
+    """SHA-256 of the invite, which itself is not stored."""
     created_s: int
     expires_s: int | None
     uses_left: int
-    """How many may still register with it."""
+    """How many users may still register with it."""
 
     @property
     def id(self) -> str:
-        """What the operator knows it by: the first digits of its digest."""
+        """Its id for the operator: the first digits of its digest."""
         return self.digest.hex()[:8]
 
 
 class UserStore(Protocol):
-    """Users and tokens; see the module. A method may raise ``StoreBusy``, and what the storage beneath it raises."""
+    """Users and tokens; see the module. A method may raise ``StoreBusy``, and errors of the storage beneath it."""
 
     def find_user(self, spellings: Sequence[str], folded: str) -> User | None:
         """Finds the user who signs in under a name.
 
         Args:
             spellings: exact names, tried first and in this order.
-            folded: the name irrespective of case; of several users the oldest is meant.
+            folded: the name irrespective of case; of several such users the oldest is returned.
         """
 
     def check_new_user(self, user_id: str, keys: NameKeys, claim: Claim) -> None:
@@ -244,7 +244,7 @@ class UserStore(Protocol):
             digest: its SHA-256.
             now_s: Unix seconds; invites that have expired are deleted.
             expires_s: Unix seconds; None for never.
-            uses: how many may register with it.
+            uses: how many users may register with it.
         """
 
     def check_invite(self, digest: bytes, now_s: int) -> None:
@@ -264,7 +264,7 @@ class UserStore(Protocol):
             keys: of the name.
             token: the first token.
             claim: the grounds for the id.
-            invite: the SHA-256 of an invite, of which one use is taken; None where none is needed.
+            invite: the SHA-256 of an invite, of which one use is taken; None if none is needed.
 
         Raises:
             InviteGone: the invite is not valid.
@@ -283,12 +283,12 @@ class UserStore(Protocol):
         """
 
     def add_user_token(self, token: TokenRecord, password_changes: int) -> None:
-        """Adds the token of a user whose password was verified when it had been changed that often.
+        """Adds the token of a user whose password was verified when ``password_changes`` had this value.
 
         The address that the token was made for is remembered as the user's.
 
         Raises:
-            UserChanged: it has been changed since, or the user is gone.
+            UserChanged: the password was changed since then, or the user was deleted.
             Disabled: the user is disabled.
         """
 
@@ -309,13 +309,13 @@ class UserStore(Protocol):
         """
 
     def end(self, digests: Sequence[bytes], now_s: int) -> None:
-        """Ends tokens to make room; they are still taken for a refresh and as proof of a guest's id."""
+        """Ends tokens early, for a limit; they can still be refreshed and prove a guest's id."""
 
     def redate(self, digests: Sequence[bytes], by_s: int) -> None:
-        """Moves the times of tokens that were given out while the clock was not set."""
+        """Moves the times of tokens that were issued while the machine's clock was not set."""
 
     def find_token(self, digest: bytes) -> KeptToken | None:
-        """Returns a stored token, valid or not."""
+        """Returns a stored token, valid or not; None if there is none."""
 
     def revoke(self, digest: bytes, now_s: int) -> list[bytes]:
         """Revokes a token and all others of the same sign-in.
@@ -328,10 +328,7 @@ class UserStore(Protocol):
         """
 
     def sign_ins(self, subject: str, now_s: int) -> list[SignIn]:
-        """Returns the sign-ins of a subject that are not over: one of their tokens is valid or can be refreshed.
-
-        The latest first.
-        """
+        """Returns a subject's sign-ins with a token that is valid or can be refreshed, the latest first."""
 
     def change_password(self, user: User, password_hash: str, keep: bytes, now_s: int) -> list[bytes]:
         """Gives a user another password and revokes all tokens of that subject but ``keep``.
@@ -346,12 +343,12 @@ class UserStore(Protocol):
             the digests of the tokens that were valid until now.
 
         Raises:
-            UserChanged: the password was changed meanwhile, or the user is gone.
+            UserChanged: the password was changed meanwhile, or the user was deleted.
             TokenGone: ``keep`` was revoked meanwhile.
         """
 
     def user(self, user_id: str) -> User | None:
-        """Returns a user."""
+        """Returns a user by id; None if there is none."""
 
     def replace_hash(self, user: User, password_hash: str) -> None:
         """Stores a stronger hash of the same password, unless the stored one is no longer ``user``'s."""
@@ -363,18 +360,18 @@ class UserStore(Protocol):
         """Returns the digests of the tokens that expired last (and were not revoked), the last first."""
 
     def known_addresses(self, now_s: int, limit: int) -> list[KnownAddress]:
-        """Returns from which addresses users have signed in lately, at most ``limit``; the latest last."""
+        """Returns the addresses that users have signed in from lately, at most ``limit``; the latest last."""
 
     def last_issued(self, subjects: Sequence[str], *, is_first: bool) -> dict[str, int | None]:
-        """Returns when guests were given their last token, and spares the record of that token from ``purge``.
+        """Returns when the last token of each guest was issued, and spares the record of that token from ``purge``.
 
         Args:
             subjects: ids of guests, or of users; a few hundred at most.
-            is_first: whether these are the first of a round: then what the round before spared may be purged.
+            is_first: whether these are the first ids of a round: then tokens that the last round spared may be purged.
 
         Returns:
-            Unix seconds by id, None for a user. For an id of which nothing is known it is the time of the oldest token
-            that is; where there is none (a new file) that id is missing.
+            Unix seconds by id, None for a user. For an id without a stored token it is the time of the oldest stored
+            token of all; if there is none (a new file), that id is missing.
         """
 
     def purge(self, now_s: int, limit: int) -> int:

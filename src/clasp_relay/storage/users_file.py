@@ -1,7 +1,6 @@
-"""Opens ``users.db`` and brings it to the current schema, or stops the start.
+"""Opens ``users.db`` and upgrades it to the current schema, or stops the start.
 
-A file that is changed is copied first, beside itself. Nothing is ever created over a file that cannot be
-read.
+Before an upgrade the file is copied, beside itself. A file that cannot be read is never overwritten.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ class UsersConnection(sqlite3.Connection):
     name = ""
     """The path of the file."""
     is_attempting = False
-    """Whether the calls that are made are taken back; what they say about transactions has no effect then."""
+    """Whether calls are being attempted, to be rolled back; their own transactions have no effect then."""
     _is_held = False
 
     def execute(self, *args: Any) -> sqlite3.Cursor:
@@ -69,7 +68,7 @@ class UsersConnection(sqlite3.Connection):
 
 @contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """Does all that follows or, where it fails, nothing of it."""
+    """Commits the statements in its context; rolls all of them back if there is an exception."""
     db.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -82,24 +81,24 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
 
 
 def open_users_file(path: Path, keys_of: Callable[[str], NameKeys]) -> UsersConnection:
-    """Opens or makes the file, and brings it up to date.
+    """Opens or makes the file, and upgrades its schema.
 
     Args:
-        path: where it is; its folder exists.
-        keys_of: returns what a name is compared by.
+        path: its path; its folder exists.
+        keys_of: returns the keys by which a name is compared.
 
     Returns:
         a connection in autocommit mode, for one thread at a time.
 
     Raises:
-        StartError: it cannot be read or written, is no such file, or a newer relay made it.
+        StartError: it cannot be read or written, is no users' database, or a newer relay made it.
     """
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, _PRIVATE))
     except OSError as error:
         raise StartError(f"{path}: the users' database cannot be opened: {error.strerror}") from error
     _check_companions(path)
-    # The relay opens it before its threads run, and one of them uses it afterwards.
+    # The relay opens the file before its threads run; then one of them uses the connection.
     connection = sqlite3.connect(
         path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, factory=UsersConnection
     )
@@ -124,12 +123,12 @@ def open_users_file(path: Path, keys_of: Callable[[str], NameKeys]) -> UsersConn
 
 
 def _is_busy(error: sqlite3.Error) -> bool:
-    # The extended codes have the kind of busy in their higher bytes.
+    # Extended result codes have more about the cause in their higher bytes.
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY
 
 
 def held(path: Path) -> StartError:
-    """Returns what a start ends with while another process holds the file."""
+    """Returns the error of a start while another process holds the file."""
     return StartError(
         f"{path}: another process holds the users' database; end it (another relay, a backup, an sqlite3 shell)"
     )
@@ -167,7 +166,7 @@ def open_users_in_memory(keys_of: Callable[[str], NameKeys]) -> UsersConnection:
     """Makes a database in memory.
 
     Args:
-        keys_of: returns what a name is compared by.
+        keys_of: returns the keys by which a name is compared.
     """
     connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, factory=UsersConnection)
     _prepare(connection, Path(":memory:"), keys_of)
@@ -180,7 +179,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, keys_of: Callable[[str]
         _check_users_table(connection, path)
         _back_up(connection, path, version)
     connection.execute("PRAGMA journal_mode = WAL")
-    # A call is answered only when its changes are on the disk.
+    # A call returns only when its changes are on the disk.
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
     for step in range(version + 1, SCHEMA_VERSION + 1):
@@ -213,7 +212,7 @@ def _check_users_table(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _back_up(connection: sqlite3.Connection, path: Path, version: int) -> None:
-    """Copies the file; an earlier copy is kept, since an upgrade that failed may have made it."""
+    """Copies the file under an unused name; an earlier copy, perhaps from an upgrade that failed, is kept."""
     taken = {entry.name for entry in path.parent.iterdir()}
     stem = f"{path.name}.v{version}"
     names = [f"{stem}.bak", *(f"{stem}.{count}.bak" for count in range(2, len(taken) + 3))]

@@ -1,9 +1,9 @@
-"""``users.db`` as rows that several relays have alike: what a call would change, and what a log says has changed.
+"""``users.db`` as rows that all relays of a cluster share: the rows that a call would change, and those of the log.
 
 Triggers note which rows a statement changes. So a call of any store can be *attempted*: it is made in a transaction
-that is rolled back, and what it would have led to is read before that. The rows go into the log of a cluster, and every
-relay writes them from there. What a command on the command line changes in a relay's file is noted by the same triggers
-and stays noted until the log has it.
+that is rolled back after the changed rows were read. These go into the log of the cluster, from which every relay
+writes them. The same triggers note changes that a command on the command line makes in a relay's file; these notes stay
+until the log has the changes.
 """
 
 from __future__ import annotations
@@ -42,22 +42,22 @@ class Table(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row as it is from now on."""
+    """The new state of a row."""
 
     table: str
     key: tuple[Value, ...]
     values: tuple[Value, ...] | None
-    """The columns that are not of the key; None where there is no such row any more."""
+    """The columns outside the key; None if the row was deleted."""
 
     def __repr__(self) -> str:
         return f"Row({self.table!r})"
 
 
 AUDIT = "audit"
-"""The log that rows are only added to; they are numbered when they are written."""
+"""The table of the audit log, which is append-only; its rows are numbered when they are written."""
 
 BOUNDS = "audit_bounds"
-"""Says from where on the audit log is kept."""
+"""The table with the first entry of the audit log that is kept."""
 
 TABLES = {
     "users": Table(("id",), ("username", "password_hash", "created_at")),
@@ -97,30 +97,30 @@ TABLES = {
     BOUNDS: Table(("id",), ("first_seq",)),
     AUDIT: Table(("seq",), ("at", "action", "outcome", "actor", "actor_name", "target", "address", "detail")),
 }
-"""All that relays have alike. The order is that of references: what others name comes first."""
+"""The tables that relays share. A table comes before those that refer to it."""
 
 EMPTY_WITHOUT = tuple(name for name in TABLES if name not in (BOUNDS, "session_ids", "push_key"))
-"""Tables in which nothing is before anybody has used the relay."""
+"""The tables that are empty before anybody has used the relay."""
 
 MAX_LINKS = 1_000
-"""Of how many relays' runs it is known what is done."""
+"""For how many links the number of the last call that is done is remembered."""
 
 READ_AT_ONCE = 1_000
 """Rows in one piece of an image."""
 
 MAX_AUDIT_ROWS = 50_000
-"""How much of the audit log an image has: the latest."""
+"""How many entries of the audit log an image has: the latest."""
 
 _IS_NOTED = "(SELECT is_following FROM log_position) IS 0"
 
 
 class Position(NamedTuple):
-    """How much of the log is in the file."""
+    """The last record of the log that is in the file."""
 
     number: int
     digest: bytes
     origin: bytes = b""
-    """The digest of the first record: which log it is."""
+    """The digest of the first record, which identifies the log."""
     has_base: bool = False
     """Whether the file had accounts before its relay was in a cluster."""
 
@@ -130,33 +130,33 @@ class OtherAccounts(StoreRefusal):
 
 
 class Told(NamedTuple):
-    """How much of what was changed in a file by somebody else than the log is in a record."""
+    """Which of the changes that were made in a file outside of the log are in a record."""
 
     file: bytes
-    """Names the file."""
+    """Identifies the file."""
     last_id: int
-    """Up to which note."""
+    """The last note whose change is in the record."""
 
 
 class Attempt(NamedTuple):
-    """What came of a call that was attempted."""
+    """The outcome of a call that was attempted."""
 
     result: object
-    """What it returned; the refusal where it refused."""
+    """Its result, or the exception with which it refused."""
     is_refused: bool
     rows: tuple[Row, ...]
     told: Told | None = None
 
 
 class Outside(NamedTuple):
-    """What was changed in the file by somebody else than the log."""
+    """Changes that were made in the file outside of the log."""
 
     told: Told
     rows: tuple[Row, ...]
 
 
 class RowStore:
-    """The rows of a ``users.db``. Its methods block, and are called as those of ``SqliteUsers`` are.
+    """The rows of a ``users.db``. Its methods block, and are called on the thread of ``SqliteUsers``.
 
     Args:
         db: the connection, in autocommit mode.
@@ -170,9 +170,9 @@ class RowStore:
     # Begin and end
 
     def begin(self) -> Position:
-        """Has changes noted from now on that the log does not make; returns how much of the log is here.
+        """Begins to note changes that are made outside of the log; returns the file's position in the log.
 
-        At the first time all that is there is noted as changed.
+        The first call for a file notes all its rows as changed.
         """
         with transaction(self._db):
             position = self.position()
@@ -181,7 +181,7 @@ class RowStore:
                 self._db.execute("INSERT INTO log_position VALUES (1, 0, x'', x'', 0, ?, x'')", (has_base,))
                 self._note_all()
                 position = Position(0, b"", b"", has_base)
-            # Where nothing is being told under the name of before, which a copy of the file has, too.
+            # If no notes are pending under the earlier name of the file, which a copy of it has, too.
             self._db.execute(
                 "UPDATE log_position SET file = randomblob(16)"
                 " WHERE file = x'' OR NOT EXISTS (SELECT 1 FROM changed_rows)"
@@ -191,7 +191,7 @@ class RowStore:
         return position
 
     def leave(self) -> None:
-        """Has nothing noted any more: the relay is alone, and what it writes is in no log."""
+        """Ends the noting of changes: the relay is alone, and its changes are in no log."""
         if self.position() is None:
             return
         with transaction(self._db):
@@ -201,22 +201,22 @@ class RowStore:
                 self._db.execute(f"DELETE FROM {name}")  # noqa: S608 - constants
 
     def position(self) -> Position | None:
-        """Returns how much of the log is in the file; None for a relay that was never in a cluster."""
+        """Returns the file's position in the log; None if its relay was never in a cluster."""
         row = self._db.execute("SELECT number, digest, origin, has_base FROM log_position").fetchone()
         return None if row is None else Position(row[0], row[1], row[2], bool(row[3]))
 
     def calls(self) -> dict[str, int]:
-        """Returns up to which number the calls of each relay are done."""
+        """Returns the number of the last call that is done, by link."""
         return dict(self._db.execute("SELECT link, number FROM log_calls").fetchall())
 
     # Attempts
 
     def attempt(self, calls: Iterable[Callable[[], object]], refusals: tuple[type[Exception], ...]) -> list[Attempt]:
-        """Makes calls of the stores, one behind the other, and takes all back.
+        """Makes calls of the stores one after the other, and rolls all of them back.
 
         Args:
-            calls: each may change the file; each finds what those before it have changed.
-            refusals: what a call raises that refuses; then what it has changed is taken back alone.
+            calls: the calls; each may change the file, and sees the changes of those before it.
+            refusals: the exceptions with which a call refuses; then only its own changes are rolled back at once.
 
         Raises:
             StoreBusy: another process holds the file.
@@ -250,17 +250,17 @@ class RowStore:
         return Attempt(result, False, tuple(self._noted(before)))
 
     def put(self, rows: Sequence[Row], told: Told) -> object:
-        """Writes rows that somebody has changed outside of the log; to be attempted.
+        """Writes rows that were changed outside of the log of another relay; only called in an attempt.
 
-        What contradicts the rows that are here, such as a second user of one name, is left out: then what is here is
-        the result. Whoever was disabled or deleted meanwhile loses what was given out to them at another relay, too.
+        A row that contradicts the rows here, such as a second user with one name, is left out: then the row here is the
+        result. People who were disabled or deleted meanwhile lose their tokens from another relay, too.
 
         Args:
-            rows: what was changed.
-            told: in which file.
+            rows: the changed rows.
+            told: the file in which they were changed, and the last note.
 
         Returns:
-            what ``attempt`` takes for the rows that are to be written everywhere.
+            an object from which ``attempt`` takes the rows that all relays are to write.
         """
         before = self._last_note()
         put = [self._put(row) for row in rows]
@@ -269,7 +269,7 @@ class RowStore:
         return _Put((*put, *more), told)
 
     def put_base(self, rows: Sequence[Row], told: Told) -> object:
-        """As ``put``, for what was in a file before its relay was in a cluster."""
+        """As ``put``, for the rows of a file from before its relay was in a cluster."""
         return self.put(rows, told)
 
     def _put(self, row: Row) -> Row:
@@ -309,22 +309,22 @@ class RowStore:
         calls: Iterable[tuple[str, int]],
         told: Iterable[Told] = (),
     ) -> None:
-        """Writes what one record of the log says; does nothing where the file has it.
+        """Writes the rows of one record of the log; does nothing if the file has them.
 
-        What it says fits, since the decider has attempted it on the same rows. One thing may be in its way: a command
-        has changed the file here and the log does not have that yet, for example has given a user the name that
-        somebody takes at another relay in the same moment.
+        The rows fit, since the decider has attempted the calls on the same rows, with one exception: a command may have
+        changed the file here, which the log does not have yet. For example, it has given a user a name that somebody
+        takes at another relay at the same moment.
 
         Args:
-            number: the record's, one more than that of the record before.
-            digest: the record's.
-            rows: what has changed.
-            calls: which calls are done with it, by relay.
-            told: what it has of ``outside``, of whichever file.
+            number: the record's number, one more than that of the record before.
+            digest: the record's digest.
+            rows: the changed rows.
+            calls: the calls that are done with it, by link.
+            told: the notes of ``outside`` whose changes it has, of whichever file.
 
         Raises:
             StoreBusy: another process holds the file.
-            sqlite3.IntegrityError: a command's change is in the way. Nothing is written.
+            sqlite3.IntegrityError: it conflicts with the change of a command. Nothing is written.
         """
         with self._without_references(), transaction(self._db):
             position = self.position()
@@ -353,7 +353,7 @@ class RowStore:
             )
 
     def _not_changed_meanwhile(self, rows: Sequence[Row]) -> Sequence[Row]:
-        """Leaves out the rows that somebody has changed here and that the log will have later."""
+        """Leaves out the rows that a command has changed here, which the log will have later."""
         if not self._any("SELECT 1 FROM changed_rows"):
             return rows
         noted = "SELECT 1 FROM changed_rows WHERE name = ? AND k0 IS ? AND k1 IS ?"
@@ -362,10 +362,10 @@ class RowStore:
     # What commands have changed
 
     def outside(self, limit: int) -> Outside | None:
-        """Returns what was changed here by somebody else than the log; None for nothing.
+        """Returns the changes that were made here outside of the log; None if there are none.
 
         Args:
-            limit: how many notes are looked at.
+            limit: how many notes are read.
         """
         notes = self._db.execute(f"SELECT {_NOTE} FROM changed_rows ORDER BY id LIMIT ?", (limit,)).fetchall()  # noqa: S608
         if not notes:
@@ -376,8 +376,8 @@ class RowStore:
     # An image
 
     def snapshot(self) -> Snapshot:
-        """Begins to read all of the file as it is now, whatever is written meanwhile."""
-        if not self._db.name:  # in memory there is one connection alone
+        """Begins to read all rows as they are now, whatever is written meanwhile."""
+        if not self._db.name:  # a database in memory has only one connection
             return Snapshot(self, None)
         db = sqlite3.connect(
             f"file:{quote(self._db.name)}?mode=ro",
@@ -394,7 +394,7 @@ class RowStore:
             raise
 
     def dump(self) -> Iterator[list[Row]]:
-        """Yields all rows in pieces; the caller sees to it that nothing changes meanwhile."""
+        """Yields all rows in pieces; the caller ensures that nothing changes meanwhile."""
         for name, table in TABLES.items():
             columns = ", ".join((*table.key, *table.rest))
             where = ""
@@ -406,13 +406,13 @@ class RowStore:
                 yield [Row(name, row[:size], row[size:]) for row in found]
 
     def install(self, position: Position, calls: Iterable[tuple[str, int]], pieces: Iterable[Sequence[Row]]) -> None:
-        """Takes all rows of another relay in the place of those that are here.
+        """Replaces all rows by those of another relay.
 
-        What a command has changed since the first start stays noted, and is written again.
+        Changes that a command has made since the first start stay noted, and are written again.
 
         Args:
-            position: how much of the log is in them.
-            calls: which calls are done, by relay.
+            position: the last record of the log that is in them.
+            calls: the last call that is done, by link.
             pieces: the rows.
         """
         with self._without_references(), transaction(self._db):
@@ -470,13 +470,13 @@ class RowStore:
         return Row(name, key, None if found is None else tuple(found))
 
     def _noted(self, after_id: int) -> Iterator[Row]:
-        """Yields the rows that were noted behind one, as they are now."""
+        """Yields the present rows of the notes after one."""
         notes = self._db.execute(f"SELECT {_NOTE} FROM changed_rows WHERE id > ? ORDER BY id", (after_id,)).fetchall()  # noqa: S608
         for row in self._rows_of(notes):
             yield self._numbered(row) if row.table == AUDIT else row
 
     def _numbered(self, row: Row) -> Row:
-        """Gives an entry of the audit log its number: the log's, for the file may have others when it is written."""
+        """Gives an entry of the audit log its number, which is the same at all relays."""
         self._next_seq += 1
         return row._replace(key=(self._next_seq - 1,))
 
@@ -509,7 +509,10 @@ class RowStore:
 
     @contextmanager
     def _without_references(self) -> Iterator[None]:
-        """Has rows written that name others which a command has deleted here; the log has all that goes with those."""
+        """Turns foreign keys off, for rows that refer to rows that a command has deleted here.
+
+        The log will have all changes of that deletion.
+        """
         self._db.execute("PRAGMA foreign_keys = OFF")
         try:
             yield
@@ -521,8 +524,8 @@ class Snapshot:
     """All rows of a file at one moment. Its methods block.
 
     Args:
-        rows: the file.
-        db: a connection of its own, to be closed; None for none.
+        rows: the rows of the file.
+        db: its own connection, which it closes; None for none.
     """
 
     def __init__(self, rows: RowStore, db: sqlite3.Connection | None) -> None:
@@ -530,33 +533,33 @@ class Snapshot:
         position = rows.position()
         assert position is not None, "an image of a relay that is alone"
         self.position = position
-        """How much of the log is in it."""
+        """The last record of the log that is in it."""
         self.calls = rows.calls()
-        """Which calls are done."""
+        """The last call that is done, by link."""
         self._pieces = rows.dump()
 
     def next_rows(self) -> list[Row]:
-        """Returns some of the rows; none at the end, when it is closed."""
+        """Returns the next rows; none at the end, where it closes itself."""
         rows = next(self._pieces, [])
         if not rows:
             self.close()
         return rows
 
     def close(self) -> None:
-        """Ends it."""
+        """Closes the connection."""
         if self._db is not None:
             self._db.close()
 
 
 class _Put(NamedTuple):
-    """Rows that are to be written as they are."""
+    """Rows that all relays are to write as they are."""
 
     rows: tuple[Row, ...]
     told: Told
 
 
 class _Sql(NamedTuple):
-    """What is done with a row of a table."""
+    """The statements for one row of a table."""
 
     select: str
     update: str
@@ -587,7 +590,7 @@ def _trigger_names() -> list[str]:
 
 
 def _triggers() -> Iterator[str]:
-    """Yields the statements that have changes noted."""
+    """Yields the statements that make the triggers, which note changes."""
     for name, table in TABLES.items():
         if name == AUDIT:
             yield _audit_trigger(table)
@@ -602,7 +605,7 @@ def _triggers() -> Iterator[str]:
 
 
 def _audit_trigger(table: Table) -> str:
-    """Returns what keeps an entry from being numbered here: the log numbers all."""
+    """Returns the trigger that notes an entry of the audit log instead of numbering it here: the log numbers all."""
     names = ", ".join(f"k{place}" for place in range(len(table.rest)))
     values = ", ".join(f"NEW.{column}" for column in table.rest)
     return (

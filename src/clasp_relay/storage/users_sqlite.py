@@ -1,4 +1,4 @@
-"""Users and tokens in a SQLite file (``schema/`` says what is in it)."""
+"""Users and tokens in a SQLite file (its tables are in ``schema/``)."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ class SqliteUsers:
     """A :class:`UserStore` in a file.
 
     Args:
-        path: the file, which is made when it is missing; None keeps everything in memory.
-        keys_of: returns what a name is compared by.
-        max_guest_tokens_per_address: how many tokens of guests are kept that were made for one client address; 0 for
-            any number.
+        path: the file, which is made if it is missing; None keeps everything in memory.
+        keys_of: returns the keys by which a name is compared.
+        max_guest_tokens_per_address: how many guests' tokens are stored that were made for one client address; 0 for
+            no limit.
 
     Raises:
         StartError: the file cannot be used.
@@ -75,17 +75,17 @@ class SqliteUsers:
         self._max_guest_tokens_per_address = max_guest_tokens_per_address
         self._db = open_users_in_memory(keys_of) if path is None else open_users_file(path, keys_of)
         self.devices = DeviceStore(self._db)
-        """The device tokens; to be called as the other methods are, and so are those that follow."""
+        """The device tokens. The methods of this store and the following ones are called on this one's thread."""
         self.hooks = HookStore(self._db)
         self.session_ids = SessionIdStore(self._db)
         self.audit = AuditStore(self._db)
         self.administration = AdminStore(self._db, self.audit)
-        """What administrators decide."""
+        """The decisions of administrators."""
         self.push = PushStore(self._db)
         self.files = SentFileStore(self._db)
-        """Which files users of a cluster have sent."""
+        """The records of sent files in a cluster."""
         self.rows = RowStore(self._db)
-        """All of it as rows, for a relay of a cluster."""
+        """All tables as rows, for a relay of a cluster."""
         self._db.execute("PRAGMA temp_store = MEMORY")
         self._db.execute("CREATE TEMP TABLE spared_tokens (digest BLOB PRIMARY KEY) WITHOUT ROWID")
 
@@ -250,7 +250,7 @@ class SqliteUsers:
 
     def sign_ins(self, subject: str, now_s: int) -> list[SignIn]:
         """As :meth:`UserStore.sign_ins`."""
-        # Beside MAX() SQLite takes the other columns from the row that has the greatest value: the latest device name.
+        # With MAX() SQLite takes the other columns from the row with the greatest value: the latest device name.
         rows = self._db.execute(
             "SELECT sign_in, device, signed_in_at, MAX(created_at), group_concat(hex(digest)) FROM tokens"
             " WHERE subject = ? AND revoked_at IS NULL AND (expires_at > ? OR (first_expires_at + guest * ? > ?"
@@ -337,7 +337,7 @@ class SqliteUsers:
         if is_first:
             self._db.execute("DELETE FROM temp.spared_tokens")
         places = ", ".join("?" * len(subjects))
-        # Beside MAX() SQLite takes the other columns from the row that has the greatest value.
+        # With MAX() SQLite takes the other columns from the row with the greatest value.
         newest = self._db.execute(
             f"SELECT subject, MAX(created_at), digest FROM tokens WHERE guest AND subject IN ({places})"  # noqa: S608
             " GROUP BY subject",
@@ -373,9 +373,9 @@ class SqliteUsers:
     def _purge_guests(self, now_s: int, limit: int) -> int:
         """Deletes guests' ended tokens of client addresses that have too many, the first to end first.
 
-        Valid ones stay, which the table of valid tokens bounds, and so do those that ``last_issued`` spares, which the
-        state bounds: they are of guests who have something there. Tokens of unknown addresses (from version 1 of the
-        file) count for nobody.
+        Valid tokens stay, whose number the table of valid tokens limits, and so do those that ``last_issued`` spares,
+        whose number the state limits, since their guests have params there. Tokens of unknown addresses (from version 1
+        of the file) count for no address.
         """
         if not self._max_guest_tokens_per_address:
             return 0

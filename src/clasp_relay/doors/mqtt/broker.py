@@ -46,7 +46,7 @@ class Connected(Protocol):
         """Tells whether the same client has come to another relay since."""
 
     def taken_over(self) -> None:
-        """Ends the connection, since another one has its id, and does what it leaves ([5] 3.1.4)."""
+        """Ends the connection, since another one has its id, and publishes its will ([5] 3.1.4)."""
 
 
 class Broker:
@@ -54,11 +54,11 @@ class Broker:
 
     Args:
         relay: the core.
-        gate: for the reactor and what waits to be written.
+        gate: has the reactor and the turn writer.
         options: the options of the door.
         refused: called with each refusal: client address and reason.
-        sign_in: returns the identity of an account; None where there are no accounts.
-        claims: tells other relays which clients are here; None for a relay that is alone.
+        sign_in: returns the identity of an account; None if there are no accounts.
+        claims: tells other relays which clients are here; None without a cluster.
     """
 
     def __init__(
@@ -93,8 +93,8 @@ class Broker:
         """Counts and logs a refusal.
 
         Args:
-            address: its client's.
-            reason: why.
+            address: the client's address.
+            reason: the reason.
         """
         self.counts.refused += 1
         self._tell_refused(address, reason)
@@ -178,10 +178,10 @@ class Broker:
         """Keeps a session without a connection.
 
         Args:
-            session: which.
-            core: the core's session that it had: as whom, and from where, it subscribed.
-            keep_s: for how long.
-            will: what is to be published meanwhile; None for nothing.
+            session: the session.
+            core: the core's session that it had, with its identity and client address.
+            keep_s: for how long, in seconds.
+            will: a will that is still to be published; None for none.
         """
         if self._is_stopping:
             return
@@ -222,11 +222,11 @@ class _Kept:
     """A kept session: the core goes on sending it messages for its subscriptions.
 
     Args:
-        broker: what all clients share.
-        session: which.
+        broker: the broker.
+        session: the session.
         before: the core's session that it had.
-        keep_s: for how long.
-        will: what is to be published meanwhile; None for nothing.
+        keep_s: for how long, in seconds.
+        will: a will that is still to be published; None for none.
     """
 
     def __init__(
@@ -277,7 +277,7 @@ class _Kept:
             self._broker.end_core(core, "the client is at another relay")
 
     def end(self, *, publish_will: bool) -> None:
-        """Ends it: the client is back, or its time is over."""
+        """Ends the kept session: the client is back, or its time is over."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,4 +1,4 @@
-"""What the MQTT doors of a cluster's relays tell each other of their clients: at which relay each of them is."""
+"""Claims of MQTT clients in a cluster, by which its relays know at which relay each client is."""
 
 from __future__ import annotations
 
@@ -13,65 +13,64 @@ from clasp_relay.doors.mqtt.session import MqttSession
 from clasp_relay.wire.messages import Message
 
 MAX_CLAIMED = 10_000
-"""Of how many clients of a cluster it is known when they have come last."""
+"""For how many clients of a cluster the time of the last claim is remembered."""
 
 NAME_MARK = "\0"
-"""Between subject and client id in a claim; neither holds one."""
+"""The separator of subject and client id in a claim; neither contains it."""
 
 Key: TypeAlias = "tuple[str, str]"
-"""A client: its subject, and what it calls itself."""
+"""The key of a client: its subject and its client id."""
 
 
 class Claim(Protocol):
-    """That a client has come to some relay of a cluster."""
+    """The claim of a client that has connected to some relay of a cluster."""
 
     @property
     def session_id(self) -> str:
-        """The core's session of its connection."""
+        """The id of the connection's session in the core."""
 
     @property
     def name(self) -> str:
-        """Its subject and id, as ``Arrivals.claim`` puts them together."""
+        """Its subject and id, joined by ``Arrivals.claim``."""
 
     @property
     def is_new(self) -> bool:
-        """Whether nothing of its session before is kept."""
+        """Whether nothing of its earlier session is kept."""
 
     @property
     def time_us(self) -> int:
-        """When it has come, by the cluster's clock as that relay knows it, in Unix µs."""
+        """When it connected, by the cluster's clock as that relay knows it, in Unix µs."""
 
 
 class Claims(Protocol):
-    """What tells the MQTT doors of a cluster's other relays that a client is here now."""
+    """Makes claims of this relay's clients, and passes on those of all relays."""
 
     when_named: Callable[[Any, bool], None]
-    """Is told of each ``Claim``, in the order in which all relays hear of them, and whether it was made here; to be set
-    by the door."""
+    """Called with each ``Claim``, in the order that all relays have, and whether it was made here; set by the door."""
 
     when_marked: Callable[[Change, bytes], None]
-    """Is told of each change that a client of any relay has sent, and of ``encode_mark``; to be set by the door."""
+    """Called with each change that an MQTT client of any relay has caused, and its ``encode_mark``; set by the door."""
 
     @property
     def knows_token(self) -> Callable[[str], bool]:
-        """What tells whether a token is known here, be it as one that has ended."""
+        """A function that tells whether a token is known here, perhaps as one that has ended."""
 
     def claim(self, session: Session, name: str, time_us: int, *, is_new: bool) -> None:
-        """Has a session take a name, which one session of the cluster has at a time."""
+        """Takes a name for a session, which one session of the cluster has at a time."""
 
     def leave(self, session: Session, will: Message | None, more: bytes = b"", mark: bytes = b"") -> None:
-        """Says what a session leaves when it is lost, be it with its relay; None for nothing."""
+        """Sets the will of a session, for the case that it is lost, also with its relay; None for none."""
 
     def lose(self, session: Session) -> None:
-        """Has a session that is about to end count as lost."""
+        """Marks a session that is about to end as lost."""
 
 
 class Arrivals:
-    """When clients have come last, to any relay of a cluster: where a client came last it is, and only there.
+    """The last claim of each client of a cluster: a client is only at the relay to which it came last.
 
     Args:
-        claims: tells other relays who is here; None for a relay that is alone.
-        now_us: the time in Unix µs.
+        claims: makes claims; None without a cluster.
+        now_us: returns Unix µs.
     """
 
     def __init__(self, claims: Claims | None, now_us: Callable[[], int]) -> None:
@@ -80,26 +79,26 @@ class Arrivals:
         self._last_us: OrderedDict[Key, int] = OrderedDict()
 
     def awaits(self, token: str) -> bool:
-        """Tells whether another relay may have issued a token of which this one does not know yet."""
+        """Tells whether another relay may have issued a token that is not known here yet."""
         return self._claims is not None and token.startswith(TOKEN_PREFIX) and not self._claims.knows_token(token)
 
     def claim(self, core: Session, session: MqttSession, *, is_new: bool) -> None:
-        """Tells other relays that a client is here, so that it is nowhere else.
+        """Claims a client for this relay, so that it is at no other one.
 
         Args:
-            core: the core's session of its connection.
-            session: what it goes on with; its time is set.
-            is_new: whether nothing of its session before is kept.
+            core: the connection's session in the core.
+            session: its MQTT session, whose ``claimed_us`` is set.
+            is_new: whether nothing of its earlier session is kept.
         """
         if self._claims is not None:
-            # Whatever the clocks say, it has come behind all that is known.
+            # Whatever the clocks show, this claim is later than all known ones.
             session.claimed_us = max(self._now_us(), self._last_us.get(session.key, 0) + 1)
             self._claims.claim(core, NAME_MARK.join(session.key), session.claimed_us, is_new=is_new)
 
     def note(self, claim: Claim) -> Key:
-        """Notes when a client has come, and returns which.
+        """Notes the time of a claim, and returns the key of its client.
 
-        Claims may be told late, as of a relay that was cut off: so the times count, and not their order in the log.
+        Claims may be late, such as those of a relay that was cut off, so their times count and not their order.
         """
         subject, _, client_id = claim.name.partition(NAME_MARK)
         key = subject, client_id

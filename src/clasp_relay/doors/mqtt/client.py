@@ -32,9 +32,9 @@ class MqttClient:
     """A client's connection over any transport. Implements ``net.websocket.SessionPort``.
 
     Args:
-        broker: what all clients share.
+        broker: the broker.
         outbox: its outbox.
-        address: the client's.
+        address: the client's address.
         wrap: puts bytes into the transport's message.
         transport: names the transport, since the bytes of one version differ between transports.
     """
@@ -74,15 +74,15 @@ class MqttClient:
         self._guarded(partial(self._feed, data))
 
     def close(self, close_code: CloseCode, reason: str) -> None:
-        """Ends the connection, with a DISCONNECT where the version has one."""
+        """Ends the connection, with a DISCONNECT if the version has one."""
         self._link.close(close_code, reason)
 
     def last_word(self, close_code: CloseCode, reason: str) -> bytes:
-        """Returns the bytes that still tell the client of the end, for a connection whose queue is closed."""
+        """Returns the bytes of a DISCONNECT, for a connection whose queue is closed."""
         return self._link.last_word(end_reason(close_code), reason)
 
     def gone(self, cause: str) -> None:
-        """Does what the client leaves, since the connection is gone.
+        """Ends the client's part, which may publish its will, since the connection is gone.
 
         Args:
             cause: the cause, as text for people.
@@ -137,7 +137,7 @@ class MqttClient:
             self._link.end(Reason.RATE_TOO_HIGH, CloseCode.POLICY_VIOLATION, text)
 
     def _go_on(self, done: Callable[[], None]) -> None:
-        """Goes on with the packets that wait."""
+        """Handles the waiting packets."""
         self._waiting.end()
         self._guarded(partial(self._take_waiting, done))
 
@@ -152,7 +152,7 @@ class MqttClient:
             self._take(packet)
 
     def _take_rest(self, live: LiveClient) -> None:
-        """Takes what still waits of a client that is gone, as far as it needs no answer: PUBLISHes and a DISCONNECT."""
+        """Takes the waiting packets of a lost client that need no answer: PUBLISHes and a DISCONNECT."""
         self._waiting.end()
         while not self._link.is_closing:
             packet = self._waiting.next()

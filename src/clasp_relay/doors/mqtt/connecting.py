@@ -20,7 +20,7 @@ from clasp_relay.logs import events
 from clasp_relay.wire.mqtt.packets import MAX_PACKET_BYTES, V4, V5, Connect, Prop, Properties
 
 MAX_CLIENT_ID_BYTES = 256
-"""What a client may call itself: it is kept with its session, and by the other relays of a cluster."""
+"""Limit of a client id, which is stored with its session, and by the other relays of a cluster."""
 
 TOKEN_LOOKS = 20
 """Interval of the checks for a token that another relay may have issued just now, in seconds."""
@@ -30,12 +30,12 @@ class Connecting:
     """Finds the identity of a client, and accepts or refuses it.
 
     Args:
-        broker: what all clients share.
+        broker: the broker.
         link: the outgoing side of its connection.
-        address: the client's.
+        address: the client's address.
         waiting: the queue of its packets meanwhile.
-        enter: begins the session of a client whose identity is known; its session in the core has it.
-        go_on: goes on with the packets that wait.
+        enter: begins the session of a client whose session in the core has its identity.
+        go_on: handles the waiting packets.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Where MQTT comes in: over TCP and TLS on ports of its own, and over WebSocket on the relay's."""
+"""Listens for MQTT: over TCP and TLS on ports of its own, and over WebSocket on the relay's."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class MqttOverWebSocket:
     """The clients over WebSocket, with the subprotocol ``mqtt`` ([5] 6). Implements ``net.websocket.RelayPort``.
 
     Args:
-        broker: what all clients share.
+        broker: the broker.
     """
 
     def __init__(self, broker: Broker) -> None:
@@ -76,7 +76,7 @@ class MqttConnection(StreamConnection):
         self._client = MqttClient(self._broker, outbox, self.address, bytes, "tcp")
 
     def turned_away(self, outbox: Outbox, refusal: str) -> None:
-        """See the base class: which version the client speaks is not known yet."""
+        """See the base class: does nothing, since the client's version is not known yet."""
 
     def take(self, data: bytes) -> None:
         """See the base class."""
@@ -87,7 +87,7 @@ class MqttConnection(StreamConnection):
         """See the base class: a client that has sent no CONNECT is told nothing ([5] 3.1.4)."""
 
     def say_end(self, close_code: CloseCode, reason: str) -> None:
-        """See the base class: of a client that is too slow, what waited for it is left out."""
+        """See the base class: for a client that is too slow, after its waiting messages were dropped."""
         if self._client is not None:
             self.transport.write(self._client.last_word(close_code, reason))
 
@@ -98,7 +98,7 @@ class MqttConnection(StreamConnection):
             client.gone(cause)
 
     def close(self, close_code: CloseCode, reason: str) -> None:
-        """Ends the session, with a DISCONNECT where the version has one."""
+        """Ends the session, with a DISCONNECT if the version has one."""
         if self._client is not None:
             self._client.close(close_code, reason)
         super().close(close_code, reason)
@@ -112,9 +112,9 @@ class MqttDoor:
 
     Args:
         reactor: accepts the connections.
-        plain: where to listen for TCP; None for nowhere.
-        tls: where to listen for TLS; None for nowhere.
-        broker: what all clients share.
+        plain: the address and port for TCP; None for none.
+        tls: the address and port for TLS; None for none.
+        broker: the broker.
     """
 
     def __init__(self, reactor: Any, plain: TcpPlace | None, tls: TcpPlace | None, broker: Broker) -> None:
@@ -122,11 +122,11 @@ class MqttDoor:
         self._plain = plain
         self._tls = tls
         self.broker = broker
-        """What all clients share."""
+        """The broker of all clients."""
         self.counts = (broker.counts,)
         """See ``Door``."""
         self.ports = Ports("MQTT")
-        """Where it listens."""
+        """Its ports."""
         self._tls_ports = Ports("MQTT over TLS")
         self._is_powerless = False
 

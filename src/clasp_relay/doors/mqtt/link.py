@@ -30,7 +30,7 @@ class Answer:
 
     def __init__(self, packet: PublishPacket | None = None) -> None:
         self.packet = packet
-        """What is answered; None if it need not be recorded."""
+        """The PUBLISH; None if it need not be recorded."""
         self.wire: bytes | None = None
         """None until it is known; empty for QoS 0, which has no answer."""
         self.is_recorded = False
@@ -40,9 +40,9 @@ class MqttLink:
     """The outgoing side of one connection. Implements ``session.Link``.
 
     Args:
-        outbox: the connection's.
+        outbox: the outbox of the connection.
         wrap: puts bytes into the transport's message.
-        transport: what makes its bytes different from those of the same version elsewhere.
+        transport: the name of the transport, since the bytes of one version differ between transports.
         refuse: counts and logs a refusal, with its reason.
     """
 
@@ -63,7 +63,7 @@ class MqttLink:
         self._answers: deque[Answer] = deque()
 
     def speak(self, version: int) -> None:
-        """Sets the version that CONNECT has."""
+        """Sets the protocol version of the CONNECT."""
         self.version = version
         self.key = (version, self._transport)
 
@@ -151,7 +151,7 @@ class MqttLink:
         self._close(CloseCode.POLICY_VIOLATION, text)
 
     def end(self, reason: Reason, close_code: CloseCode, text: str) -> None:
-        """Ends the connection, with a DISCONNECT where the version has one."""
+        """Ends the connection, with a DISCONNECT if the version has one."""
         if not self.is_closing:
             word = self.last_word(reason, text)
             self.is_closing = True

@@ -41,13 +41,13 @@ class LiveClient:
     """A client whose CONNECT was accepted.
 
     Args:
-        broker: what all clients share.
-        link: its way out.
+        broker: the broker.
+        link: the outgoing side of its connection.
         waiting: the queue of its packets while one is being handled.
         core: its session in the core.
         session: its session here.
         expiry_s: how long that one is kept without a connection, in seconds.
-        go_on: goes on with the packets that wait.
+        go_on: handles the waiting packets.
     """
 
     def __init__(
@@ -75,15 +75,15 @@ class LiveClient:
         self._timer: IDelayedCall | None = None
         self._will: LeftMessage | None = None
         self._will_bytes = 0
-        """What is counted for the will."""
+        """The bytes that are counted for the will."""
 
     def begin(self, connect: Connect, properties: Properties, *, was_there: bool) -> None:
-        """Begins the session in the core, and tells the client.
+        """Begins the session in the core, and sends the CONNACK.
 
         Args:
-            connect: what it has asked for.
+            connect: the CONNECT.
             properties: the properties of the CONNACK.
-            was_there: whether its session goes on.
+            was_there: whether a kept session continues.
         """
         broker, core, session, link = self._broker, self.core, self.session, self._link
         core.outbox, core.name = session, session.client_id
@@ -159,7 +159,7 @@ class LiveClient:
             self._do(pieces, len(packet.filters))
 
     def _do(self, pieces: Pieces, filters: int) -> None:
-        """Does what a packet asks for with its filters: many of them in pieces, behind which what comes waits."""
+        """Handles the filters of a packet; many of them in pieces, during which later packets wait."""
         if filters <= FEW_FILTERS:
             for _ in pieces:
                 """A few are no work."""
@@ -209,7 +209,7 @@ class LiveClient:
     def _is_silent(self) -> None:
         self._timer = None
         if self._waiting.is_on:
-            # The connection is not read, so it may have said something.
+            # The connection is not read now, so the client may have sent something.
             self._renew_life()
             return
         text = "nothing came within the keep-alive interval"
@@ -219,7 +219,7 @@ class LiveClient:
         """Publishes the client's will, and keeps or ends its session, since the connection is gone.
 
         Args:
-            cause: why, for people.
+            cause: the cause, as text for people.
         """
         if self._timer is not None:
             self._timer.cancel()
@@ -257,7 +257,7 @@ def _not_told(_revision: int | None, _refusal: RequestError | None) -> None:
 
 
 def _nothing() -> None:
-    """Nothing is left to be done before the packets that waited."""
+    """Does nothing before the packets that have waited."""
 
 
 def _no_pong(_payload: bytes) -> None:

@@ -21,7 +21,7 @@ MAX_KEPT_BYTES = 16 * 1024 * 1024
 """Limit of these bytes."""
 
 WIRE_QOS = 1
-"""The QoS of what CLASP clients send, and of a retained message whose QoS is not known."""
+"""The QoS of CLASP clients' messages, and of retained messages whose QoS is not known."""
 
 
 class Delivery(bytes):

@@ -43,7 +43,7 @@ class MqttOptions:
     """The options of the door.
 
     Attributes:
-        namespace: where topics are in CLASP; ``/`` for the whole tree.
+        namespace: the address prefix of topics in CLASP; ``/`` for the whole tree.
         publish_sets: whether every PUBLISH is a SET, as in the Rust relay.
     """
 
@@ -58,7 +58,7 @@ class Publisher:
         relay: the core.
         options: the options of the door.
         counts: the counts of the door.
-        claims: tells what clients of other relays have sent; None for a relay that is alone.
+        claims: passes on changes of clients of other relays; None without a cluster.
     """
 
     def __init__(self, relay: Relay, options: MqttOptions, counts: DoorCounts, claims: Claims | None) -> None:
@@ -116,7 +116,7 @@ class Publisher:
         return False
 
     def publish(self, core: Session, sending: Sending, message: Message) -> tuple[Reason, bool]:
-        """Has the core handle a message; counts a refusal.
+        """Passes a message to the core; counts a refusal.
 
         Returns:
             The reason code, and whether the core's answer will tell that it is recorded.
@@ -183,7 +183,7 @@ class Publishing:
         waiting: the queue of its packets while a PUBLISH is being handled.
         core: its session in the core.
         session: its session here.
-        go_on: goes on with the packets that wait.
+        go_on: handles the waiting packets.
     """
 
     def __init__(

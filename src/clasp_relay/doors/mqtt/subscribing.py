@@ -103,7 +103,7 @@ class Subscribing:
                 give_up(frames)
 
     def _flush(self) -> None:
-        """Writes what was told before: it must not follow the retained messages."""
+        """Writes earlier messages, which must not follow the retained ones."""
         if self._writer.runs:
             self._writer.flush_runs()
 
@@ -164,7 +164,7 @@ class Subscribing:
     def subscribe_again(self, core: Session, session: MqttSession) -> None:
         """Subscribes a new session of the core to all that a kept session has subscribed to, without retained ones.
 
-        In one step, so that nothing is missed in between. What the client may not have now it has no more.
+        In one step, so that nothing is missed in between. Subscriptions that the client may no longer have are dropped.
         """
         for text, subscribed in list(session.subscriptions.items()):
             if subscribed.pattern is None:
@@ -199,7 +199,7 @@ class Subscribing:
         return [number for node in self._relay.subscriptions.route(address).nodes for number in ids.get(node, ())]
 
     def _view_of(self, session: MqttSession, core: Session, address: str) -> HiddenKeys:
-        """Returns how a client sees an address now; what waited for it may have been hidden since."""
+        """Returns how a client sees an address now: keys of a waiting message may have been hidden since."""
         relay = self._relay
         if relay.permissions.is_open:
             return FULL
@@ -249,7 +249,7 @@ def check_filters(packet: SubscribePacket) -> None:
     """Checks the filters of a SUBSCRIBE.
 
     Raises:
-        DecodeError: one of them is none.
+        DecodeError: one of them is not valid.
     """
     for options in packet.filters:
         _, text = _group_of(options)

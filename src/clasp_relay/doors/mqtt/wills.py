@@ -24,7 +24,7 @@ class LeftMessage(NamedTuple):
 
     @property
     def kept_bytes(self) -> int:
-        """How much memory it takes, by estimate: its payload and its value, most of all."""
+        """Estimated memory of it, mostly its payload and its value."""
         sending = self.sending
         size = HELD_BYTES + text_bytes(sending.address) + len(sending.payload) + len(sending.value or b"")
         return size + properties_bytes(sending.properties)
@@ -35,8 +35,8 @@ class Wills:
 
     Args:
         publisher: passes them to the core.
-        claims: registers them with the decider of a cluster, which publishes those of a lost relay; None for a relay
-            that is alone.
+        claims: registers them with the decider of a cluster, which publishes those of a lost relay; None without a
+            cluster.
     """
 
     def __init__(self, publisher: Publisher, claims: Claims | None) -> None:

@@ -1,7 +1,7 @@
-"""What history keeps as pages, newest first, for another relay of a cluster whose journal begins later.
+"""Pages of history, newest first, for another relay of a cluster whose journal begins later.
 
-A page is of one moment: it says up to which row the journal was read. What the relay that takes it has erased behind
-that row is erased again of what the page brings, in the same transaction; so nothing comes back that is gone.
+A page is read in one transaction and names the last row that the journal had then. The relay that inserts the page
+repeats the erasures of its rows after that one, in the same transaction, so that no erased entry comes back.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ __all__ = [
 ]
 
 PAGE_BYTES = 256 * 1024
-"""About how much one page holds; NATS carries 1 MiB at most."""
+"""Approximate size limit of a page; a message of NATS may have 1 MiB."""
 
 ROW_BYTES = 60
-"""What a row takes beside its texts and its body."""
+"""How much a row takes besides its texts and its body."""
 
 READ_AT_ONCE = 64
 
 
 class HistoryRow(NamedTuple):
-    """An entry as the tables have it."""
+    """An entry with the columns of its two tables."""
 
     seq: int
     time_us: int
@@ -56,9 +56,9 @@ class HistoryPage(NamedTuple):
     """See the module."""
 
     fingerprint: str
-    """Names the rules by which the keys were made."""
+    """The fingerprint of the history rules that the keys come from."""
     position_seq: int
-    """The last row of the journal that it was read from."""
+    """The last row that the journal had when the page was read."""
     rows: tuple[HistoryRow, ...]
     """Newest first."""
     is_last: bool
@@ -78,7 +78,7 @@ def decode_page(data: bytes) -> HistoryPage:
     """Decodes what ``encode_page`` made.
 
     Raises:
-        DecodeError: it is something else.
+        DecodeError: the data is not a page.
     """
     try:
         fields = msgpack.unpackb(data, use_list=False)
@@ -128,20 +128,20 @@ def read_older(db: sqlite3.Connection, before_seq: int) -> HistoryPage:
 
 
 def oldest_seq(file: JournalFile) -> int | None:
-    """Returns the first entry that history keeps in a journal; None for none. For the journal's thread."""
+    """Returns the seq of the oldest entry of history; None if there is none. For the journal's thread."""
     (row,) = file.ask("SELECT min(seq) FROM history")
     oldest: int | None = row[0]
     return oldest
 
 
 def insert_page(file: JournalFile, page: HistoryPage) -> bool:
-    """Adds what a page has to a journal, but for what was erased since; for the journal's thread.
+    """Adds the entries of a page to a journal, except those erased since; for the journal's thread.
 
     Returns:
-        whether it could: not where the page was made by other rules.
+        False if the page was made with other history rules, so that nothing was added.
 
     Raises:
-        DamagedRowError: a row is not what a journal wrote.
+        DamagedRowError: no journal wrote such a row.
         sqlite3.Error: nothing was added.
     """
     if file.ask("SELECT fingerprint FROM history_rules") != [(page.fingerprint,)]:
@@ -165,22 +165,22 @@ def insert_page(file: JournalFile, page: HistoryPage) -> bool:
 
 
 class PageReader(Protocol):
-    """What reads a journal in a thread of its own (``history_reader``)."""
+    """Reads a journal in a thread of its own (``history_reader``)."""
 
     def read_older(self, before_seq: int, done: Callable[[HistoryPage | None], None]) -> None:
-        """Reads the newest entries before a row; None where they cannot be read."""
+        """Reads the newest entries before a row; None if they cannot be read."""
 
     def forget(self) -> None:
-        """Forgets what is known of the keys, since older ones have come."""
+        """Discards the memory of keys, since older ones were added."""
 
 
 class JournalPast:
-    """What history keeps in a relay's journal, to be given to others and taken from them. Implements ``past.Store``.
+    """Gives the history of a relay's journal to other relays and adds theirs. Implements ``past.Store``.
 
     Args:
         log: the journal.
         reader: reads it.
-        note_time: is told the Unix time in µs of the newest entry of a page that was added.
+        note_time: called with the Unix time in µs of the newest entry of each page that was added.
     """
 
     def __init__(self, log: JournalLog, reader: PageReader, note_time: Callable[[int], None]) -> None:
@@ -190,14 +190,14 @@ class JournalPast:
 
     @property
     def is_safe(self) -> bool:
-        """Whether a state file was written since the relay began: a start reads no rows before that one's."""
+        """Whether a state file was written: a start reads only the rows after its last change."""
         return self._log.saved_seq > 0
 
     def oldest(self, call: Callable[[int], None]) -> None:
-        """Calls with the first entry; with the row behind the last one where there is none.
+        """Calls with the seq of the oldest entry, or that of the next row if there is no entry.
 
-        It is 1 where the journal has had every row itself: then nobody has anything older. It is 1, too, where the
-        journal cannot be read: nothing can be added to it then.
+        It is 1 if this relay has appended every row itself, since no other relay has anything older then. It is 1,
+        too, if the journal cannot be read, since nothing can be added to it then.
         """
         behind = self._log.appended_seq + 1
         if self._log.has_all:
@@ -211,11 +211,11 @@ class JournalPast:
         self._log.run(_begin).addCallbacks(lambda seq: call(behind if seq is None else seq), failed)
 
     def read_older(self, before_seq: int, call: Callable[[bytes], None]) -> None:
-        """Calls with the encoded page of the newest entries before a row; with nothing where it cannot be read."""
+        """Calls with the encoded page of the newest entries before a row; with no bytes if it cannot be read."""
         self._reader.read_older(before_seq, lambda page: call(b"" if page is None else encode_page(page)))
 
     def insert(self, data: bytes, call: Callable[[Taken | None], None]) -> None:
-        """Adds an encoded page, and calls with what it was; with None where it cannot be added."""
+        """Adds an encoded page, and calls with a summary of it; with None if it cannot be added."""
         try:
             page = decode_page(data)
         except DecodeError as error:
@@ -236,7 +236,7 @@ class JournalPast:
         self._log.run(partial(insert_page, page=page)).addCallbacks(inserted, failed)
 
     def end(self) -> None:
-        """Is told that nothing more comes for now."""
+        """Notes that no more pages come for now."""
         self._log.run(lambda file: file.history.end_refill()).addErrback(self._failed)
 
     def _failed(self, failure: Failure) -> None:
@@ -247,10 +247,10 @@ class JournalPast:
 
 
 class Taken(NamedTuple):
-    """A page that was added."""
+    """The summary of a page that was added."""
 
     oldest_seq: int
-    """Its first entry; 0 where it had none."""
+    """The seq of its oldest entry; 0 if it had none."""
     is_last: bool
     """Whether there is nothing older."""
 

@@ -1,4 +1,4 @@
-"""Reads history from ``journal.db``: in a thread of its own, with a connection that only reads, a page at a time."""
+"""Reads history from ``journal.db``, page by page: in a thread of its own, with a read-only connection."""
 
 from __future__ import annotations
 
@@ -43,57 +43,57 @@ FETCHED_AT_ONCE = 64
 """How many rows are fetched at once; bodies may have 64 KiB."""
 
 SLACK_US = 1_000_000
-"""How far the times of other changes may be apart from those of entries around them."""
+"""How far the times of other changes may differ from those of entries around them."""
 
 MAX_MATCHES = 16
-"""Of how many patterns it is remembered which keys they may match."""
+"""For how many patterns the keys that they may match are remembered."""
 
 FEW_KEYS = 32
-"""Up to so many matching keys, SQLite merges their entries in one statement."""
+"""Up to this many matching keys, SQLite merges their entries in one statement."""
 
 MAX_MERGED_KEYS = 2_000
-"""Of a pattern with no more keys, which have few of the entries between them, each key's entries are read on their own,
-in the order of all; to find where each begins takes about 2 µs. Where there are more keys all entries are looked at."""
+"""Up to this many matching keys that have only few of all entries, each key's entries are read separately and merged;
+finding where each key begins takes about 2 µs. With more keys all entries are scanned."""
 
 DENSE, SAMPLE_ROWS = 8, 512
-"""Where one entry in eight is of a key that may match, all entries are looked at, in their order; judged by so many
-entries at least."""
+"""If at least one entry in ``DENSE`` belongs to a matching key, all entries are scanned in their order; that is judged
+by at least ``SAMPLE_ROWS`` entries."""
 
 MAX_MATCHED_KEYS = 100_000
-"""Of a pattern for which more keys were looked at that begins anew."""
+"""If more keys than this were judged for a pattern, they are forgotten and judged again."""
 
 FIRST_FETCHED = 4
-"""How many rows of a key are fetched first, where keys are merged; then twice as many each time."""
+"""How many rows of a key are fetched first when keys are merged; then twice as many each time."""
 
 
 class KnownKeys:
-    """What is known of the keys that one pattern may match; the reader's thread adds to it."""
+    """The keys that one pattern may match, as far as they are known; the reader's thread adds to them."""
 
     def __init__(self) -> None:
         self.seq = 0
-        """Up to here the keys were looked at, in ``history_keys``."""
+        """The seq in ``history_keys`` up to which the keys were judged."""
         self.matching: dict[str, None] = {}
-        """Those that may match, of the keys up to ``seq``; some may have no entry any more."""
+        """The keys up to ``seq`` that may match; some may have no entry any more."""
         self.is_many = False
-        """Whether there are more of them than are merged."""
+        """Whether there are more of them than are merged (``MAX_MERGED_KEYS``)."""
         self.is_dense = True
-        """Whether many entries are theirs, as far as all were looked at."""
+        """Whether many of the scanned entries belong to them (``DENSE``)."""
         self.judged: dict[str, bool] = {}
-        """Whether a key may match, where all entries are looked at."""
+        """Whether a key may match, if all entries are scanned."""
 
 
 class _Row(NamedTuple):
-    """A row that may be an entry that is asked for."""
+    """A row that may be one of the wanted entries."""
 
     key: str
     time_us: int
     address: str
     bytes: int
     body: object
-    """Its beginning, where the entries are counted (``_counts``)."""
+    """The body, or only its beginning if the entries are counted (``_counts``)."""
 
 
-# Skips the argument handling of the generated constructor: one is made for every row that is read.
+# Skips the argument handling of the generated constructor: it is called for every row that is read.
 _new = tuple.__new__
 
 _Rows: TypeAlias = Generator[tuple[int, _Row | None], None, None]
@@ -122,14 +122,14 @@ class HistoryReader:
         self._matches: OrderedDict[str, KnownKeys] = OrderedDict()
 
     def open(self) -> None:
-        """Begins to read the log's journal, which is open."""
+        """Opens the journal of the log, which is open already, and starts the thread."""
         self._db = sqlite3.connect(
             f"{self._log.path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
         )
         self._thread = JournalThread(self._reactor, "history")
 
     def close(self) -> None:
-        """Ends the thread, once its page is read. Does nothing when it is not open."""
+        """Ends the thread once its page is read. Does nothing if it is not open."""
         thread, self._thread = self._thread, None
         db, self._db = self._db, None
         if thread is not None and db is not None:
@@ -153,7 +153,7 @@ class HistoryReader:
         page.addCallbacks(done, lambda failure: self._failed(failure, done))
 
     def read_older(self, before_seq: int, done: Callable[[HistoryPage | None], None]) -> None:
-        """Reads the newest entries before a row, for another relay; None where they cannot be read."""
+        """Reads the newest entries before a row, for another relay; None if they cannot be read."""
         thread, db = self._thread, self._db
         if thread is None or db is None:
             done(None)
@@ -165,7 +165,7 @@ class HistoryReader:
         thread.run(partial(read_older, db, before_seq)).addCallbacks(done, failed)
 
     def forget(self) -> None:
-        """Forgets what is known of the keys, since older ones have come."""
+        """Discards the memory of keys, since older ones were added."""
         self._matches.clear()
 
     def erase_of(self, subject: str, done: Callable[[int | None], None]) -> None:
@@ -220,10 +220,10 @@ def read_page(db: sqlite3.Connection, asked: Asked, rules: HistoryRules, now_us:
 
     Args:
         db: the journal.
-        asked: what is read.
+        asked: the request.
         rules: what is kept, and for how long.
         now_us: Unix µs.
-        known: what is known of the pattern's keys; more is added, and a page may be about that alone.
+        known: the known keys of the pattern, to which this adds. If there are many new ones, the page has no entries.
 
     Raises:
         DamagedRowError: a row cannot be read.
@@ -243,14 +243,14 @@ def read_page(db: sqlite3.Connection, asked: Asked, rules: HistoryRules, now_us:
             rows = _merge(db, asked, bounds, known)
         else:
             rows = _few(db, asked, tuple(known.matching), bounds)
-    # Closed with the page: a statement that is not at its end would hold up checkpoints.
+    # Closed with the page: an unfinished statement would block checkpoints.
     with closing(rows):
-        # Nothing outside the bounds was looked at, so no next page begins there.
+        # Nothing outside the bounds was examined, so no next page begins there.
         return _page(rows, asked._replace(after_seq=bounds[0], before_seq=bounds[1]), rules, now_us)
 
 
 def _learn(db: sqlite3.Connection, pattern: Pattern, rules: HistoryRules, known: KnownKeys) -> bool:
-    """Looks at the keys that were not looked at yet; returns whether all are known now, else it goes on next time."""
+    """Judges keys that were not judged yet; returns whether all are known now. If not, the next call continues."""
     if known.is_many:
         return True
     shapes = [shape.replace("[", "[[]").replace("?", "[?]") for shape in rules.key_shapes(pattern)]
@@ -298,7 +298,7 @@ def _page(rows: Iterable[tuple[int, _Row | None]], asked: Asked, rules: HistoryR
 
 
 def _kept(asked: Asked, seq: int, row: _Row) -> HistoryEntry | None:
-    """Returns an entry, if it is asked for and something is left of it."""
+    """Returns an entry; None if it is not asked for or was emptied by an erasure."""
     change = decode_body(seq, row.body)
     if is_emptied(change) or not asked.wants(change):
         return None
@@ -306,7 +306,7 @@ def _kept(asked: Asked, seq: int, row: _Row) -> HistoryEntry | None:
 
 
 def _counted(asked: Asked, seq: int, row: _Row) -> HistoryEntry | None:
-    """Returns an entry of which nothing has to be known but where it is (``_counts``); None as ``_kept`` does."""
+    """Returns the position of an entry without decoding it (``_counts``); None in the cases of ``_kept``."""
     _, time_us, address, size_bytes, body = row
     if not isinstance(body, bytes) or len(body) < HEAD_BYTES:
         raise DamagedRowError(f"row {seq} is damaged (it has no body)")
@@ -316,18 +316,18 @@ def _counted(asked: Asked, seq: int, row: _Row) -> HistoryEntry | None:
 
 
 def _counts(asked: Asked) -> bool:
-    """Tells whether nothing of the entries has to be known but where they are."""
+    """Tells whether only the positions of the entries are needed."""
     return asked.is_backwards and asked.types == ALL_TYPES
 
 
 def _columns(asked: Asked) -> str:
-    """Returns what is read of each row, behind its key."""
+    """Returns the columns that are read of each row, after its key."""
     body = f"substr(e.body, 1, {HEAD_BYTES})" if _counts(asked) else "e.body"
     return f"e.time_us, e.address, length(e.body), {body}"
 
 
 def _few(db: sqlite3.Connection, asked: Asked, keys: Sequence[str], bounds: tuple[int, int]) -> _Rows:
-    """Yields the rows of some keys in the order of all, as SQLite merges them."""
+    """Yields the rows of some keys in the order of their seqs; SQLite merges them."""
     if not keys:
         return
     one = (
@@ -349,8 +349,8 @@ def _living(db: sqlite3.Connection, keys: Iterable[str]) -> list[str]:
 
 
 def _merge(db: sqlite3.Connection, asked: Asked, bounds: tuple[int, int], known: KnownKeys) -> _Rows:
-    """Yields the rows of the keys that the pattern may match, in the order of all."""
-    # Found by SQLite in one statement, without the interpreter's lock.
+    """Yields the rows of the keys that the pattern may match, in the order of their seqs."""
+    # One statement finds where each key begins, without the interpreter's lock.
     first = (
         "SELECT value, (SELECT seq FROM history WHERE key = value AND seq > ? AND seq < ?"  # noqa: S608 - constants
         f" ORDER BY seq {_order(asked)} LIMIT 1) FROM json_each(?)"
@@ -362,7 +362,7 @@ def _merge(db: sqlite3.Connection, asked: Asked, bounds: tuple[int, int], known:
     while some := list(islice(merged, size)):
         found = _look_up(db, asked, [seq for seq, _ in some])
         for seq, key in some:
-            # An entry may have gone since its seq was read.
+            # An entry may have been removed since its seq was read.
             yield seq, _row(key, found.get(seq))
         size = min(2 * size, FETCHED_AT_ONCE)
 
@@ -370,7 +370,7 @@ def _merge(db: sqlite3.Connection, asked: Asked, bounds: tuple[int, int], known:
 def _seqs(
     db: sqlite3.Connection, asked: Asked, key: str, first_seq: int, bounds: tuple[int, int]
 ) -> Iterator[tuple[int, str]]:
-    """Yields the seqs of a key from its first one on; more and more are fetched at once."""
+    """Yields the seqs of a key from ``first_seq`` on; each fetch has twice as many as the one before."""
     yield first_seq, key
     query = f"SELECT seq FROM history WHERE key = ? AND seq > ? AND seq < ? ORDER BY seq {_order(asked)} LIMIT ?"  # noqa: S608 - constants
     (after_seq, before_seq), last_seq, size = bounds, first_seq, FIRST_FETCHED
@@ -387,7 +387,7 @@ def _seqs(
 def _scan(
     db: sqlite3.Connection, asked: Asked, rules: HistoryRules, bounds: tuple[int, int], known: KnownKeys
 ) -> _Rows:
-    """Yields the rows of all keys in order; None for those whose key tells that the pattern does not match."""
+    """Yields the rows of all keys in order, with None for a row whose key cannot match the pattern."""
     looked_at = found_of_them = 0
     with closing(db.cursor()) as cursor:
         query = f"SELECT seq, key FROM history WHERE seq > ? AND seq < ? ORDER BY seq {_order(asked)}"  # noqa: S608 - constants
@@ -409,7 +409,7 @@ def _scan(
 
 
 def _look_up(db: sqlite3.Connection, asked: Asked, seqs: list[int]) -> dict[int, tuple[Any, ...]]:
-    """Returns time, address, size and body of some rows."""
+    """Returns time, address, size and body of some rows, by their seqs."""
     if not seqs:
         return {}
     marks = ", ".join("?" * len(seqs))
@@ -418,7 +418,7 @@ def _look_up(db: sqlite3.Connection, asked: Asked, seqs: list[int]) -> dict[int,
 
 
 def _row(key: str, columns: tuple[Any, ...] | None) -> _Row | None:
-    """Returns a row that ``_look_up`` has found; None where it has not."""
+    """Returns a row that ``_look_up`` has found; None if it has not."""
     return None if columns is None else _new(_Row, (key, *columns))
 
 
@@ -427,7 +427,7 @@ def _order(asked: Asked) -> str:
 
 
 def _bounds(db: sqlite3.Connection, asked: Asked) -> tuple[int, int]:
-    """Narrows the range of seqs by the times, so that few rows are looked at."""
+    """Narrows the range of seqs by the times, so that few rows are read."""
     after_seq, before_seq = asked.after_seq, asked.before_seq
     if asked.from_us:
         row = db.execute("SELECT max(seq) FROM times WHERE time_us <= ?", (asked.from_us - SLACK_US,)).fetchone()
@@ -435,5 +435,5 @@ def _bounds(db: sqlite3.Connection, asked: Asked) -> tuple[int, int]:
     if asked.to_us < MAX_SEQ - SLACK_US:
         row = db.execute("SELECT min(seq) FROM times WHERE time_us > ?", (asked.to_us + SLACK_US,)).fetchone()
         before_seq = min(before_seq, row[0] or before_seq)
-    # Who asks for a time before a place gets nothing, and goes on from that place.
+    # If the time range ends before the requested seqs, the page is empty, and the next one begins at the same seq.
     return after_seq, max(before_seq, after_seq + 1)

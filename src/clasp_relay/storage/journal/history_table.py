@@ -1,10 +1,10 @@
-"""The tables of history in ``journal.db``: what is kept under each key, its limits, and what is erased.
+"""The tables of history in ``journal.db``: the entries of each key, their limits, and erasing.
 
 For the thread of the journal; every method but ``trim_old``, ``erase_of`` and ``begin`` is called within a transaction.
 
 The interpreter's lock is released and taken again for each row that a query yields, which takes up to 5 ms each time
-while the event loop is busy. So what every commit asks is asked in few statements, with many values in one row (as
-JSON), and what is known of a key is kept.
+while the event loop is busy. So a commit needs few queries, which return many values in one row (as JSON), and the seqs
+of a key are cached.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from clasp_relay.core.records import Change, ChangeKind, no_param
 from clasp_relay.storage.journal.statements import inserts, rows_at_once
 
 MAX_KNOWN_BYTES = 16 * 1024 * 1024
-"""How much memory, about, the seqs take that are known. Of the keys that do not fit they are read every time."""
+"""Approximate memory limit of the cached seqs. Those of other keys are read each time."""
 
 SUBJECT_BYTES = 400
-"""How much memory a subject under a key takes besides its seqs."""
+"""Memory that a subject under a key takes besides its seqs."""
 
 STALE_AT_MOST = 16
-"""How many places in the order of those who lose an entry may be out of date, beside one for each subject."""
+"""How many outdated items the heap of ``KeyEntries`` may have before it is made again, besides one for each subject."""
 
 AGED_AT_ONCE = 500
-"""How many entries that are too old go in one piece."""
+"""How many entries that are too old are removed in one piece."""
 
 KEYS_AT_ONCE = 64
-"""How many keys are looked at for entries that are too old, in one piece."""
+"""How many keys are examined for entries that are too old, in one piece."""
 
 ENDED_AT_ONCE = 64
-"""How many keys one statement looks at for those that have no entry left."""
+"""How many keys one statement examines for those without entries."""
 
 ERASED_AT_ONCE = 500
-"""How many entries are looked at for those of one subject, in one piece: a few milliseconds between two commits."""
+"""How many entries are examined for those of one subject in one piece, which takes a few ms between two commits."""
 
 MAX_BEGUN_KEYS = 20_000
-"""Of how many keys it is known that they are in ``history_keys``; then it is found out anew."""
+"""How many keys are remembered to be in ``history_keys``; beyond it all are forgotten."""
 
 KEPT_COLUMNS = 3
-"""How many columns of an entry are given (``KeptColumns``)."""
+"""How many values an entry has in ``KeptColumns``."""
 
 _INSERT = inserts("INSERT OR ROLLBACK INTO history (key, seq, subject) VALUES", KEPT_COLUMNS)
 
@@ -75,7 +75,7 @@ _OLDEST = (
 )
 _SUBJECTS = (
     "SELECT json_group_array(json_array(key, seq, subject)) FROM"
-    # In two parts, since SQLite finds no place within a key for «(key, seq) > (?, ?)».
+    # In two parts, since for «(key, seq) > (?, ?)» SQLite does not use the second column of the index.
     " (SELECT * FROM (SELECT key, seq, subject FROM history WHERE key = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3)"
     " UNION ALL SELECT * FROM (SELECT key, seq, subject FROM history WHERE key > ?1 ORDER BY key, seq LIMIT ?3)"
     " LIMIT ?3)"
@@ -84,16 +84,16 @@ _SUBJECTS = (
 KeyOf = Callable[[Change], "str | None"]
 
 KeptColumns: TypeAlias = "list[str | int]"
-"""Of each entry under which key it is kept, its seq, and its subject, one after the other."""
+"""The key, the seq and the subject of each entry, one after the other."""
 
 
 class Erasing(NamedTuple):
-    """What one change erases."""
+    """The erasures of one change."""
 
     place: int
-    """How many entries are kept of the same commit before that."""
+    """How many entries of the same commit are kept before the change."""
     seq: int
-    """The change's."""
+    """The seq of the change."""
     erasures: tuple[Erasure, ...]
 
 
@@ -105,18 +105,18 @@ class KeyEntries:
     def __init__(self) -> None:
         self._of_subject: dict[str, array[int]] = {}
         self._order: list[tuple[int, int, str]] | None = None
-        """A heap: who has most entries, and of these whose is the oldest, loses the next one. Made when an entry is too
-        much for the first time. What is out of date in it is skipped."""
+        """A heap of the subjects: the one with most entries, and of several the one with the oldest entry, loses the
+        next one. It is made when the limit is exceeded for the first time. Outdated items are skipped."""
         self.count = 0
-        """How many there are."""
+        """Number of entries."""
 
     @property
     def bytes(self) -> int:
-        """How much memory it takes, about."""
+        """Approximate memory of this object."""
         return SUBJECT_BYTES * len(self._of_subject) + 8 * self.count
 
     def add(self, subject: str, seq: int) -> int:
-        """Adds an entry, the last one; returns how many more bytes they take."""
+        """Adds an entry behind all others; returns how many more bytes they take."""
         self.count += 1
         more_bytes = 8
         seqs = self._of_subject.get(subject)
@@ -129,7 +129,7 @@ class KeyEntries:
         return more_bytes
 
     def take(self) -> int:
-        """Takes the entry away that goes first where there are too many (``history.memory``); returns its seq."""
+        """Removes the entry that is evicted next under a ``max_count``; returns its seq."""
         of_subject, order = self._of_subject, self._order
         if order is None or len(order) > 2 * len(of_subject) + STALE_AT_MOST:
             order = self._order = [(-len(seqs), seqs[0], subject) for subject, seqs in of_subject.items()]
@@ -155,9 +155,9 @@ class HistoryTable:
 
     Args:
         connection: the journal's.
-        trimmed_seq: returns up to which row the recovery needs nothing any more.
-        decode: reads the body of a row, given its seq, too.
-        encode: makes the body of a row.
+        trimmed_seq: returns the last row that a recovery does not need any more.
+        decode: decodes the body of a row, given the row's seq and the body.
+        encode: encodes the body of a row.
     """
 
     def __init__(
@@ -175,18 +175,18 @@ class HistoryTable:
         self._known: OrderedDict[str, KeyEntries] = OrderedDict()
         self._known_bytes = 0
         self._begun: set[str] = set()
-        """Keys that are in ``history_keys``, as far as that is known."""
+        """Keys that are known to be in ``history_keys``."""
         self._aged_key = ""
         self._erased: list[tuple[Erasure, int]] | None = None
-        """What was erased, and with which row, since entries of another relay come; None while none do."""
+        """Erasures, each with the seq of its change, since a refill began; None while there is no refill."""
         self.erased_subjects: set[str] = set()
-        """Of whom everything was erased since then."""
+        """Subjects whose entries were all erased since then."""
 
     @property
     def last_us(self) -> int:
-        """Unix µs of the last entry, or of the last row where that is later; 0 where there is none.
+        """Unix µs of the last entry or of the last row, whichever is later; 0 if there is none.
 
-        The last entry may have been erased, and no later one may have its time: readers may know it as their position.
+        The last entry may have been erased, but no later one may get its time, which readers may use as a position.
         """
         row = self._db.execute(
             "SELECT max(time_us) FROM entries"
@@ -195,15 +195,15 @@ class HistoryTable:
         return int(row[0] or 0)
 
     def begin(self, limits: Sequence[Limits], fingerprint: str, key_of: KeyOf) -> int:
-        """Takes the rules that are in force; where they are others than before, everything is put under its new key.
+        """Sets the rules that are in force; if they have changed, gives each entry its new key.
 
         Args:
             limits: the limits of each rule.
             fingerprint: a text that changes when keys or limits do.
-            key_of: returns the key of an entry; None where it is not kept any more.
+            key_of: returns the key of an entry; None if it is not kept any more.
 
         Returns:
-            how many entries went.
+            how many entries were removed.
 
         Raises:
             DamagedRowError: an entry cannot be read.
@@ -242,7 +242,7 @@ class HistoryTable:
         self._limit([row[0] for row in self._db.execute("SELECT key FROM history_keys")])
 
     def keep(self, kept: KeptColumns, erasing: Sequence[Erasing]) -> None:
-        """Notes changes that were just inserted, in order, and removes what goes with them."""
+        """Adds the entries of a batch that was just inserted; removes those that it erases or that exceed a limit."""
         begin = 0
         for place, seq, erasures in erasing:
             self._insert(kept[begin : place * KEPT_COLUMNS])
@@ -255,7 +255,7 @@ class HistoryTable:
         self._limit(set(kept[::KEPT_COLUMNS]))  # type: ignore[arg-type]  # each third is a text
 
     def _insert(self, values: KeptColumns) -> None:
-        """Adds entries, many in one statement."""
+        """Adds entries, many with one statement."""
         begin = 0
         for size in rows_at_once(len(values) // KEPT_COLUMNS):
             end = begin + size * KEPT_COLUMNS
@@ -274,8 +274,8 @@ class HistoryTable:
             self._begin_keys(new)
 
     def _begin_keys(self, keys: Mapping[str, int]) -> None:
-        """Notes keys that have entries now, each with the seq of one that has just come, unless they are noted."""
-        # Not as JSON, from which SQLite reads a text up to its first U+0000 only.
+        """Adds keys to ``history_keys``, each with the seq of an entry that was just added, unless they are there."""
+        # Not as JSON, since SQLite reads a text in it only up to the first U+0000.
         rows = list(keys.items())
         for size in rows_at_once(len(rows)):
             some, rows = rows[:size], rows[size:]
@@ -285,7 +285,7 @@ class HistoryTable:
         self._begun.update(keys)
 
     def _end_keys(self, keys: Iterable[str]) -> None:
-        """Forgets those of some keys that have no entry left."""
+        """Removes those of some keys that have no entry left from ``history_keys``."""
         ended = list(set(keys))
         self._begun.difference_update(ended)
         for begin in range(0, len(ended), ENDED_AT_ONCE):
@@ -293,46 +293,46 @@ class HistoryTable:
             self._db.execute(_END_KEYS, some + some[-1:] * (ENDED_AT_ONCE - len(some)))
 
     def begin_refill(self) -> None:
-        """Is told that older entries of another relay will come (``history_pages``)."""
+        """Begins a refill: older entries of other relays will be added (``history_pages``)."""
         self._erased = self._erased or []
 
     def refilled(self, keys: Mapping[str, int], position_seq: int) -> None:
-        """Is told that older entries have come from a relay that had applied all up to a row; within a transaction.
+        """Applies later erasures and limits to entries of another relay that were just added; within a transaction.
 
         Args:
-            keys: theirs, each with the seq of an entry that has come.
-            position_seq: that row.
+            keys: their keys, each with the seq of an entry that was added.
+            position_seq: the last row that the journal of the other relay had.
         """
         self._begin_keys(keys)
         for key in keys:
             self._forget_key(key)
         for erasure, seq in self._erased or ():
-            if seq > position_seq:  # kept all the same: the next ones may come from a relay that is further behind
+            if seq > position_seq:  # remembered nevertheless: the next relay may be further behind
                 self._erase(erasure, seq)
         self._limit(keys)
 
     def end_refill(self) -> None:
-        """Is told that none come any more."""
+        """Ends a refill."""
         self._erased = None
         self.erased_subjects.clear()
 
     def forget(self) -> None:
-        """Forgets what was known, since a transaction was undone or entries of many keys went."""
+        """Clears the caches, after a rollback or when entries of many keys were removed."""
         self._known.clear()
         self._known_bytes = 0
         self._begun.clear()
 
     def trim_old(self, now_us: int) -> bool:
-        """Deletes one piece of what is older than its rule allows, key after key, and begins again at the end.
+        """Deletes one piece of the entries that are older than their rule allows, key after key, then from the start.
 
         Returns:
-            whether it deleted as much as goes in one piece.
+            whether it deleted as many entries as one piece may have.
         """
         if not any(limits.max_age_us is not None for limits in self._limits):
             return False
         keys = self._ask(_FIRST_TIMES, self._aged_key, KEYS_AT_ONCE)
         for key, first_us in keys:
-            # Times rise with the seqs, so where the first entry is not too old none is.
+            # Times rise with the seqs: if the first entry is not too old, none is.
             is_old = first_us is not None and is_too_old(self._limits, key, first_us, now_us)
             if is_old and self._trim_key(key, now_us):
                 return True
@@ -342,21 +342,21 @@ class HistoryTable:
         return False
 
     def _trim_key(self, key: str, now_us: int) -> bool:
-        """Deletes what is too old of a key that has any; returns whether there may be more of it."""
+        """Deletes a key's entries that are too old; returns whether there may be more."""
         rows = self._ask(_TIMES, key, AGED_AT_ONCE)
         old = [(key, seq) for seq, time_us in rows if is_too_old(self._limits, key, time_us, now_us)]
         self._commit_removal(old, empties=False)
         return len(old) == AGED_AT_ONCE
 
     def erase_of(self, subject: str, after: tuple[str, int]) -> tuple[int, tuple[str, int] | None]:
-        """Removes one piece of what a subject said.
+        """Removes one piece of a subject's entries.
 
         Args:
-            subject: whose.
-            after: key and seq of the last entry that was looked at; ``("", 0)`` for the beginning.
+            subject: the subject.
+            after: key and seq of the last entry that was examined; ``("", 0)`` for the beginning.
 
         Returns:
-            how many entries went, and where the next piece begins; None at the end.
+            how many entries were removed, and ``after`` for the next piece; None at the end.
         """
         if self._erased is not None:
             self.erased_subjects.add(subject)
@@ -370,7 +370,7 @@ class HistoryTable:
         return self._limits[rule_of(key)] if self._limits else None
 
     def _limit(self, keys: Iterable[str]) -> None:
-        """Removes what keys have beyond their rules' ``max_count``."""
+        """Removes the entries of some keys that exceed their rules' ``max_count``."""
         gone: list[int] = []
         for key in keys:
             limits = self._limits_of(key)
@@ -391,7 +391,7 @@ class HistoryTable:
         return known
 
     def _take_over(self, entries: KeyEntries, max_count: int) -> list[int]:
-        """Takes away what is too much."""
+        """Removes the entries that exceed a limit from the cache; returns their seqs."""
         before_bytes = entries.bytes
         gone = [entries.take() for _ in range(entries.count - max_count)]
         self._known_bytes += entries.bytes - before_bytes
@@ -403,7 +403,7 @@ class HistoryTable:
             self._known_bytes -= known.bytes
 
     def _ask(self, query: str, *values: str | int) -> list[tuple[Any, Any]]:
-        """Returns the pairs that a query yields as JSON, in one row."""
+        """Returns the pairs of a query that has all of them in one row, as JSON."""
         return [(first, second) for first, second in json.loads(self._db.execute(query, values).fetchone()[0])]
 
     def _erase(self, erasure: Erasure, before_seq: int) -> None:
@@ -424,7 +424,7 @@ class HistoryTable:
 
         Args:
             entries: key and seq of each.
-            empties: whether nothing is to be left of a signal in a row that stays.
+            empties: whether the rows of signals that stay lose their contents.
         """
         for key, _ in entries:
             self._forget_key(key)

@@ -24,19 +24,19 @@ from clasp_relay.storage.journal.parts import beside
 from clasp_relay.storage.journal.statements import ROWS_AT_ONCE, inserts, rows_at_once
 
 TIME_STEP_US = 60_000_000
-"""A minute: how far apart the rows are that lead from a time to a seq."""
+"""One minute: how far apart the rows of ``times`` are, the index from times to seqs."""
 
 TRIMMED_AT_ONCE = 500
-"""How many rows one piece of trimming deletes: a few milliseconds between two commits."""
+"""How many rows one piece of trimming deletes; it takes a few milliseconds between two commits."""
 
 FREED_AT_ONCE = 64
 """How many free pages one piece of trimming gives back to the file system."""
 
 ENTRY_BYTES = 250
-"""How much memory a change that waits takes besides the bytes of its record."""
+"""Memory that a queued change takes besides the bytes of its record."""
 
 READ_AT_ONCE = 256
-"""How many rows one statement reads, where they are read in pieces."""
+"""How many rows one statement reads, if they are read in pieces."""
 
 _COLUMNS = 5
 _INSERT = inserts("INSERT OR ROLLBACK INTO entries VALUES", _COLUMNS)
@@ -54,18 +54,19 @@ class Entry(NamedTuple):
     seq: int
     change: Change
     key: str | None = None
-    """The key under which history keeps it; None where no history rule does."""
+    """The key under which history keeps it; None if no history rule does."""
     erasures: tuple[Erasure, ...] = ()
     """What it erases of the history before it."""
     data: bytes = b""
-    """The change, where it is encoded already."""
+    """The encoded change; empty if it is not encoded yet."""
 
 
 class Batch:
-    """The changes of one commit, in the form in which SQLite takes them.
+    """The changes of one commit, as the values of SQL statements.
 
-    Each is encoded where it is appended, on the event loop. The journal's thread then has nothing to do with single
-    changes: it would take the interpreter's lock for as long, but a few ms at a time, in the middle of a turn.
+    Each change is encoded when it is appended, on the event loop, so that the journal's thread does nothing for single
+    changes. Encoding there would hold the interpreter's lock for as long, but a few ms at a time, in the middle of a
+    turn.
     """
 
     __slots__ = ("erasing", "first_us", "kept", "last_seq", "size_bytes", "values")
@@ -74,19 +75,19 @@ class Batch:
         self.values: list[int | str | bytearray] = []
         """The columns of all rows, one after the other."""
         self.kept: KeptColumns = []
-        """What history keeps, in order."""
+        """The entries that history keeps, in order."""
         self.erasing: list[Erasing] = []
-        """What is erased of history, in order."""
+        """What the changes erase from history, in order."""
         self.first_us = 0
         """Unix µs of the first change."""
         self.last_seq = 0
-        """The seq of the last change; 0 where there is none yet."""
+        """The seq of the last change; 0 if there is none yet."""
         self.size_bytes = 0
-        """How much memory they take, about."""
+        """How much memory the changes take, approximately."""
 
     @classmethod
     def of(cls, entries: Iterable[Entry]) -> Batch:
-        """Makes a batch of some changes, in order."""
+        """Returns a batch of changes that are given in order."""
         batch = cls()
         for seq, change, key, erasures, data in entries:
             batch.add(seq, change, key, erasures, data)
@@ -99,13 +100,13 @@ class Batch:
         """Adds a change; the arguments are those of ``Entry``.
 
         Raises:
-            ValueError: it cannot be encoded; nothing was added.
+            ValueError: the change cannot be encoded; nothing was added.
         """
         param = change.param
         time_us = param.timestamp_us
         data = data or encode_change(change)
-        # For each value that is bytes Python looks for an adapter to SQLite, for a bytearray it does not: that is a
-        # quarter of the time that a row takes the thread, and all of it with the interpreter's lock.
+        # Python's sqlite3 looks for an adapter for each bytes value, but not for a bytearray. The lookup would be a
+        # quarter of the thread's time for a row, all of it with the interpreter's lock.
         body = bytearray(data + _pack_crc(_crc32(data)))
         if not self.last_seq:
             self.first_us = time_us
@@ -126,31 +127,31 @@ class Recorded(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """How much room the journal takes."""
+    """The sizes of the journal's files."""
 
     used_bytes: int
-    """What its rows take, and its WAL."""
+    """The used pages of the file, and its WAL."""
     free_bytes: int
-    """What its file has besides, for rows to come."""
+    """The free pages of the file, which new rows will use."""
     oldest_us: int
-    """Unix µs of its oldest row; 0 where it has none."""
+    """Unix µs of the oldest row; 0 if there is none."""
 
 
 Row: TypeAlias = tuple[int, int, str]
-"""What a row is about: its seq, kind and address."""
+"""The seq, kind and address of a row."""
 
 
 class DamagedRowError(ValueError):
-    """A row cannot be read; the text names it and says why."""
+    """A row cannot be read; the text names the row and the reason."""
 
 
 class JournalFile:
     """The open file. Made by ``opening.open_journal``.
 
     Args:
-        path: where it is.
+        path: its path.
         connection: the one that writes and checkpoints, in autocommit mode.
-        syncs_each_commit: whether a commit is on the disk when it returns; else ``sync`` puts it there.
+        syncs_each_commit: whether a commit is on the disk when it returns; if not, ``sync`` puts it there.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection, *, syncs_each_commit: bool) -> None:
@@ -161,22 +162,22 @@ class JournalFile:
         self._wal_descriptor = -1
         self._is_unsynced = False
         self.history = HistoryTable(connection, lambda: self.trimmed_seq, decode_body, encode_body)
-        """What history keeps."""
+        """The tables of history."""
         self._last_time_us = self._one("SELECT max(time_us) FROM times") or 0
         self.trimmed_seq: int = self._one("SELECT seq FROM trimmed") or 0
-        """Up to this one rows were trimmed."""
+        """The seq up to which rows were trimmed."""
         self.last_seq: int = max(self._one("SELECT max(seq) FROM entries") or 0, self.trimmed_seq)
-        """The last row that is or was in the file."""
+        """The seq of the last row that is or was in the file."""
 
     def begin_after(self, seq: int, *, needs_state: bool) -> int:
-        """Notes of a new file that the rows up to a seq, which are all there are, are history of another relay.
+        """Marks all rows of a new file as history of another relay, which a start does not apply.
 
         Args:
-            seq: the last of them; 0 where there is none.
-            needs_state: whether the params of that relay are in a state file alone.
+            seq: the last row; 0 if there is none.
+            needs_state: whether the params of that relay are only in a state file.
 
         Returns:
-            how many rows history keeps; the others go.
+            how many rows history keeps; the others are deleted.
         """
         with self.transaction():
             self._db.execute("CREATE TABLE taken_over (seq INTEGER NOT NULL, needs_state INTEGER NOT NULL)")
@@ -188,7 +189,7 @@ class JournalFile:
         return self._one("SELECT count(*) FROM history") or 0
 
     def first_seq(self, *, has_state: bool) -> int:
-        """Returns up to which row a start applies nothing, since they are history of another relay.
+        """Returns the last row that is history of another relay, so that a start does not apply it; 0 if there is none.
 
         Args:
             has_state: whether there is a state file.
@@ -201,13 +202,13 @@ class JournalFile:
         """Commits changes, all or none.
 
         Raises:
-            sqlite3.Error: they are not recorded, and nobody may rely on the file any more.
+            sqlite3.Error: they are not recorded, and the file must not be relied on any more.
             OSError: likewise.
         """
         self.commit(Batch.of(entries))
 
     def commit(self, batch: Batch) -> None:
-        """Commits a batch that has a change at least; see ``write``."""
+        """Commits a batch with at least one change; see ``write``."""
         is_new_minute = batch.first_us - self._last_time_us >= TIME_STEP_US
         if len(batch) <= ROWS_AT_ONCE and not (batch.kept or batch.erasing or is_new_minute):
             # One statement is a transaction of its own.
@@ -225,10 +226,10 @@ class JournalFile:
         self._is_unsynced = True
 
     def sync(self) -> None:
-        """Puts on the disk what was committed since the last call, where commits do not.
+        """Syncs the commits since the last call to the disk, unless each commit does so itself.
 
         Raises:
-            OSError: it is not there, and must not be tried again: the system may have dropped what it could not write.
+            OSError: the sync failed. It must not be repeated: the system may have dropped what it could not write.
         """
         if self._syncs_each_commit or not self._is_unsynced:
             return
@@ -239,9 +240,9 @@ class JournalFile:
         self._is_unsynced = False
 
     def read(self, after_seq: int, *, history_only: bool = False) -> Iterator[Recorded]:
-        """Yields the changes behind a seq, in order; those that history keeps, or all.
+        """Yields the changes after a seq, in order: all, or only those that history keeps.
 
-        It reads page by page: whoever takes its time holds up neither checkpoints nor deletions.
+        It reads ``READ_AT_ONCE`` rows at a time, so that a slow caller delays neither checkpoints nor deletions.
 
         Raises:
             DamagedRowError: a row cannot be read.
@@ -254,7 +255,7 @@ class JournalFile:
             after_seq = page[-1][0]
 
     def rows(self, after_seq: int) -> Iterator[Row]:
-        """Yields what the rows behind a seq are about, in order, each with its checksum checked.
+        """Yields seq, kind and address of the rows after a seq, in order, and checks each row's checksum.
 
         Raises:
             DamagedRowError: a row is not what ``write`` wrote.
@@ -269,7 +270,7 @@ class JournalFile:
             yield seq, kind, address
 
     def read_some(self, seqs: Sequence[int]) -> Iterator[Change]:
-        """Yields the changes that have certain seqs, which are in the file and given in order.
+        """Yields the changes of some seqs, which are given in order and are all in the file.
 
         Raises:
             DamagedRowError: a row cannot be read.
@@ -281,7 +282,7 @@ class JournalFile:
                 yield decode_body(seq, body)
 
     def last_position(self) -> Recorded | None:
-        """Returns the last row that says how far a cluster's log is in the file; None where there is none.
+        """Returns the last POSITION, which says how far a cluster's log is in the file; None if there is none.
 
         Raises:
             DamagedRowError: it cannot be read.
@@ -292,7 +293,7 @@ class JournalFile:
         return None
 
     def position_at(self, number: int) -> Recorded | None:
-        """Returns the last row that names a batch of a cluster's log by its number; None where there is none.
+        """Returns the last POSITION that names a batch of a cluster's log by its number; None if there is none.
 
         Raises:
             DamagedRowError: one cannot be read.
@@ -305,7 +306,7 @@ class JournalFile:
         return None
 
     def accounts_behind(self, number: int) -> list[Change]:
-        """Returns the changes of accounts behind one of that number, as far as they are in the file, in order.
+        """Returns the ACCOUNTS changes with higher numbers than this one, as far as they are in the file, in order.
 
         Raises:
             DamagedRowError: one cannot be read.
@@ -320,7 +321,7 @@ class JournalFile:
         return found[::-1]
 
     def tail(self, seq: int, last_seq: int) -> list[Change] | None:
-        """Returns the changes from a row on, that one included, up to another; None where some are gone.
+        """Returns the changes from row ``seq`` to row ``last_seq``, both included; None if some were deleted.
 
         Raises:
             DamagedRowError: one cannot be read.
@@ -331,10 +332,10 @@ class JournalFile:
         return [each.change for each in found]
 
     def trim(self, floor_seq: int, at_most_bytes: int) -> bool:
-        """Deletes one piece of what is not needed any more.
+        """Deletes one piece of the rows that are not needed any more.
 
-        Rows up to ``floor_seq`` go, the oldest first, but for those that history keeps; those go where the journal
-        takes more than ``at_most_bytes`` all the same.
+        Rows up to ``floor_seq`` are deleted, the oldest first, except those that history keeps. If the journal is still
+        larger than ``at_most_bytes``, the oldest of these are deleted, too.
 
         Returns:
             Whether there may be more to delete.
@@ -364,17 +365,17 @@ class JournalFile:
         self._db.executescript(f"PRAGMA incremental_vacuum({at_most_pages:d})")
 
     def ask(self, query: str, values: Sequence[int | str | None] = ()) -> list[Any]:
-        """Returns the rows of a query about something that this class has no method for."""
+        """Returns the rows of a query that this class has no method for."""
         return self._db.execute(query, values).fetchall()
 
     def check_structure(self, check: str = "integrity_check") -> None:
         """Has SQLite check the file, or a table of it.
 
         Args:
-            check: its pragma that does so.
+            check: SQLite's pragma for it.
 
         Raises:
-            sqlite3.Error: something is wrong.
+            sqlite3.Error: there is damage.
         """
         for (verdict,) in self.ask(f"PRAGMA {check}"):
             if verdict != "ok":
@@ -382,7 +383,7 @@ class JournalFile:
 
     def sizes(self) -> Sizes:
         """Measures the file and its WAL."""
-        # In one statement, since it is asked once a second.
+        # One statement, since this is called once a second.
         page_bytes, free, pages, oldest_us = self._db.execute(_SIZES).fetchone()
         try:
             wal_bytes = self._wal.stat().st_size
@@ -391,7 +392,7 @@ class JournalFile:
         return Sizes((pages - free) * page_bytes + wal_bytes, free * page_bytes, oldest_us or 0)
 
     def close(self) -> None:
-        """Checkpoints, so that one file has everything, and closes it."""
+        """Closes the file after a checkpoint, so that one file has everything."""
         if self._wal_descriptor >= 0:
             os.close(self._wal_descriptor)
             self._wal_descriptor = -1
@@ -399,7 +400,7 @@ class JournalFile:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Commits what is done with the connection inside, all or nothing."""
+        """Commits the statements in its context, all or none."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield self._db
@@ -437,7 +438,7 @@ def decode_body(seq: int, body: object) -> Change:
     """Reads a row's ``body``.
 
     Raises:
-        DamagedRowError: it is not what ``encode_body`` made.
+        DamagedRowError: ``encode_body`` did not make it.
     """
     try:
         return decode_change(_checked(seq, body))
@@ -470,7 +471,7 @@ RECORDED_KINDS = frozenset(
         ChangeKind.ACCOUNTS,
     }
 )
-"""What is recorded. Locks end with their session, and no session outlives the process."""
+"""The kinds that are recorded. Locks are not: they end with their session, and no session outlives the process."""
 
 Judge = Callable[[Change], Judgement]
-"""Returns what history does with a change. Asked on the event loop, when the change has been applied."""
+"""Returns what history does with a change. Called on the event loop, when the change has been applied."""

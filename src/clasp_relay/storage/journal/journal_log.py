@@ -1,11 +1,11 @@
 """The log that records changes in ``journal.db``: group commit in a thread of its own.
 
-A commit begins once it has many changes or a turn of the event loop brings no more; later while the loop is behind with
-reading (``commit_delay``), or where the relay follows (``linger``).
+A commit begins once it has many changes, or once a turn of the event loop brings no more. It begins later while the
+loop is behind with reading (``commit_delay``), and at a follower of a cluster (``linger``).
 
-One commit is at work; what is appended meanwhile is the next batch. A batch is taken between two events of the loop, so
-all that one message leads to, a bundle or a scheduled bundle's end and writes, is in one batch: recorded whole or not
-at all.
+There is one commit at a time; changes that are appended meanwhile are the next batch. A batch is taken between two
+events of the loop. So all changes of one message, such as a bundle, or a scheduled bundle's end and its writes, are in
+one batch: all are recorded or none.
 """
 
 from __future__ import annotations
@@ -35,16 +35,17 @@ T = TypeVar("T")
 _WRITE, _EVENT = ChangeKind.WRITE, ChangeKind.EVENT
 
 MAX_QUEUED_BYTES = 32 * 1024 * 1024
-"""How much may wait to be recorded; beyond it writes are refused, for a disk that hangs must not fill the memory."""
+"""Memory limit of the changes that wait to be recorded. Beyond it writes are refused, so that they do not fill the
+memory while a disk hangs."""
 
 RENEWAL_STEP_US = 60_000_000
-"""How far apart, at least, two recorded renewals of one address are; a quarter of the life time where that is less."""
+"""The shortest time between two recorded renewals of one address, or a quarter of the life time if that is less."""
 
 KEPT_ROWS = 100_000
-"""How many rows stay at least where others of a cluster may lack some, as far as the journal is not half full."""
+"""How many rows a relay of a cluster keeps at least for others that may lack some, unless the journal is half full."""
 
 MAX_RENEWALS = 50_000
-"""Of how many addresses it is known when a renewal was recorded."""
+"""For how many addresses the time of the last recorded renewal is remembered."""
 
 BOUNDS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 """Upper bounds of the histogram of commit times."""
@@ -55,13 +56,13 @@ class JournalLog:
 
     Args:
         reactor: the event loop.
-        is_fleeting: tells whether what is set at an address ends so soon that its ACK waits for no record.
-        judge: tells what history does with a change; without history rules nothing.
-        min_free_bytes: below so much free room on the disk clients' writes are refused; 0 for no limit.
-        max_bytes: how big the journal may become.
-        monotonic: seconds, for how long commits take.
-        worked_s: seconds that the event loop's thread has worked.
-        now_us: Unix µs, for how old entries are.
+        is_fleeting: tells whether a param at an address ends so soon that its ACK does not wait for the record.
+        judge: returns what history does with a change; without history rules nothing.
+        min_free_bytes: with less free disk space than this, clients' writes are refused; 0 for no limit.
+        max_bytes: size limit of the journal.
+        monotonic: returns seconds, to measure commits.
+        worked_s: returns the CPU time of the event loop's thread in seconds.
+        now_us: returns Unix µs, for the age of entries.
     """
 
     is_immediate = False
@@ -81,7 +82,7 @@ class JournalLog:
         self._reactor = reactor
         self._is_fleeting = is_fleeting
         self.judge = judge
-        """See above; to be set before the first change."""
+        """See above; set before the first change."""
         self._min_free_bytes = min_free_bytes
         self._max_bytes = max_bytes
         self._monotonic = monotonic
@@ -91,52 +92,52 @@ class JournalLog:
         self._file: JournalFile | None = None
         self._gathered = Batch()
         self._batch = 1
-        """The number of the batch that gathers."""
+        """The number of the batch that is being gathered."""
         self._recorded: Callable[[int], None] = _nobody_waits
         self._committed_bytes = 0
-        """How much memory the batch takes that is being committed."""
+        """Memory of the batch that is being committed."""
         self._is_at_work = False
         self._linger_s = 0.0
         self._beginning: Any = None
         """The timer of the next commit."""
         self._waiters: list[tuple[int, Callable[[], None], Callable[[JournalLost], None]]] = []
-        """Up to which row somebody waits for the record, and what is called once it is there, and if it never will."""
+        """Callers that wait until a row is recorded: its seq, and what is called then, or when recording has failed."""
         self._renewed_us: dict[str, int] = {}
         self._floors = (0, 0)
         self._position_seq: int | None = None
-        """The last row that says how far a cluster's log is in the journal; it stays. None where there is none."""
+        """The seq of the last POSITION, which is not trimmed; None if there is none."""
         self._is_maintaining = False
         self.on_lost: Callable[[], None] = _nobody
-        """Told once that a commit failed; to be set before the first one."""
+        """Called once when a commit has failed; set before the first one."""
         self.lost: str = ""
-        """Why nothing is recorded any more, in one line with the file's name; empty while all is well."""
+        """Why recording has failed for good, in one line with the file's name; empty while it has not."""
         self.has_all = False
-        """Whether every row since the first one was appended in this life of the relay."""
+        """Whether this process has appended every row since the first one."""
         self.records_all = False
-        """Whether every renewal is recorded: those that need not be were left out before."""
+        """Whether every renewal is recorded, since the caller has left out those that need not be."""
         self.appended_seq = 0
-        """The last change that was appended."""
+        """The seq of the last change that was appended."""
         self.recorded_seq = 0
-        """The last change that is recorded."""
+        """The seq of the last change that is recorded."""
         self.is_disk_low = False
-        """Whether the disk has less free room than the relay was told to leave."""
+        """Whether the disk has less free space than ``min_free_bytes``."""
         self.sizes = Sizes(0, 0, 0)
-        """As it was measured last."""
+        """The sizes that were measured last."""
         self.commits = 0
         self.entries = 0
-        """How many changes were recorded."""
+        """Number of recorded changes."""
         self.commit_counts = [0] * (len(BOUNDS_S) + 1)
-        """How many commits took no longer than each bound, not those of the bounds before; the last is for longer."""
+        """Number of commits in each bucket of the histogram, up to its bound; the last bucket has none."""
         self.commit_sum_s = 0.0
 
     # Life
 
     def open(self, file: JournalFile, last_seq: int) -> None:
-        """Begins to record; what was appended before counts, too.
+        """Begins to record.
 
         Args:
             file: the open journal.
-            last_seq: new rows count above this.
+            last_seq: the last seq in use; new rows get higher ones.
         """
         assert self._file is None, "opened twice"
         self._file = file
@@ -146,7 +147,7 @@ class JournalLog:
         self._look(file)
 
     def close(self) -> None:
-        """Ends the thread, once its work is done, and closes the file. Does nothing when there is none."""
+        """Ends the thread, once its work is done, and closes the file. Does nothing if no file is open."""
         file, self._file = self._file, None
         thread, self._thread = self._thread, None
         if file is not None and thread is not None:
@@ -155,7 +156,7 @@ class JournalLog:
 
     @property
     def path(self) -> Path:
-        """Where the open journal is."""
+        """The path of the open journal."""
         assert self._file is not None, "asked for the path of a closed journal"
         return self._file.path
 
@@ -181,7 +182,7 @@ class JournalLog:
                 seq += 1
                 gathered.add(seq, change, key, erasures)
         except Exception:
-            # What comes of it would be half recorded.
+            # Otherwise only a part of the changes would be recorded.
             self._fail(Failure())
             return self._batch
         self.appended_seq = seq
@@ -190,7 +191,7 @@ class JournalLog:
         return self._batch if waits else 0
 
     def as_recorded(self, change: Change) -> Change | None:
-        """Returns a change as it is recorded; None for one that is not."""
+        """Returns a change as it is recorded; None if it is not."""
         kind = change.kind
         if kind not in RECORDED_KINDS:
             return None
@@ -199,29 +200,29 @@ class JournalLog:
         return _renewal(change) if self.records_all else self.renewal(change)
 
     def renewal(self, change: Change) -> Change | None:
-        """Returns a renewed life time as it is recorded; None where one was recorded a moment ago."""
+        """Returns a renewed life time as it is recorded; None if one there was recorded a moment ago."""
         return _renewal(change) if self._records_renewal(change) else None
 
     def last_position(self) -> Recorded | None:
-        """Returns the row that says how far a cluster's log is in the journal; to be asked before the first append."""
+        """Returns the last POSITION: how far a cluster's log is in the journal. Called before the first append."""
         assert self._file is not None, "asked a closed journal"
         found = self._file.last_position()
         self._position_seq = None if found is None else found.seq
         return found
 
     def accounts_behind(self, number: int) -> list[Change]:
-        """Returns the changes of accounts behind one of that number; to be asked before the first append."""
+        """Returns the ACCOUNTS changes with higher numbers than this one. Called before the first append."""
         assert self._file is not None, "asked a closed journal"
         return self._file.accounts_behind(number)
 
     def restart_at(self, seq: int) -> None:
-        """Has a journal without rows go on behind a row of others, whose state the relay has taken over."""
+        """Makes an empty journal continue after a row of other relays, whose state this one has taken over."""
         assert not self.appended_seq, "a journal that has rows of its own"
         self.appended_seq = self.recorded_seq = seq
         self.has_all = False
 
     def find_position(self, number: int, call: Callable[[Change | None], None]) -> None:
-        """Calls with the row that names a batch of a cluster's log; with None where there is none."""
+        """Calls with the POSITION that names a batch of a cluster's log by its number; with None if there is none."""
 
         def work(file: JournalFile) -> Change | None:
             found = file.position_at(number)
@@ -230,11 +231,11 @@ class JournalLog:
         self._look_up(work, call)
 
     def read_tail(self, seq: int, last_seq: int, call: Callable[[Sequence[Change] | None], None]) -> None:
-        """Calls with the changes from a row on, that one included, up to another; with None where some are gone."""
+        """Calls with the changes from ``seq`` to ``last_seq``, both included; with None if some were deleted."""
         self._look_up(lambda file: file.tail(seq, last_seq), call)
 
     def _look_up(self, work: Callable[[JournalFile], T], call: Callable[[T], None]) -> None:
-        """Calls with what is found in the file once all that was appended is there."""
+        """Calls with the result of a look-up in the file, made once all appended changes are recorded."""
 
         def look() -> None:
             self.run(work).addCallbacks(call, self._fail).addErrback(events.JOURNAL_FAULT.failure)
@@ -242,7 +243,7 @@ class JournalLog:
         self.when_recorded(look)
 
     def when_recorded(self, call: Callable[[], None]) -> None:
-        """Makes a call once all that was appended is recorded; never where that fails."""
+        """Makes a call once all appended changes are recorded; never if recording fails."""
 
         def recorded() -> None:
             try:
@@ -259,11 +260,11 @@ class JournalLog:
         *,
         is_last: bool = False,
     ) -> None:
-        """Records changes of which somebody has found out already how they are recorded, and what history does.
+        """Records changes as they are given: the caller has applied ``as_recorded`` and ``judge`` already.
 
         Args:
-            entries: each change with its key, what it erases, and its bytes; no bytes where it is not encoded yet.
-            is_last: whether nothing follows in this turn of the event loop, so that a commit may begin at once.
+            entries: each change with its key, what it erases, and its bytes; no bytes if it is not encoded yet.
+            is_last: whether no more follow in this turn of the event loop, so that a commit may begin at once.
         """
         if self.lost:
             return
@@ -275,7 +276,7 @@ class JournalLog:
                 if change.kind is ChangeKind.POSITION:
                     self._position_seq = seq
         except Exception:
-            # What comes of it would be half recorded.
+            # Otherwise only a part of the changes would be recorded.
             self._fail(Failure())
             return
         if is_last and not self._is_at_work and self._gathered:
@@ -309,11 +310,11 @@ class JournalLog:
         if self._committed_bytes + self._gathered.size_bytes > MAX_QUEUED_BYTES:
             raise RequestError(ErrorCode.OVERLOADED, "too many changes wait to be recorded; try again in a moment")
 
-    # For the state file, and for whoever works on the file
+    # For the state file, and for other users of the file
 
     @property
     def queued_bytes(self) -> int:
-        """How much memory, about, the changes take that wait to be recorded."""
+        """Approximate memory of the changes that wait to be recorded."""
         return self._committed_bytes + self._gathered.size_bytes
 
     @property
@@ -322,7 +323,7 @@ class JournalLog:
         return self.appended_seq - self.recorded_seq
 
     def recorded(self) -> Deferred[None]:
-        """Returns a Deferred that fires once all that was appended is recorded; it fails when that will never be."""
+        """Returns a Deferred that fires once all appended changes are recorded; it fails if recording fails."""
         if self.lost:
             return fail(JournalLost(self.lost))
         done: Deferred[None] = Deferred()
@@ -338,7 +339,7 @@ class JournalLog:
         self._waiters.append((self.appended_seq, call, failed))
 
     def linger(self, delay_s: float) -> None:
-        """Lets what is appended wait so many seconds for more, unless somebody waits until it is recorded."""
+        """Delays commits by so many seconds, to gather more changes, unless a caller waits until they are recorded."""
         self._linger_s = delay_s
         if not delay_s:
             self._hasten()
@@ -348,26 +349,26 @@ class JournalLog:
             self._beginning.reset(0)
 
     def run(self, work: Callable[[JournalFile], T]) -> Deferred[T]:
-        """Does something with the file in the journal's thread, between two commits.
+        """Calls a function with the file in the journal's thread, between two commits.
 
         Returns:
-            a Deferred of its result. When it fails, commits go on: what must not be survived is for ``work`` to say.
+            a Deferred of its result. If it fails, commits go on.
         """
         assert self._file is not None, "asked a closed journal to work"
         assert self._thread is not None, "an open journal without a thread"
         return self._thread.run(partial(work, self._file))
 
     def saved(self, seq: int) -> None:
-        """Is told that a state file was written that has all changes up to a seq; the one before it stays as ``.1``."""
+        """Notes that a state file with all changes up to a seq was written; the one before it stays as ``.1``."""
         self._floors = (self._floors[1], seq)
 
     def load_floors(self, previous_seq: int, seq: int) -> None:
-        """Is told, at the start, up to which change the two generations of the state file go."""
+        """Sets, at the start, the seq of the last change in each of the two generations of the state file."""
         self._floors = (previous_seq, seq)
 
     @property
     def saved_seq(self) -> int:
-        """Up to which change the newest state file goes; 0 where there is none."""
+        """The seq of the last change in the newest state file; 0 if there is none."""
         return self._floors[1]
 
     @property
@@ -376,7 +377,7 @@ class JournalLog:
         return self.sizes.used_bytes > self._max_bytes // 2 and self._floors[0] < self.recorded_seq
 
     def maintain(self) -> Deferred[bool | None]:
-        """Does what is due once a second: sync, look at the disk, delete what is not needed any more.
+        """Does what is due once a second: syncs, measures the disk, deletes rows that are not needed any more.
 
         Returns:
             a Deferred that fires when it is done; it does not fail.
@@ -401,7 +402,7 @@ class JournalLog:
         return file.trim(floor_seq, self._max_bytes) or has_more
 
     def _look(self, file: JournalFile) -> None:
-        """Measures disk and file."""
+        """Measures the file, and the free disk space."""
         self.sizes = file.sizes()
         if self._min_free_bytes:
             stat = os.statvfs(file.path.parent)
@@ -412,11 +413,11 @@ class JournalLog:
     def _maintained(self, has_more: bool) -> None:
         self._is_maintaining = False
         if has_more and not self.lost and self._file is not None:
-            # Piece by piece, so that commits get in between.
+            # Piece by piece, so that commits are made in between.
             self._reactor.callLater(0, self.maintain)
 
     def _commit(self) -> None:
-        """Hands what was gathered to the thread."""
+        """Gives the gathered batch to the thread."""
         batch, number = self._gathered, self._batch
         self._gathered = Batch()
         self._batch += 1
@@ -438,10 +439,10 @@ class JournalLog:
         self.commit_sum_s += took_s
         self.recorded_seq = seq
         self._committed_bytes = 0
-        # First, so that the disk works while the answers go out; not within an append of theirs.
+        # Before the answers are sent, so that the disk works meanwhile, and no ``append`` that they lead to commits.
         is_waited_for = bool(self._waiters) and self._waiters[-1][0] > seq
         if self._gathered and (is_waited_for or not self._linger_s):
-            # It gathered for as long as the last commit took.
+            # The batch has gathered for as long as the last commit took.
             self._delay.saw(self.appended_seq)
             self._commit_in_time()
         else:
@@ -452,7 +453,7 @@ class JournalLog:
             self._waiters.pop(0)[1]()
 
     def _fail(self, failure: Failure) -> None:
-        """Ends the recording for good: what a failed sync has lost, a second one does not bring back."""
+        """Ends recording for good: what a failed sync has lost, a second sync does not bring back."""
         if self.lost:
             return
         self._is_maintaining = False
@@ -469,7 +470,7 @@ class JournalLog:
             failed(JournalLost(self.lost))
 
     def _records_renewal(self, change: Change) -> bool:
-        """Tells whether a renewal is recorded: the first one a while after the write or the last recorded one."""
+        """Tells whether a renewal is recorded: if it is late enough after the write or the last recorded renewal."""
         param = change.param
         now_us, ttl_us = _times_us(change)
         since_us = max(param.timestamp_us, self._renewed_us.get(param.address, 0))
@@ -482,7 +483,7 @@ class JournalLog:
 
 
 def _times_us(renewal: Change) -> tuple[int, int]:
-    """Returns when a renewal happened and how long the life time is, in µs."""
+    """Returns the time of a renewal and its life time, in µs."""
     assert renewal.due_us is not None, "a renewal without a time"
     assert renewal.ttl is not None, "a renewal without a life time"
     ttl_us = renewal.ttl * 1_000_000
@@ -490,18 +491,18 @@ def _times_us(renewal: Change) -> tuple[int, int]:
 
 
 def _renewal(change: Change) -> Change:
-    """Returns a renewal as it is recorded: without what is set there."""
+    """Returns a renewal as it is recorded: without the param's value."""
     param = change.param
     return change._replace(param=no_param(param.address, "", param.subject, _times_us(change)[0]))
 
 
 def _nobody_waits(_batch: int) -> None:
-    """Nobody is to be told."""
+    """Does nothing."""
 
 
 def _nobody() -> None:
-    """Nobody is to be told."""
+    """Does nothing."""
 
 
 def _ignore(_error: JournalLost) -> None:
-    """Nobody waits any more."""
+    """Does nothing: the call is never made."""

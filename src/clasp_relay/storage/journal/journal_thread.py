@@ -1,7 +1,7 @@
-"""The thread of the journal: it does one call after the other.
+"""The thread of the journal, which makes one call after the other.
 
-A call and its result take 36 µs of a processor, through Twisted's thread pool 92 µs, and less without a Deferred
-(``start``); a busy relay commits a thousand times a second.
+A call and its result take 36 µs of a processor, and less without a Deferred (``start``); through Twisted's thread pool
+they would take 92 µs. A busy relay commits a thousand times a second.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class JournalThread:
 
     Args:
         reactor: the event loop, in which results arrive.
-        name: what the thread is called.
+        name: the name of the thread.
     """
 
     def __init__(self, reactor: Any, name: str) -> None:
@@ -32,10 +32,10 @@ class JournalThread:
         self._thread.start()
 
     def run(self, call: Callable[[], T]) -> Deferred[T]:
-        """Makes a call behind those before it.
+        """Queues a call behind the earlier ones.
 
         Returns:
-            a Deferred of its result, or of what it raised.
+            a Deferred of its result, or of its exception.
         """
         done: Deferred[T] = Deferred()
 
@@ -43,19 +43,19 @@ class JournalThread:
         return done
 
     def start(self, call: Callable[[], T], done: Callable[[T], None], failed: Callable[[Failure], None]) -> None:
-        """Makes a call behind those before it.
+        """Queues a call behind the earlier ones.
 
         Args:
             call: the call.
             done: called with its result, in the event loop.
-            failed: called with what it raised, likewise.
+            failed: called with its exception, likewise.
         """
 
         def work() -> None:
             try:
                 result = call()
             except BaseException:
-                # Whoever waits for the result reads it.
+                # The caller handles it.
                 self._reactor.callFromThread(failed, Failure())
             else:
                 self._reactor.callFromThread(done, result)
@@ -63,7 +63,7 @@ class JournalThread:
         self._calls.put(work)
 
     def stop(self) -> None:
-        """Returns once all calls are made; then there can be no more."""
+        """Ends the thread; returns once all queued calls are made. Later ones are never made."""
         self._calls.put(None)
         self._thread.join()
 

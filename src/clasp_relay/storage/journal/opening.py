@@ -1,4 +1,4 @@
-"""Opens ``journal.db``, or stops the start with one line that names the file and the cure. Nothing is overwritten."""
+"""Opens ``journal.db``, or stops the start with one line that names the file and the remedy; overwrites nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from clasp_relay.storage.journal.parts import AWAY, RESTORE, beside, check_lengt
 from clasp_relay.storage.journal.statements import CACHED_STATEMENTS
 
 APPLICATION_ID = 0x434C4A4C
-"""«CLJL», in the header of every journal of ours."""
+"""«CLJL», the application id in the header of this relay's journals."""
 
 SCHEMA_VERSION = 4
 """The number of the last ``schema/journal-N.sql``."""
@@ -24,21 +24,21 @@ BUSY_TIMEOUT_S = 2.0
 """How long the start waits for another process that holds the file."""
 
 COMPARED_ROWS = 20
-"""How many of the last rows of a journal's file are looked for, where there is a WAL beside it."""
+"""How many of the last rows of a journal are compared with and without the WAL beside it."""
 
 RUST_TABLE = "journal_entries"
 """The table of a journal that the Rust relay made."""
 
 
 def open_journal(path: Path, *, syncs_each_commit: bool) -> JournalFile:
-    """Opens the journal, or makes it where there is none.
+    """Opens the journal; creates it if there is none.
 
     Args:
-        path: where it is; its folder exists.
+        path: its path; its folder exists.
         syncs_each_commit: whether each commit is to be synced (``--durability power``).
 
     Raises:
-        StartError: it cannot be read or written, or it is no journal that this relay can use; it stays as it is.
+        StartError: it cannot be read or written, or it is no journal that this relay can use; it is not changed.
     """
     is_new = not _check_files(path)
     try:
@@ -65,10 +65,10 @@ def open_journal(path: Path, *, syncs_each_commit: bool) -> JournalFile:
 
 
 def open_to_check(path: Path) -> JournalFile | None:
-    """Opens the journal of a relay that starts for reading only, so that one that cannot be used stays as it is.
+    """Opens the journal read-only for the checks of a start, so that one that cannot be used is not changed.
 
     Returns:
-        None where it has no tables yet.
+        None if it has no tables yet.
 
     Raises:
         StartError: it cannot be read, or it is no journal that this relay can use.
@@ -86,7 +86,7 @@ def open_to_check(path: Path) -> JournalFile | None:
 
 
 def open_to_read(path: Path) -> JournalFile:
-    """Opens a journal for reading only, also one that a relay writes to.
+    """Opens a journal read-only, even while a relay writes to it.
 
     Raises:
         StartError: there is none, it cannot be read, or it is no journal that this relay can use.
@@ -109,7 +109,7 @@ def open_to_read(path: Path) -> JournalFile:
 
 
 def _roll_back(path: Path) -> None:
-    """Has SQLite undo what was at work when the relay ended while it made the file, before there was a WAL."""
+    """Has SQLite roll back what was unfinished when a relay was killed while it made the file, without a WAL."""
     try:
         with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S)) as connection:
             connection.execute("SELECT count(*) FROM sqlite_master")
@@ -118,7 +118,7 @@ def _roll_back(path: Path) -> None:
 
 
 def _open_read_only(path: Path) -> JournalFile | None:
-    """Opens a file for reading only; None where it has no tables."""
+    """Opens a file read-only; None if it has no tables."""
     connection = connect_to_read(path)
     try:
         _check_kind(connection, path)
@@ -140,12 +140,12 @@ def _open_read_only(path: Path) -> JournalFile | None:
 
 
 def _check_tables(file: JournalFile) -> None:
-    """Checks the tables that a start does not read from end to end; 0.1 s for a million entries of history.
+    """Checks the tables that a start does not read completely; 0.1 s for a million entries of history.
 
-    Damage there would end the relay later, at a commit, and after each start again.
+    Damage in them would stop the relay later, at a commit, and so after each restart.
 
     Raises:
-        StartError: one is damaged.
+        StartError: a table is damaged.
     """
     try:
         tables = file.ask("SELECT name FROM sqlite_master WHERE type = 'table' AND name <> 'entries'")
@@ -193,7 +193,7 @@ def cannot_use(path: Path, error: sqlite3.Error | ValueError) -> StartError:
 
 
 def _check_files(path: Path) -> bool:
-    """Checks what can be told without SQLite, and makes an empty file where there is none; tells whether it has more.
+    """Checks the files without SQLite, and creates the journal if it is missing; returns whether it has contents.
 
     Raises:
         StartError: the relay cannot start on these files.
@@ -208,13 +208,14 @@ def _check_files(path: Path) -> bool:
 
 
 def _check_wal_fits(connection: sqlite3.Connection, path: Path) -> None:
-    """Checks that the WAL belongs to the journal's file: the pages of another one would take the places of its own.
+    """Checks that the WAL belongs to the journal: pages of another journal's WAL would replace this one's.
 
-    The last rows of the file alone are there with its WAL, too, unless they were trimmed. Of a page that was being
-    written when the power failed nothing is sure, so none of them must be there, and there must be a few.
+    The last rows of the file without the WAL must be there with the WAL, too, unless they were trimmed. Rows on a page
+    that was being written when the power failed may differ, so the check fails only if none of the rows is there, and
+    if there are a few of them.
 
     Raises:
-        StartError: it does not.
+        StartError: it belongs to another one.
     """
     wal = beside(path, "-wal")
     if not wal.exists() or not wal.stat().st_size:
@@ -222,7 +223,7 @@ def _check_wal_fits(connection: sqlite3.Connection, path: Path) -> None:
     query = "SELECT seq, body FROM entries WHERE seq > ? ORDER BY seq DESC LIMIT ?"
     trimmed = connection.execute("SELECT seq FROM trimmed").fetchone()
     try:
-        # Without its WAL.
+        # ``immutable``: without the WAL.
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as alone:
             rows = _times(alone.execute(query, (*trimmed, COMPARED_ROWS)))
     except sqlite3.DatabaseError:
@@ -239,7 +240,7 @@ def _check_wal_fits(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _times(rows: Iterable[tuple[int, object]]) -> dict[int, int]:
-    """Returns the times of rows, in Unix µs, by their seqs; damaged ones are left out."""
+    """Returns the times of rows, in Unix µs, by their seqs; leaves out damaged rows."""
     found = {}
     for seq, body in rows:
         with suppress(DamagedRowError):
@@ -249,7 +250,7 @@ def _times(rows: Iterable[tuple[int, object]]) -> dict[int, int]:
 
 def _check_kind(connection: sqlite3.Connection, path: Path) -> None:
     tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if not tables:  # the relay ended while it made the file
+    if not tables:  # the relay was killed while it made the file
         return
     made_by = connection.execute("PRAGMA application_id").fetchone()[0]
     if made_by != APPLICATION_ID:
@@ -270,11 +271,11 @@ def _check_kind(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def prepare(connection: sqlite3.Connection, *, syncs_each_commit: bool) -> None:
-    """Sets the connection up, makes the tables where there are none, and finds out now whether a commit works."""
-    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # counts before the first table only
+    """Sets the connection up, makes missing tables, and tests a commit."""
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # takes effect only before the first table
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA synchronous = {'FULL' if syncs_each_commit else 'NORMAL'}")
-    # What a deleted room had is not to be read from the file afterwards.
+    # So that the messages of a deleted room cannot be read from the file afterwards.
     connection.execute("PRAGMA secure_delete = ON")
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     for number in range(version + 1, SCHEMA_VERSION + 1):

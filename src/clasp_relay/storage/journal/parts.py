@@ -1,4 +1,4 @@
-"""The files of a journal: what can be told about them before SQLite opens them."""
+"""Checks of a journal's files that are made before SQLite opens them."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from clasp_relay.storage.folder import FILE_MODE, is_plain
 
 AWAY = "move it away with its -wal and -shm, and the relay starts from state.json alone"
 RESTORE = f"put back a backup of it and of state.json, or {AWAY}"
-"""What an operator can do about a journal that is none, and about one that is damaged."""
+"""What an operator can do about a file that is not a journal, and about a damaged journal."""
 
 _HEADER = struct.Struct(">16s2s10xI")
 
 _WAL_HEADER = struct.Struct(">24s2I")
-"""What a WAL begins with, and the checksums of that."""
+"""The header of a WAL, and its checksums."""
 
 _WAL_MAGIC = {b"\x37\x7f\x06\x82": "<", b"\x37\x7f\x06\x83": ">"}
-"""The first bytes of a WAL, and in which order it takes the bytes of words that it adds up."""
+"""The first bytes of a WAL, and the byte order of the words that its checksums add up."""
 
 
 def check_parts(path: Path) -> None:
-    """Checks a journal and the files beside it, whether it is there or not.
+    """Checks a journal and the files beside it, whether the journal exists or not.
 
     Raises:
         StartError: the relay cannot start on them.
@@ -34,17 +34,17 @@ def check_parts(path: Path) -> None:
 
 
 def check_plain(path: Path) -> None:
-    """Checks that there is a plain file, or none.
+    """Checks that a path is a plain file, or that there is nothing.
 
     Raises:
-        StartError: it is something else.
+        StartError: there is something else.
     """
     if not is_plain(path):
         raise StartError(f"{path}: the journal cannot be opened (it is no plain file); {AWAY}; it was not changed")
 
 
 def make_empty(path: Path) -> bool:
-    """Makes an empty file where there is none; tells whether there is nothing in it yet.
+    """Creates the file if it does not exist; returns whether it is empty.
 
     Raises:
         StartError: it cannot be written.
@@ -57,7 +57,7 @@ def make_empty(path: Path) -> bool:
         ) from error
     try:
         if os.geteuid() == 0:
-            # Who starts as root and gives that up must still be able to open it the next time.
+            # A relay that starts as root and drops its privileges must still be able to open it the next time.
             owner = path.parent.stat()
             os.fchown(descriptor, owner.st_uid, owner.st_gid)
         return os.fstat(descriptor).st_size == 0
@@ -66,10 +66,10 @@ def make_empty(path: Path) -> bool:
 
 
 def check_length(path: Path) -> None:
-    """Checks that a file was not cut off; a checkpoint that was interrupted leaves one, too, but a WAL beside it.
+    """Checks that a file is not truncated; an interrupted checkpoint leaves a short file, too, but a WAL beside it.
 
     Raises:
-        StartError: it was, or it is no SQLite file.
+        StartError: it is truncated, or it is no SQLite file.
     """
     wal = beside(path, "-wal")
     if wal.exists() and wal.stat().st_size:
@@ -119,10 +119,10 @@ def _check_companions(path: Path) -> None:
 
 
 def _check_wal(path: Path) -> None:
-    """Checks that SQLite takes the WAL beside the journal for one; else it discards what is in it without a word.
+    """Checks that SQLite will accept the WAL beside the journal; a WAL that it does not accept it discards silently.
 
     Raises:
-        StartError: it does not.
+        StartError: it will not.
     """
     wal = beside(path, "-wal")
     try:
@@ -130,14 +130,14 @@ def _check_wal(path: Path) -> None:
             head = file.read(_WAL_HEADER.size)
     except FileNotFoundError:
         return
-    if len(head) < _WAL_HEADER.size:  # there is nothing in it
+    if len(head) < _WAL_HEADER.size:  # it has no rows
         return
     if not path.exists() or path.stat().st_size == 0:
         raise StartError(
             f"{path}: the journal is missing, and {wal.name} beside it has changes of it; put back both, or move "
             f"{wal.name} away, and the relay starts from state.json alone"
         )
-    # A loss of power may leave zeros, where nothing was promised yet.
+    # A power failure may leave zeros if no change in it was acknowledged yet.
     if any(head) and not _is_wal(head):
         raise StartError(
             f"{wal}: this part of the journal is damaged (it is no WAL); put back a backup of {path.name} and of "
@@ -146,7 +146,7 @@ def _check_wal(path: Path) -> None:
 
 
 def _is_wal(head: bytes) -> bool:
-    """Tells whether a WAL begins so: https://sqlite.org/fileformat2.html#walformat."""
+    """Tells whether this is the header of a WAL: https://sqlite.org/fileformat2.html#walformat."""
     about, *expected = _WAL_HEADER.unpack(head)
     order = _WAL_MAGIC.get(about[:4])
     if order is None:

@@ -1,6 +1,6 @@
-"""What the relay does with its journal when it starts: the changes behind the state file, applied in order.
+"""Recovery: at the start the relay applies the journal's changes that are not in the state file, in order.
 
-What a later change at the same address makes meaningless is checked, but neither decoded nor applied: a journal is
+A change that a later one at the same address supersedes is checked, but neither decoded nor applied: a journal is
 mostly new values of the same params.
 """
 
@@ -16,40 +16,40 @@ from clasp_relay.storage.journal.journal_file import DamagedRowError, JournalFil
 from clasp_relay.storage.journal.opening import cannot_use
 
 MAX_LATEST = 250_000
-"""How many changes are applied together; about 200 bytes each until then."""
+"""How many changes are applied together; until then each takes about 200 bytes."""
 
 LOOKED_AFTER = 1_000
-"""How many rows are read between two looks at how many changes wait to be applied."""
+"""After how many rows the number of changes that wait to be applied is checked."""
 
 _WRITE, _RENEWAL = int(ChangeKind.WRITE), int(ChangeKind.RENEWAL)
 _MEANINGLESS = frozenset({int(ChangeKind.EVENT), int(ChangeKind.POSITION), int(ChangeKind.ACCOUNTS)})
-"""What alters no state."""
+"""The kinds that alter no state."""
 
 
 class Recovery(NamedTuple):
-    """What was found in a journal."""
+    """The result of a recovery."""
 
     rows: int
-    """How many changes were behind the state file."""
+    """How many changes of the journal were not in the state file."""
     last_seq: int
-    """New rows count above this."""
+    """The last seq in use; new rows get higher ones."""
     warnings: tuple[str, ...]
-    """One line for each thing that the operator should know."""
+    """One line for each warning to the operator."""
 
 
 def recover(file: JournalFile, journal_seq: int, restore: Callable[[Change], None], *, has_state: bool) -> Recovery:
     """Applies the changes that are in a journal and not in the state file, in order.
 
-    Of the changes at one address those that a later one there makes meaningless may be left out.
+    Changes that a later one at the same address supersedes may be left out.
 
     Args:
         file: the open journal.
-        journal_seq: the last change that is in the state file; 0 where it has none.
+        journal_seq: the last change that is in the state file; 0 if it has none.
         restore: applies one change.
         has_state: whether there is a state file.
 
     Raises:
-        StartError: changes are missing between the two, or a row is damaged; neither file was changed.
+        StartError: changes between the two files are missing, or a row is damaged; neither file was changed.
     """
     journal_seq = max(journal_seq, file.first_seq(has_state=has_state))
     if file.trimmed_seq > journal_seq:
@@ -77,12 +77,12 @@ def recover(file: JournalFile, journal_seq: int, restore: Callable[[Change], Non
 
 
 class _Latest:
-    """The changes that still mean something after those behind them."""
+    """The changes that no later one supersedes."""
 
     def __init__(self) -> None:
         self._writes: dict[str, int] = {}
         self._renewals: dict[str, int] = {}
-        """Those of params that were not written since."""
+        """Only of params that were not written since."""
         self._others: list[int] = []
 
     def __len__(self) -> int:
@@ -100,7 +100,7 @@ class _Latest:
             self._others.append(seq)
 
     def release(self, file: JournalFile, restore: Callable[[Change], None]) -> None:
-        """Has them applied, in order, and forgets them."""
+        """Applies the changes in order, and discards them."""
         seqs = sorted((*self._writes.values(), *self._renewals.values(), *self._others))
         for kept in (self._writes, self._renewals, self._others):
             kept.clear()

@@ -1,7 +1,7 @@
-"""The journal of the Rust relay, which is taken over once: its entries become history, its last SETs params.
+"""Takes over a journal of the Rust relay, once: its entries become history, its last SETs params.
 
-The old file stays beside the new one, under another name. Until the new one is whole and on the disk nothing is
-replaced; a start that was cut off begins again.
+The old file stays beside the new one, under another name. Nothing is replaced before the new file is complete and
+synced to the disk; a start that was interrupted begins again.
 """
 
 from __future__ import annotations
@@ -44,28 +44,28 @@ _QUERY = (
 _SIGNALS = {signal.name.lower(): signal for signal in Signal}
 _MAGIC = b"SQLite format 3\0"
 _HEAD = struct.Struct(">16s52xI")
-"""The beginning of an SQLite file: the magic and, as far as it concerns us, the application's id."""
+"""The header of an SQLite file: its magic and its application id."""
 
 _LEFT_OUT = "entries that this relay would refuse"
 
 
 class TakenOver(NamedTuple):
-    """What became of a journal of the Rust relay."""
+    """The result of taking over a journal of the Rust relay."""
 
     entries: int
     kept: int
     """How many of its entries are history now."""
     params: int
-    """How many addresses its SETs are about; 0 where there is a state file, which has them."""
+    """How many params its SETs have set; 0 if there is a state file, which has them."""
     old_path: Path
-    """Where the old file is."""
+    """Where the old file is now."""
     left_out: str
-    """What this relay would refuse, in one line; empty where nothing was left out."""
+    """The entries that this relay would refuse, in one line; empty if there are none."""
 
 
 def is_rust_journal(path: Path) -> bool:
-    """Tells whether a file is a journal of the Rust relay; what cannot be read is none."""
-    if not path.is_file():  # who opens a pipe waits for somebody at its other end
+    """Tells whether a file is a journal of the Rust relay; no, if it cannot be read."""
+    if not path.is_file():  # opening a pipe would block until somebody opens its other end
         return False
     try:
         with path.open("rb") as file:
@@ -82,15 +82,15 @@ def is_rust_journal(path: Path) -> bool:
 
 
 def read_params(path: Path, now_us: int, restore: Callable[[Change], None]) -> str:
-    """Restores the last SET of each address from a journal of the Rust relay, which stays as it is.
+    """Restores the last SET of each address from a journal of the Rust relay, which is not changed.
 
     Args:
-        path: where it is.
-        now_us: Unix µs; what lies later counts as of now.
+        path: its path.
+        now_us: Unix µs; later entries count as of now.
         restore: applies one change.
 
     Returns:
-        what was left out, in one line; empty where nothing was.
+        the entries that were left out, in one line; empty if none were.
 
     Raises:
         StartError: it cannot be read.
@@ -109,16 +109,16 @@ def take_over(path: Path, now_us: int, judge: Judge, *, has_state: bool) -> Take
     """Makes a journal of this relay from one of the Rust relay, which is kept beside it.
 
     The rows that history keeps come first, with the times of their entries, each later than the one before; a start
-    does not apply them. Where there is no state file the last SET of each address follows, for the start.
+    does not apply them. If there is no state file, the last SET of each address follows, which the start applies.
 
     Args:
-        path: where it is, and where the new one will be; nobody else uses it.
-        now_us: Unix µs; what lies later counts as of now.
-        judge: tells what history does with a change.
+        path: the path of the old journal, and then of the new one; no other process uses it.
+        now_us: Unix µs; later entries count as of now.
+        judge: returns what history does with a change.
         has_state: whether there is a state file.
 
     Raises:
-        StartError: it cannot be read, somebody else uses it, or the new one cannot be written; it stays where it is.
+        StartError: it cannot be read, another process uses it, or the new one cannot be written; it stays in place.
     """
     check_length(path)
     new_path = path.with_name(path.name + ".new")
@@ -130,7 +130,7 @@ def take_over(path: Path, now_us: int, judge: Judge, *, has_state: bool) -> Take
             filler = _Filler(new_path, judge, has_state=has_state)
             filler.fill(connection, now_us)
             connection.execute("COMMIT")
-            # So that one file has everything.
+            # So that nothing is left in a WAL.
             connection.execute("PRAGMA journal_mode = DELETE").fetchall()
         old_path = _put_in_place(new_path, path)
     finally:
@@ -151,7 +151,7 @@ class _Filler:
         self.entries = self.kept = self.params = 0
 
     def fill(self, connection: sqlite3.Connection, now_us: int) -> None:
-        """Writes what the old one has, and puts it on the disk."""
+        """Writes the entries of the old journal, and syncs the new file to the disk."""
         file = open_journal(self._path, syncs_each_commit=False)
         try:
             _write(file, self._history(_changes(connection, now_us, self.left_out)))
@@ -177,13 +177,13 @@ class _Filler:
 
 
 class _LastSets:
-    """The last SET of each address. Its revision is the highest there, since that relay may have begun anew."""
+    """The last SET of each address, with the highest revision there: that relay may have begun to count again."""
 
     def __init__(self) -> None:
         self._changes: dict[str, Change] = {}
 
     def add(self, change: Change) -> None:
-        """Takes the next entry, whatever it is."""
+        """Takes the next entry; ignores it if it is no SET."""
         if change.kind is ChangeKind.WRITE:
             param = change.param
             before = self._changes.pop(param.address, None)
@@ -192,13 +192,13 @@ class _LastSets:
             self._changes[param.address] = change
 
     def all(self) -> list[Change]:
-        """Returns them, in their order."""
+        """Returns the SETs in the order of their entries."""
         return list(self._changes.values())
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """Opens a journal of the Rust relay; what SQLite says about it is said to the operator."""
+    """Opens a journal of the Rust relay; an error of SQLite becomes a ``StartError``."""
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
     try:
         yield connection
@@ -209,7 +209,7 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _changes(connection: sqlite3.Connection, now_us: int, left_out: LeftOut) -> Iterator[Change]:
-    """Yields the entries as changes, the oldest first; those that this relay would refuse are counted."""
+    """Yields the entries as changes, the oldest first; counts those that this relay would refuse."""
     for seq, timestamp, *rest in connection.execute(_QUERY):
         try:
             yield _change(min(_whole(timestamp, "timestamp", 0), now_us), *rest)
@@ -219,18 +219,18 @@ def _changes(connection: sqlite3.Connection, now_us: int, left_out: LeftOut) -> 
 
 
 def _change(time_us: int, author: Any, address: Any, signal_type: Any, value_json: Any, revision: Any) -> Change:
-    """Returns the change that an entry is.
+    """Converts an entry to a change.
 
     Raises:
-        ValueError: it is none.
-        RequestError: its address is none.
+        ValueError: a column is invalid.
+        RequestError: its address is invalid.
     """
     if not (isinstance(author, str) and isinstance(address, str) and isinstance(value_json, str)):
         raise ValueError("a column is not a text")
     check_address(address)
     value = value_of_json(json.loads(value_json))
     check_fits(address, value, author)
-    # As that relay reads them.
+    # The Rust relay, too, reads an unknown type as an event.
     signal = _SIGNALS.get(signal_type, Signal.EVENT)
     if signal is Signal.PARAM:
         return Change(Param(address, value, _whole(revision, "revision", 1), author, time_us))
@@ -261,7 +261,7 @@ def _write(file: JournalFile, entries: Iterator[Entry]) -> None:
 
 
 def _put_in_place(new_path: Path, path: Path) -> Path:
-    """Puts the new journal into the place of the old one, in one step; returns where the old one is now."""
+    """Replaces the old journal by the new one, atomically; returns the new path of the old one."""
     old_path = _free_name(path)
     try:
         try:
@@ -269,7 +269,7 @@ def _put_in_place(new_path: Path, path: Path) -> Path:
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 raise
-            # Some file systems have no links.
+            # Some file systems have no hard links.
             shutil.copy2(path, old_path)
             _sync(old_path)
         os.replace(new_path, path)
@@ -283,7 +283,7 @@ def _put_in_place(new_path: Path, path: Path) -> Path:
 
 
 def _free_name(path: Path) -> Path:
-    """Returns a name beside the journal that nothing has."""
+    """Returns an unused path beside the journal."""
     names = (path.with_name(f"{path.name}.rust{f'.{number}' if number else ''}") for number in count())
     return next(name for name in names if not os.path.lexists(name))
 
@@ -297,7 +297,7 @@ def _sync(path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Removes what an attempt before has left."""
+    """Removes the files that an earlier attempt has left."""
     for suffix in ("", "-wal", "-shm"):
         with suppress(FileNotFoundError):
             path.with_name(path.name + suffix).unlink()

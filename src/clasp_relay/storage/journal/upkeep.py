@@ -1,4 +1,4 @@
-"""What operators do with a journal: look at it, take its entries out as JSON, and forget a part of its history."""
+"""What operators do with a journal: inspect it, export its entries as JSON, and erase a part of its history."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ERASED_AT_ONCE = 2_000
 
 
 class KeptKey(NamedTuple):
-    """What history keeps under one key."""
+    """A summary of the entries under one key of history."""
 
     key: str
     entries: int
@@ -28,22 +28,22 @@ class KeptKey(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What is in a journal."""
+    """A summary of a journal."""
 
     version: int
-    """Of its layout."""
+    """The version of its schema."""
     rows: int
     first_seq: int
-    """0 where there is no row, as the last seq and the times."""
+    """0 if there is no row, like the last seq and the times."""
     last_seq: int
     trimmed_seq: int
-    """Up to this row only those are there that history keeps."""
+    """Up to this seq there are only rows that history keeps."""
     first_us: int
     last_us: int
     kinds: dict[str, int]
     """How many rows there are of each kind."""
     history: tuple[KeptKey, ...]
-    """What history keeps, the key with most entries first."""
+    """The keys of history, the one with most entries first."""
     sizes: Sizes
 
 
@@ -51,7 +51,7 @@ def inspect(file: JournalFile) -> Facts:
     """Reads a journal from the first row to the last and checks each.
 
     Raises:
-        DamagedRowError: a row is not what the relay wrote.
+        DamagedRowError: a row is damaged.
         sqlite3.Error: the file cannot be read, or its structure is damaged.
     """
     file.check_structure()
@@ -85,21 +85,21 @@ def entries(file: JournalFile, after_seq: int, *, history_only: bool = False) ->
 
     Args:
         file: the open journal.
-        after_seq: those up to this one are left out.
-        history_only: whether only what history keeps is wanted.
+        after_seq: only rows after this one.
+        history_only: whether to yield only entries that history keeps.
 
     Raises:
         DamagedRowError: a row cannot be read.
         sqlite3.Error: the file cannot be read.
     """
     for seq, change in file.read(after_seq, history_only=history_only):
-        # Of a signal that was erased only its place is left until it is trimmed.
+        # An erased signal leaves an empty row until that is trimmed.
         if change.kind is ChangeKind.WRITE or (change.message is not None and change.kind is ChangeKind.EVENT):
             yield entry_to_json(seq, change)
 
 
 def entry_to_json(seq: int, change: Change) -> dict[str, Any]:
-    """Returns a SET or a kept PUBLISH as ``json.dumps`` takes it, with the keys that the Rust relay gives an entry."""
+    """Returns a SET or a kept PUBLISH as ``json.dumps`` takes it, with the keys of the Rust relay's entries."""
     param, message = change.param, change.message
     entry = {
         "seq": seq,
@@ -122,18 +122,18 @@ def _published(message: Publish) -> Any:
 
 
 def forget(file: JournalFile, *, before_seq: int | None = None, before_us: int | None = None) -> int:
-    """Erases what history keeps from before a row or a time. What a start needs stays in the journal.
+    """Erases entries of history from before a row or a time. Rows that a start needs stay in the journal.
 
     Args:
         file: the open journal; nobody else writes to it.
-        before_seq: older rows go.
-        before_us: rows from before this Unix time in µs go.
+        before_seq: rows before this one are erased.
+        before_us: rows from before this Unix time in µs are erased.
 
     Returns:
-        how many entries history keeps no more.
+        how many entries were erased.
 
     Raises:
-        sqlite3.Error: it cannot be done; what was done stays done.
+        sqlite3.Error: the file cannot be written; some entries may be erased already.
     """
     test, bound = ("history.seq < ?", before_seq) if before_us is None else ("entries.time_us < ?", before_us)
     query = f"SELECT key, seq FROM history JOIN entries USING (seq) WHERE {test} LIMIT {ERASED_AT_ONCE}"  # noqa: S608 - constants
