@@ -404,6 +404,8 @@ def _subscribe(body: _Body, _flags: int, version: int) -> SubscribePacket:
     packet_id = body.packet_id()
     ids = body.properties(version).get(Prop.SUBSCRIPTION_ID)
     subscription_id = ids[0] if isinstance(ids, list) else 0
+    if ids and ids != [subscription_id]:
+        raise DecodeError("an MQTT SUBSCRIBE has one subscription identifier at most")
     if subscription_id == 0 and ids:
         raise DecodeError("the subscription identifier of an MQTT SUBSCRIBE is 0")
     filters: list[Filter] = []
