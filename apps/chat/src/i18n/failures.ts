@@ -44,6 +44,7 @@ export function failureText(error: unknown): {
 } {
   if (!isFailure(error)) return { key: 'errors.unexpected', params: {}, quote: '' }
   const { kind, reason, detail, retryAfterS } = error
+  if (kind === 'tooMany' && !reason && !retryAfterS) return { key: 'errors.tooManySoon', params: {}, quote: '' }
   const key: MessageKey = reason ? `reasons.${reason}` : `errors.${kind}`
-  return { key, params: { seconds: retryAfterS || '?' }, quote: !reason && QUOTED.has(kind) ? detail : '' }
+  return { key, params: { seconds: retryAfterS ?? 0 }, quote: !reason && QUOTED.has(kind) ? detail : '' }
 }

@@ -40,6 +40,7 @@ describe('an error', () => {
   it.each([
     [failure('credentials'), 'Wrong name or password.'],
     [failure('tooMany', '', 30), 'Too many attempts. Try again in 30\u00a0s.'],
+    [failure('tooMany'), 'Too many attempts. Try again in a moment.'],
     [failure('server', 'disk full'), 'The server could not complete the request. Server response: “disk full”'],
     [failure('credentials', 'bad password'), 'Wrong name or password.'],
     [new Failure('invalid', 'x', { reason: 'emptyMessage' }), 'The message is empty.'],

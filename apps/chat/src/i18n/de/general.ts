@@ -28,6 +28,7 @@ export const general: typeof english = {
     identityTaken: 'Diese Benutzer-ID gehört zu einem anderen Konto. Melde dich an oder beginne als neuer Gast.',
     invalid: 'Der Server hat die Eingabe abgelehnt.',
     tooMany: 'Zu viele Versuche. Versuche es in {seconds} s erneut.',
+    tooManySoon: 'Zu viele Versuche. Versuche es gleich noch einmal.',
     signedOut: 'Du bist abgemeldet. Melde dich erneut an.',
     forbidden: 'Dazu bist du nicht berechtigt.',
     wrongPassword: 'Das Raumpasswort ist falsch.',

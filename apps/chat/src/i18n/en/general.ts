@@ -27,6 +27,7 @@ export const general = {
     identityTaken: 'This user ID belongs to another account. Sign in, or start as a new guest.',
     invalid: 'The server rejected the input.',
     tooMany: 'Too many attempts. Try again in {seconds} s.',
+    tooManySoon: 'Too many attempts. Try again in a moment.',
     signedOut: 'You are signed out. Sign in again.',
     forbidden: 'You do not have permission to do this.',
     wrongPassword: 'Wrong room password.',
