@@ -89,7 +89,7 @@ class CallTests(SynchronousTestCase):
         self.patch(module, "MAX_WAITING_BYTES", 4_000)
         piece = bytes(1_000)
         asked = [self.calls.ask("users.add_invite", piece) for _ in range(5)]
-        self.assertIn("Too much", self.failureResultOf(asked[4], Busy).getErrorMessage())
+        self.assertIn("Too many requests wait", self.failureResultOf(asked[4], Busy).getErrorMessage())
         self.calls.answer(self.outcome(1))
         self.successResultOf(asked[0])
         again = self.calls.ask("users.add_invite", piece)
@@ -103,7 +103,7 @@ class CallTests(SynchronousTestCase):
         self.patch(module, "AT_ONCE", 2)
         self.patch(module, "MAX_WAITING_IN_LANE", 4)
         crowd = [self.calls.ask("users.add_invite", b"crowd", "192.0.2.66") for _ in range(7)]
-        self.assertIn("Too much", self.failureResultOf(crowd.pop(), Busy).getErrorMessage())
+        self.assertIn("Too many requests wait", self.failureResultOf(crowd.pop(), Busy).getErrorMessage())
         own = [self.calls.ask("users.add_invite", b"own") for _ in range(5)]
         other = self.calls.ask("users.add_invite", b"other", "192.0.2.1")
         self.clock.advance(0)

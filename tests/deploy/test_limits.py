@@ -66,7 +66,10 @@ LIMITS = {
         f"{DEFAULTS['max_params_per_subject']:,}"
     ),
     "size of the params of one user": size(DEFAULTS["max_bytes_per_subject"]),
-    "the last tenth": f"for users with less than {size(params.SMALL_BYTES)}",
+    "the last tenth": (
+        f"for users with less than {size(params.SMALL_BYTES)}; "
+        f"from client addresses with less than 1/{params.ADDRESSES} of that tenth"
+    ),
     "params that one write evicts": f"{params.LOOKED_AT}",
     "announced signals, 200 bytes each": (
         f"{size(signals.MAX_SIGNAL_BYTES)}; {size(signals.MAX_SIGNAL_BYTES // signals.SHARE)}"
