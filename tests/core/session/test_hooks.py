@@ -1,4 +1,4 @@
-"""Tests of clasp_relay.core.session.hooks: what the relay calls at a session's beginning and end, and in which order."""
+"""Tests of clasp_relay.core.session.hooks: what the relay calls at the beginning and the end of a session, in order."""
 
 from __future__ import annotations
 
