@@ -48,7 +48,7 @@ describe('the landing page', () => {
     vi.useFakeTimers()
     await wrapper.get('form').trigger('submit')
     await vi.advanceTimersByTimeAsync(0)
-    expect(wrapper.get('[role=alert]').text()).toContain('in 2 seconds')
+    expect(wrapper.get('[role=alert]').text()).toContain('in 2\u00a0s.')
     const button = wrapper.get('button[type=submit]')
     expect(button.text()).toBe('Wait 2\u00a0s')
     expect(button.attributes('disabled')).toBeDefined()
