@@ -124,16 +124,17 @@ def announce(relay: Relay, session: Session, message: Announce, qos: int) -> Pie
 
 
 def _announce(relay: Relay, session: Session, message: Announce, qos: int) -> Pieces:
-    signals, now_us, subject = message.signals, relay.clock.now_us(), session.identity.subject
+    signals, now_us = message.signals, relay.clock.now_us()
+    subject, origin = session.identity.subject, session.origin
     some = [signals[start : start + ANNOUNCED_AT_ONCE] for start in range(0, len(signals), ANNOUNCED_AT_ONCE)]
     for definitions in some:
         for definition in definitions:
             _check_announced(relay, session, definition)
         yield ANNOUNCE_US * len(definitions)
     if signals and session.is_live:
-        relay.signals.check(signals, now_us, subject)
+        relay.signals.check(signals, now_us, subject, origin)
         for definitions in some:
-            relay.signals.register(definitions, now_us, subject)
+            relay.signals.register(definitions, now_us, subject, origin)
             yield ANNOUNCE_US * len(definitions)
     if qos and session.is_live:
         relay.ack(session, message.namespace)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from clasp_relay.core.records import text_bytes
 from clasp_relay.core.state.tree import AddressTree, search_cost
@@ -26,7 +26,7 @@ SIGNAL_BYTES = 200
 """Memory of a definition in bytes, without its texts and its default."""
 
 SHARE = 4
-"""One subject may have a quarter of the bytes, and of the definitions with wildcards."""
+"""One subject, and one client address, may have a quarter of the bytes, and of the definitions with wildcards."""
 
 MAX_WILDCARDS = 1_000
 """Definitions with wildcards: a QUERY compares its pattern with each of them."""
@@ -38,16 +38,21 @@ LOOKED_AT_ONCE = 512
 """Definitions that are compared with a pattern in one turn; long addresses and patterns count for more."""
 
 
+_Owner: TypeAlias = "tuple[str, str]"
+"""Whose share it is: a kind of owner, for refusals, and which one."""
+
+
 class _Entry(NamedTuple):
-    """A definition, when it was announced (Unix µs), and the subject that it counts for."""
+    """A definition, when it was announced (Unix µs), the subject that announced it, and whose shares it counts for."""
 
     definition: SignalDefinition
     announced_us: int
-    owner: str
+    subject: str
+    owners: tuple[_Owner, ...]
 
 
 class _Share(NamedTuple):
-    """What a subject has: bytes, and definitions with wildcards."""
+    """What an owner has: bytes, and definitions with wildcards."""
 
     bytes: int
     wildcards: int
@@ -68,7 +73,7 @@ class Signals:
         self._ttl_us = ttl_us
         self._exempt_subject = exempt_subject
         self._definitions: dict[str, _Entry] = {}
-        self._shares: dict[str, _Share] = {}
+        self._shares: dict[_Owner, _Share] = {}
         self._oldest: OrderedDict[str, None] = OrderedDict()
         """The same addresses in order of their times; a separate table, since copying an OrderedDict takes ten times as
         long."""
@@ -83,23 +88,28 @@ class Signals:
     def all(self) -> list[tuple[SignalDefinition, int, str]]:
         """Returns all definitions with their times (Unix µs) and subjects, the oldest first."""
         entries = (self._definitions[address] for address in self._oldest)
-        return [(entry.definition, entry.announced_us, entry.owner) for entry in entries]
+        return [(entry.definition, entry.announced_us, entry.subject) for entry in entries]
 
-    def announce(self, definitions: tuple[SignalDefinition, ...], now_us: int, subject: str = "") -> None:
+    def announce(
+        self, definitions: tuple[SignalDefinition, ...], now_us: int, subject: str = "", origin: str = ""
+    ) -> None:
         """Registers definitions, all or none; see ``check`` and ``register``."""
-        self.check(definitions, now_us, subject)
-        self.register(definitions, now_us, subject)
+        self.check(definitions, now_us, subject, origin)
+        self.register(definitions, now_us, subject, origin)
 
-    def check(self, definitions: tuple[SignalDefinition, ...], now_us: int, subject: str = "") -> None:
+    def check(
+        self, definitions: tuple[SignalDefinition, ...], now_us: int, subject: str = "", origin: str = ""
+    ) -> None:
         """Refuses definitions over the limits.
 
         Args:
             definitions: the definitions, with valid addresses or patterns.
             now_us: Unix µs.
             subject: the announcing subject, which the definitions count for; empty in open mode.
+            origin: the origin of its client address, which they count for, too; empty if addresses are not counted.
 
         Raises:
-            RequestError: OVERLOADED if there are too many; LIMIT if the subject has too many.
+            RequestError: OVERLOADED if there are too many; LIMIT if the subject, or its client address, has too many.
         """
         self.sweep(now_us)
         latest = {definition.address: definition for definition in definitions}
@@ -116,13 +126,15 @@ class Signals:
         if len(self._wildcards.keys() | wildcards) > MAX_WILDCARDS:
             text = f"the relay knows as many signals with wildcards as it can ({MAX_WILDCARDS})"
             raise RequestError(ErrorCode.OVERLOADED, text, next(iter(wildcards)))
-        owner = self._owner(subject)
-        own = [entry for entry in known if entry.owner == owner]
-        self._check_share(owner, size_bytes, len(wildcards), own)
+        for owner in self._owners(subject, origin):
+            own = [entry for entry in known if owner in entry.owners]
+            self._check_share(owner, size_bytes, len(wildcards), own)
 
-    def register(self, definitions: Iterable[SignalDefinition], now_us: int, subject: str = "") -> None:
+    def register(
+        self, definitions: Iterable[SignalDefinition], now_us: int, subject: str = "", origin: str = ""
+    ) -> None:
         """Registers definitions that ``check`` accepted; each replaces the one at the same address."""
-        owner = self._owner(subject)
+        owners = self._owners(subject, origin)
         for definition in definitions:
             address = definition.address
             before = self._definitions.get(address)
@@ -132,25 +144,25 @@ class Signals:
                 self._wildcards[address] = Pattern.parse(address)
             else:
                 self._tree.add(address)
-            entry = self._definitions[address] = _Entry(definition, now_us, owner)
+            entry = self._definitions[address] = _Entry(definition, now_us, subject, owners)
             self._count(entry, 1)
             self._oldest[address] = None
             self._oldest.move_to_end(address)
 
-    def _owner(self, subject: str) -> str:
-        return "" if subject == self._exempt_subject else subject
+    def _owners(self, subject: str, origin: str) -> tuple[_Owner, ...]:
+        if subject == self._exempt_subject:
+            return ()
+        return tuple(owner for owner in (("user", subject), ("client address", origin)) if owner[1])
 
-    def _check_share(self, owner: str, size_bytes: int, wildcards: int, replaced: list[_Entry]) -> None:
-        """Refuses definitions over the share of one subject.
+    def _check_share(self, owner: _Owner, size_bytes: int, wildcards: int, replaced: list[_Entry]) -> None:
+        """Refuses definitions over the share of one owner.
 
         Args:
-            owner: the subject; empty for nobody.
+            owner: whose share it is.
             size_bytes: the bytes of the announced definitions.
             wildcards: the number of those with wildcards.
-            replaced: the subject's definitions that are replaced.
+            replaced: the owner's definitions that are replaced.
         """
-        if not owner:
-            return
         share = self._shares.get(owner, _NO_SHARE)
         size_bytes += share.bytes - sum(_size(entry.definition) for entry in replaced)
         wildcards += share.wildcards - sum("*" in entry.definition.address for entry in replaced)
@@ -159,15 +171,16 @@ class Signals:
             (wildcards > MAX_WILDCARDS // SHARE, f"{MAX_WILDCARDS // SHARE} signals with wildcards"),
         ):
             if is_over:
-                text = f"too much is kept for you: one user may have announced {what}; they are forgotten after an hour"
+                which = f"one {owner[0]} may have announced {what}"
+                text = f"too much is kept for you: {which}; they are forgotten after an hour"
                 raise RequestError(ErrorCode.LIMIT, text)
 
     def _count(self, entry: _Entry, by: int) -> None:
         """Adds a definition to the counts (1), or subtracts it (-1)."""
-        definition, _, owner = entry
+        definition, _, _, owners = entry
         size_bytes = by * _size(definition)
         self.bytes += size_bytes
-        if owner:
+        for owner in owners:
             share = self._shares.get(owner, _NO_SHARE)
             left = _Share(share.bytes + size_bytes, share.wildcards + by * ("*" in definition.address))
             if left.bytes:
