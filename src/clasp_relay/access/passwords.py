@@ -65,7 +65,7 @@ class Passwords:
 
         Args:
             password: what was typed.
-            address: the group of the client's address; groups are served in turn.
+            address: the client's address as limits count it (``addresses.address_group``); these are served in turn.
 
         Raises:
             Busy: too many hashes are waiting, in all or for this address.
