@@ -116,4 +116,4 @@ class Passwords:
 
 
 def _always() -> None:
-    """Admits."""
+    """Does nothing: admits every call."""
