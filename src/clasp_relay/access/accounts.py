@@ -448,7 +448,7 @@ class Accounts:
         return await self._issue(pending, own_address_only=not is_proven)
 
     async def _issue(self, pending: PendingToken, *, own_address_only: bool = False) -> Issued:
-        """Makes a committed token valid, and ends the tokens with which it exceeds a limit."""
+        """Makes a committed token valid, and ends those that have to end because of it (``TokenTable.surplus``)."""
         issued = self._issuer.issue(pending)
         surplus = self._tokens.surplus(pending.record, own_address_only=own_address_only)
         if surplus:
@@ -480,7 +480,7 @@ class Accounts:
         ]
 
     async def _own_sign_ins(self, record: TokenRecord) -> list[SignIn]:
-        """Returns the sign-ins of a token's user; the token's own only, if anybody may use a guest's id."""
+        """Returns the sign-ins of a token's user; only the token's own for a guest whose id anybody may use."""
         found = await self._calls.run(self._store.sign_ins, record.subject, self._now())
         is_proven = not (record.guest and self._open_guest_ids)
         return [sign_in for sign_in in found if is_proven or record.digest in sign_in.digests]

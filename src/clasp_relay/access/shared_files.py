@@ -97,7 +97,7 @@ class Objects(Protocol):
             file_id: the object that is looked for; None for all.
 
         Returns:
-            the number of pieces by name; None if the object's description is missing.
+            the number of pieces by name; None if the message that comes after the pieces is missing.
 
         Raises:
             Busy: the engine does not answer.

@@ -57,8 +57,7 @@ def range_of(header: bytes | None, size_bytes: int) -> ByteRange | None:
         size_bytes: the file's length.
 
     Returns:
-        the part; empty if it begins after the end of the file; None for the whole file, also if the header is not one
-        range.
+        the part; empty if the file has no byte of it; None for the whole file, also if the header is not one range.
     """
     found = None if header is None else _RANGE.fullmatch(header.strip())
     if found is None:

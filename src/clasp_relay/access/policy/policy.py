@@ -143,7 +143,7 @@ class Policy:
             raise RequestError(ErrorCode.VALUE, text, address)
 
     def visibility_rule(self, address: str, *, is_live: bool = False) -> VisibilityRule:
-        """Returns the rule that decides who sees an address; read its ``fixed`` first, the verdict for all readers.
+        """Returns the rule that decides who sees an address; ``fixed``, unless None, is the verdict for all readers.
 
         Args:
             address: where the value is.

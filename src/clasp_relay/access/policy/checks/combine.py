@@ -27,7 +27,7 @@ class Not(Check):
         return (self.check,)
 
     def describe(self, words: Captured) -> str:
-        """Returns the check after ``not``, for people."""
+        """Returns ``not`` and the check, for people."""
         return f"not {self.check.describe(words)}"
 
 
