@@ -63,7 +63,7 @@ Tell = Callable[[str, str, str, str], None]
 WRONG_PASSWORD = "The username or the password is wrong."  # noqa: S105
 
 MAX_WITHOUT_TOKEN = 10_000
-"""Users that are signed in without a token at once."""
+"""Users that may be signed in without a token at once."""
 
 _PURGE_ROWS = 1000
 """Rows deleted in one transaction; a sign-in that comes meanwhile waits for milliseconds."""
@@ -73,7 +73,7 @@ _PURGE_ROWS = 1000
 class Caller:
     """The caller of a call, as far as it is known.
 
-    It has nothing that a client says about itself, which may be a password in the wrong field.
+    It has no text that the client sent, which may be a password in the wrong field.
 
     Args:
         user_id: empty while the caller is not known.
@@ -86,7 +86,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class TokenInfo:
-    """What the bearer of a token may know about it; ``expires_at`` in Unix seconds, None for never."""
+    """What the auth API tells the bearer of a token about it; ``expires_at`` in Unix seconds, None for never."""
 
     user_id: str
     username: str
@@ -97,7 +97,7 @@ class TokenInfo:
 
 @dataclass(frozen=True, slots=True)
 class SessionInfo:
-    """A sign-in of the bearer's, as the bearer may know it; times in Unix seconds.
+    """A sign-in, as the auth API tells its user about it; times in Unix seconds.
 
     ``last_seen`` is now while a session of it is connected, otherwise when its token was issued or last refreshed.
     """
@@ -117,7 +117,7 @@ class Admission:
         registration: ``open``, ``invite`` or ``closed``.
         guests: whether guests may sign in.
         name: the server's name.
-        files: the bounds of files, by name; None where the relay takes none.
+        files: the limits of files, by name; None if the relay takes no files.
     """
 
     registration: str = "open"
@@ -138,15 +138,15 @@ class Accounts:
         passwords: makes and verifies hashes.
         tokens: the valid tokens.
         limiter: counts attempts.
-        known: the addresses from which users have signed in lately; the limiter's.
+        known: the limiter's addresses from which users have signed in lately.
         hash_of: returns the keyed hash of a client address.
         scopes_of: returns the scopes that a token carries, as ``action:pattern``.
         token_ttl_s: seconds that a new token is valid.
-        open_guest_ids: whether everybody may have any guest's id (a policy's ``guest_ids`` is ``open``).
+        open_guest_ids: whether anybody may use any guest's id (a policy's ``guest_ids`` is ``open``).
         now_s: Unix seconds.
         random_hex: as ``secrets.token_hex``.
-        tell: called for each call instead of the log.
-        note: called for each call with its caller.
+        tell: called for each call, in place of the log.
+        note: called for each call, with its caller.
         admission: who may sign in.
     """
 
@@ -242,7 +242,7 @@ class Accounts:
             username: a name as the user types it.
             password: the user's.
             address: the client's.
-            who: is given the user, as soon as the name is known.
+            who: its user is set as soon as the name is known.
 
         Raises:
             Refusal: as for ``login``.
@@ -250,7 +250,7 @@ class Accounts:
         return self._find(username, password, address, who)
 
     async def check_current(self, user: User) -> None:
-        """Checks that nothing has changed about a user since the password was verified.
+        """Checks that a user was not changed since the password was verified.
 
         Raises:
             Unauthenticated: the password was changed, or the account deleted.
@@ -278,7 +278,7 @@ class Accounts:
         return self.logged("refresh", address, self._refresh(bearer, address, device), self._caller(bearer))
 
     def sessions(self, bearer: str | None) -> Deferred[list[SessionInfo]]:
-        """Returns the bearer's sign-ins that are not over, the latest first; it is not logged."""
+        """Returns the bearer's sign-ins that have not ended, the latest first; the call is not logged."""
         return uncancellable(Deferred.fromCoroutine(self._sessions(bearer)))
 
     def end_session(self, session_id: str, bearer: str | None, address: str) -> Deferred[None]:
@@ -290,7 +290,7 @@ class Accounts:
         return self.logged("password", address, self._change_password(old, new, bearer, address), self._caller(bearer))
 
     def me(self, bearer: str | None) -> TokenInfo:
-        """Returns what the presented token stands for."""
+        """Returns the facts about the presented token."""
         record = self._issuer.recognise(bearer)
         scopes = tuple(self._scopes_of(record))
         return TokenInfo(record.subject, record.username, record.guest, scopes, record.expires_s)
@@ -313,7 +313,7 @@ class Accounts:
         return self.tickets.issue(bearer or "", address_group(address))
 
     async def last_issued(self, subjects: Sequence[str], *, is_first: bool) -> dict[str, int | None]:
-        """Returns when guests were given their last token; see ``UserStore.last_issued``.
+        """Returns when the last tokens of guests were issued; see ``UserStore.last_issued``.
 
         Raises:
             Refusal: the store cannot be asked now.
@@ -418,7 +418,7 @@ class Accounts:
         return issued
 
     def _invite_digest(self, invite: str | None) -> bytes | None:
-        """Returns the digest of an invite; None where everybody may register."""
+        """Returns the digest of an invite; None if anybody may register."""
         if self.admission.registration == "open":
             return None
         if self.admission.registration == "closed":
@@ -448,7 +448,7 @@ class Accounts:
         return await self._issue(pending, own_address_only=not is_proven)
 
     async def _issue(self, pending: PendingToken, *, own_address_only: bool = False) -> Issued:
-        """Makes a committed token valid, and ends the tokens that exceed a limit because of it."""
+        """Makes a committed token valid, and ends those that have to end because of it (``TokenTable.surplus``)."""
         issued = self._issuer.issue(pending)
         surplus = self._tokens.surplus(pending.record, own_address_only=own_address_only)
         if surplus:
@@ -480,7 +480,7 @@ class Accounts:
         ]
 
     async def _own_sign_ins(self, record: TokenRecord) -> list[SignIn]:
-        """Returns the sign-ins of a token's user; its own alone where a guest's id is not proof of who somebody is."""
+        """Returns the sign-ins of a token's user; only the token's own for a guest whose id anybody may use."""
         found = await self._calls.run(self._store.sign_ins, record.subject, self._now())
         is_proven = not (record.guest and self._open_guest_ids)
         return [sign_in for sign_in in found if is_proven or record.digest in sign_in.digests]
@@ -527,7 +527,7 @@ class Accounts:
         return await self._issue(pending)
 
     def _keep(self, count: int, method: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Writes the new expiry of tokens to the database; it is in force already, and no call waits for it."""
+        """Writes the new expiry of tokens to the database; memory has it already, and no call waits for the write."""
 
         async def write() -> None:
             try:
@@ -538,11 +538,11 @@ class Accounts:
         Deferred.fromCoroutine(write()).addErrback(_tell_lost_write)
 
     def password_followed(self, user_id: str, username: str) -> None:
-        """Handles that another relay has changed a user's name or password.
+        """Follows a change of a user's name or password that another relay has made.
 
         Args:
-            user_id: the user's.
-            username: what the user is called from now on.
+            user_id: the user's id.
+            username: the user's name from now on.
         """
         record = self._tokens.find(self._without_token.get(user_id, b""))
         if record is not None and record.username == username:
@@ -564,7 +564,7 @@ class Accounts:
         self.password_changed(record.subject)
 
     def _check_signed_in(self, digest: bytes) -> None:
-        """Refuses a device token: it is the operator's, who made and who revokes it."""
+        """Refuses a device token, since the operator makes and revokes it."""
         if self._tokens.is_device(digest):
             raise Forbidden("This is a device token: the operator of the relay makes, replaces and revokes it.")
 
@@ -663,10 +663,10 @@ def _log_call(event: str, address: str, outcome: str, user_id: str) -> None:
 
 
 def load_tokens(store: UserStore, tokens: TokenTable, known: KnownAddresses, now_s: float) -> None:
-    """Fills the tables from the store, so that everybody is still signed in after a restart.
+    """Fills the tables from the store, so that tokens stay valid after a restart.
 
     Args:
-        store: it is called on this thread, so before the event loop runs.
+        store: called on this thread, so before the event loop runs.
         tokens: the table of tokens to fill.
         known: the addresses to fill.
         now_s: Unix seconds.

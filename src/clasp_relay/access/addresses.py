@@ -1,4 +1,4 @@
-"""Client addresses: found behind proxies, grouped by subscriber, and hashed for storage."""
+"""Client addresses: found behind proxies, grouped by internet subscriber, and hashed for storage."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ Network: TypeAlias = IPv4Network | IPv6Network
 _Address: TypeAlias = IPv4Address | IPv6Address
 
 _MAX_TEXT_LENGTH = 64
-"""Characters of the longest text that is parsed: an IPv6 address has up to 45, and may have a zone behind them."""
+"""Characters of the longest text that is parsed: an IPv6 address has up to 45, and may have a zone after them."""
 
 _CACHED_ADDRESSES = 1024
-"""Parsed addresses that are kept. Each connection asks six times for its own, at 4 µs, a sixth of what it costs."""
+"""Parsed addresses that are cached. Each connection parses its own six times, at 4 µs: a sixth of its whole cost."""
 
 _IPV6_SITE_BITS = 64
-"""The smallest IPv6 network that a subscriber gets, with more addresses than anybody can count (RFC 6177)."""
+"""The smallest IPv6 network that a subscriber gets; limits cannot count its 2^64 addresses singly (RFC 6177)."""
 
 
 def parse_networks(text: str) -> tuple[Network, ...]:
@@ -43,7 +43,7 @@ def parse_networks(text: str) -> tuple[Network, ...]:
 
 
 def _parse(text: str) -> _Address | None:
-    # A proxy passes on what a client wrote; only what may be an address is worth a place in the cache.
+    # A proxy passes on any text of a client; only texts that may be addresses are cached.
     return _parse_short(text) if len(text) <= _MAX_TEXT_LENGTH else None
 
 
@@ -71,17 +71,17 @@ def _parse_hop(text: str) -> _Address | None:
 def client_address(peer: str, forwarded: Sequence[str], trusted: Sequence[Network]) -> str:
     """Returns the address of the client that a request comes from.
 
-    Each proxy appends the address that it heard from, so the header is read right to left for as long as
-    the one who speaks is trusted: what a client wrote itself is never reached, unless it is behind
-    nothing but trusted proxies.
+    Each proxy appends the address of its peer to the header, so the header is read from right to left as long as
+    the sender is a trusted proxy. So an element that a client wrote itself is never used, unless all addresses after
+    it are trusted proxies.
 
     Args:
         peer: the socket's peer.
         forwarded: the values of the X-Forwarded-For headers, in order.
-        trusted: networks whose proxies are believed.
+        trusted: the networks of trusted proxies.
 
     Returns:
-        an IP address in its usual spelling, IPv4 as such; ``peer`` itself when that is none.
+        an IP address in its usual spelling, an IPv4-mapped one as IPv4; ``peer`` itself if it is no IP address.
     """
     speaker = _parse(peer)
     if speaker is None:
@@ -99,7 +99,7 @@ class ClientAddresses:
     """Finds the addresses of clients, and warns once about a proxy that is not trusted.
 
     Args:
-        trusted: networks whose proxies are believed.
+        trusted: the networks of trusted proxies.
     """
 
     def __init__(self, trusted: Sequence[Network]) -> None:
@@ -116,19 +116,19 @@ class ClientAddresses:
 
 
 def _is_near(peer: str) -> bool:
-    """Tells whether a peer is on this machine or its network, as proxies are; a stranger may send any header."""
+    """Tells whether a peer is on this machine or its network, as proxies are; others may send any header."""
     parsed = _parse(peer)
     return parsed is not None and parsed.is_private
 
 
 def is_in_networks(address: str, networks: Sequence[Network]) -> bool:
-    """Tells whether an address is in one of several networks; what is no IP address is in none."""
+    """Tells whether an address is in one of several networks; a text that is no IP address is in none."""
     parsed = _parse(address)
     return parsed is not None and any(parsed in network for network in networks)
 
 
 def address_group(address: str) -> str:
-    """Returns what limits count as one address: an IPv4 address, or the /64 of an IPv6 address."""
+    """Returns the text by which limits count an address: an IPv4 address itself, or the /64 of an IPv6 address."""
     parsed = _parse(address)
     if not isinstance(parsed, IPv6Address):
         return address
@@ -139,6 +139,6 @@ def hasher_of_addresses(key: bytes) -> Callable[[str], bytes]:
     """Returns a function that hashes address groups for storage, with a key.
 
     Args:
-        key: at most 64 random bytes. Without it the hashes of all IPv4 addresses are quickly tried.
+        key: at most 64 random bytes. Without a key the address of a hash is quickly found by trying all of IPv4.
     """
     return lambda address: blake2b(address_group(address).encode(), key=key, digest_size=16).digest()

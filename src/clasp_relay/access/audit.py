@@ -1,7 +1,7 @@
 """The audit log while the relay runs: collects entries and writes them in batches on the SQL thread.
 
 Actions of administrators are written before they are answered, those of users (sign-ins and the like) a moment later.
-Each client address has a limited number of the latter, so that it cannot fill the disk; those left out are counted.
+The latter are limited for each client address, so that none can fill the disk; entries left out are counted.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ FAILURES = (0.2, 60)
 """Failed calls of one client address that are written, a second and at once; a person who mistypes makes fewer."""
 
 SUCCESSES = (1.0, 300)
-"""Likewise of calls that succeed: a school signs in within minutes."""
+"""The same for calls that succeed: a school signs in within minutes."""
 
 ALL_FAILURES = (0.5, 20_000)
 ALL_SUCCESSES = (2.0, 50_000)
-"""Likewise of all client addresses together: whoever has many of them takes days, not minutes, until the entries of the
-log are theirs alone (``storage.audit.MAX_ROWS``)."""
+"""The same for all client addresses together: an attacker with many of them needs days, not minutes, to displace all
+other entries of the log (``storage.audit.MAX_ROWS``)."""
 
 ALWAYS_KEPT = frozenset({"console", "password", "reset"})
-"""Calls that are written whenever they succeed: each costs its caller a hash, and none may hide behind others."""
+"""Calls that are always written if they succeed, so that none is left out because of many others; each costs a hash."""
 
 MAX_ADDRESSES = 10_000
-"""Client addresses whose calls are counted at once; the one that called longest ago is forgotten first."""
+"""Client addresses whose calls are counted at once; the least recent one is forgotten first."""
 
 MAX_PENDING = 10_000
-"""Entries about people that may wait for the disk; what comes then is counted and left out."""
+"""Entries about calls of users that may wait for the disk; further ones are counted and left out."""
 
 RETRY_S = 1.0
 """Seconds until the next attempt if another process holds the file."""
@@ -58,7 +58,7 @@ SEARCHED_AT_MOST = 100
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who acts.
+    """The user who acts.
 
     Args:
         user_id: empty if the user is not known.
@@ -108,7 +108,7 @@ class Audit:
         self._left_out = 0
         now_us = int(now_s() * 1_000_000)
         self._whole = {False: Limiter(*ALL_FAILURES, now_us), True: Limiter(*ALL_SUCCESSES, now_us)}
-        """Of all client addresses, by whether calls succeed."""
+        """The limits of all client addresses together, by whether calls succeed."""
 
     def entry(
         self, action: str, who: Actor, target: str = "", outcome: str = "ok", detail: Mapping[str, Any] | None = None
@@ -150,7 +150,7 @@ class Audit:
     def close(self) -> None:
         """Writes what is pending, on this thread: called after the SQL thread has stopped.
 
-        What comes afterwards is left out: those are calls that a stop refuses.
+        Later entries are left out: they are about calls that are refused because of the stop.
         """
         if self._is_closed:
             return
@@ -167,7 +167,7 @@ class Audit:
     async def page(
         self, before: int | None, limit: int, action: str = "", search: str = ""
     ) -> tuple[list[AuditRow], int]:
-        """Returns rows, the latest first, and where the next page goes on; 0 at the end.
+        """Returns rows, the latest first, and ``before`` of the next page; 0 at the end.
 
         Raises:
             Refusal: the store cannot be asked now.
@@ -189,9 +189,9 @@ class Audit:
         return await self._calls.run(self._store.after, seq, EXPORTED_AT_ONCE)
 
     async def trim(self) -> int:
-        """Deletes rows that are too old; returns how many. Called periodically.
+        """Deletes rows that are too old; returns their number. To be called periodically.
 
-        A busy relay leaves them for the next time.
+        A busy relay deletes them the next time.
         """
         before_s = int(self._now_s()) - self._max_age_days * DAY_S if self._max_age_days else 0
         removed = 0
@@ -205,7 +205,7 @@ class Audit:
                 return removed
 
     def _has_room(self, address: str, is_success: bool) -> bool:
-        """Takes a place for one more call of a client address."""
+        """Counts one more call of a client address, and tells whether the limits allow its entry."""
         now_us = int(self._now_s() * 1_000_000)
         key = self._mark_of(address), is_success
         limiter = self._limiters.get(key)
@@ -232,7 +232,7 @@ class Audit:
         self._write()
 
     def _failed(self, failure: Failure, batch: list[AuditEntry], waiting: list[Deferred[None]]) -> None:
-        """Tries again later if the file is held; other errors are logged, and fail the entries that wait."""
+        """Tries again later if another process holds the file; other errors are logged, and fail waiting entries."""
         self._is_writing = False
         if failure.check(Busy):
             self._pending[:0] = batch

@@ -1,4 +1,4 @@
-"""Skeletons of names: what two names that look alike have in common (Unicode Technical Standard #39, section 4).
+"""Skeletons of names: names that look alike have the same skeleton (Unicode Technical Standard #39, section 4).
 
 The table beside this module is generated from Unicode's ``confusables.txt``::
 
@@ -28,7 +28,7 @@ _FACTS = re.compile(r"# (Date|Version): (.+)")
 def skeleton(name: str) -> str:
     """Returns the skeleton of a name: NFD, each character by its prototype, NFD again.
 
-    Two names with the same skeleton are confusable. A skeleton is for comparing, not for showing.
+    Two names with the same skeleton are confusable. A skeleton is for comparison, not for display.
     """
     prototypes = _prototypes()
     decomposed = unicodedata.normalize("NFD", name)
@@ -43,10 +43,10 @@ def _prototypes() -> Mapping[str, str]:
 
 
 def make_table(lines: Iterable[str]) -> dict[str, Any]:
-    """Returns the table in the lines of Unicode's ``confusables.txt``.
+    """Returns the table from the lines of Unicode's ``confusables.txt``.
 
     Raises:
-        ValueError: they are something else.
+        ValueError: the lines are not those of such a file.
     """
     facts: dict[str, str] = {}
     prototypes: dict[str, str] = {}

@@ -1,8 +1,8 @@
 """The tokens of the console, and the decisions of administrators, in the memory of the running relay.
 
-A console token gives access below ``/api/admin`` and nowhere else. It is in memory only, for an hour. Each has a token
-in the table of valid tokens that is never given out: by that one the core admits the console's requests as messages,
-until the console token ends.
+A console token gives access below ``/api/admin`` and nowhere else. It is in memory only, and valid for an hour. Each
+console token has another token in the table of valid tokens, which is never given out: with it the core admits the
+console's requests as messages, until the console token ends.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ CONSOLE_TOKEN_S = 3_600
 """Seconds that a console token is valid."""
 
 MAX_CONSOLE_TOKENS = 1_000
-"""Console tokens that are valid at once; the oldest goes first."""
+"""Console tokens that may be valid at once; beyond it the oldest is ended."""
 
 MAX_EARLY_TOKENS = 100
-"""Console tokens of other relays that wait until their bearers are known as administrators here."""
+"""Console tokens of other relays that may wait until their users are known as administrators here."""
 
 PREFIX = "cpca_"
 """The beginning of a console token."""
@@ -54,7 +54,7 @@ FOR_ADMINISTRATORS = "This is for administrators: sign in to the console."
 
 @dataclass(frozen=True, slots=True)
 class ConsoleToken:
-    """A console token that was just issued. This is the only place that has it in clear."""
+    """A console token that was just issued. It is in clear nowhere else."""
 
     token: str = field(repr=False)
     user_id: str
@@ -67,9 +67,9 @@ class Administrator:
     """The administrator who makes a request.
 
     Args:
-        user_id: whose console token it is; the subject of the admin token.
-        username: the name.
-        expires_s: Unix seconds when the token ends; None for never.
+        user_id: the user of the console token; the subject of the admin token.
+        username: the user's name.
+        expires_s: when the token ends, in Unix seconds; None for never.
         is_console: whether it is a console token, and not the admin token.
         token: the token by which the core admits the request.
     """
@@ -81,7 +81,7 @@ class Administrator:
     token: str = field(repr=False)
 
     def actor(self, address: str) -> Actor:
-        """Returns who the audit log names.
+        """Returns the administrator as the audit log names them.
 
         Args:
             address: the client's.
@@ -90,7 +90,7 @@ class Administrator:
 
 
 class GivenToken(NamedTuple):
-    """A console token as the relays of a cluster tell each other of it."""
+    """A console token as the relays of a cluster pass it on."""
 
     digest: bytes
     user_id: str
@@ -99,13 +99,13 @@ class GivenToken(NamedTuple):
 
 
 class Console:
-    """The console tokens of a relay, and in a cluster those that other relays have told it of.
+    """The console tokens of a relay, and in a cluster those that other relays have passed on.
 
     Args:
-        accounts: verify passwords.
-        passwords: make hashes.
-        store: what administrators have decided; called through ``sql`` only.
-        sql: where the store is called.
+        accounts: verifies passwords.
+        passwords: makes hashes.
+        store: the decisions of administrators; called through ``sql`` only.
+        sql: the thread that the store is called on.
         tokens: the valid tokens.
         now_s: Unix seconds.
         random_hex: as ``secrets.token_hex``.
@@ -131,9 +131,9 @@ class Console:
         self._by_digest: dict[bytes, Administrator] = {}
         """The oldest first."""
         self._early: dict[bytes, GivenToken] = {}
-        """Those of people who are no administrators here yet: the relay that gave them out knew that first."""
+        """Tokens whose users are not known as administrators here yet: the relay that issued them knew it first."""
         self._option = accounts.admission
-        """Who may sign in as the options say."""
+        """Who may sign in according to the options."""
         self.decided = Decided(frozenset(), frozenset(), {})
         """The decisions of administrators."""
         self.when_given: Callable[[GivenToken], None] = _untold
@@ -143,11 +143,11 @@ class Console:
         accounts.password_changed = self.end_of
 
     def load(self) -> None:
-        """Loads the decisions, on this thread: called before the event loop runs."""
+        """Loads the decisions on this thread; called before the event loop runs."""
         self._take(self._store.decided())
 
     async def reload(self) -> None:
-        """Takes note of what was decided, here or by another process.
+        """Loads the decisions again after a change, by this process or another one.
 
         Raises:
             Refusal: the store cannot be asked now.
@@ -156,7 +156,7 @@ class Console:
 
     @property
     def source(self) -> str:
-        """Whether the options decide who may register, not the console."""
+        """Whether the options decide who may register, and not the console."""
         return "console" if self.decided.choices.keys() & {"registration", "guests"} else "option"
 
     def sign_in(self, username: str, password: str, address: str) -> Deferred[ConsoleToken]:
@@ -168,7 +168,8 @@ class Console:
             address: the client's.
 
         Returns:
-            a Deferred that fails with a Refusal as that of ``Accounts.login``, or Forbidden for others.
+            a Deferred of the token; it fails with a Refusal as for ``Accounts.login``, or with Forbidden for a user who
+            is no administrator.
         """
         who = Caller()
         return self._accounts.logged("console", address, self._sign_in(username, password, address, who), who)
@@ -178,7 +179,7 @@ class Console:
         person = await self._calls.run(self._store.person, user.user_id, int(self._now_s()))
         if not person.is_admin:
             raise Forbidden(NO_ADMINISTRATOR)
-        # Last of all: every later change ends the token.
+        # The last check before the token is made: every later change of the user ends the token.
         await self._accounts.check_current(user)
         token, expires_s = f"{PREFIX}{self._random_hex(16)}", int(self._now_s()) + CONSOLE_TOKEN_S
         given = GivenToken(digest_of(token), person.user_id, person.username, expires_s)
@@ -196,7 +197,7 @@ class Console:
         self._by_digest[digest] = Administrator(user_id, username, expires_s, True, inner)
 
     def learn(self, given: GivenToken) -> None:
-        """Adds a token that another relay has issued, once its bearer is known as an administrator here."""
+        """Adds a token that another relay has issued, once its user is known as an administrator here."""
         if given.digest in self._by_digest:
             return
         if given.user_id in self._may_stay:
@@ -225,12 +226,12 @@ class Console:
         """Sets a password by a one-time link.
 
         Args:
-            secret: what the link has.
-            password: the new one.
+            secret: the secret in the link.
+            password: the new password.
             address: the client's.
 
         Returns:
-            a Deferred of the user's name; it fails with a Refusal: Unauthenticated where the link is not valid.
+            a Deferred of the user's name; it fails with a Refusal: Unauthenticated if the link is not valid.
         """
         who = Caller()
         return self._accounts.logged("reset", address, self._reset(secret, password, address, who), who)
@@ -253,7 +254,7 @@ class Console:
 
         Raises:
             Unauthenticated: there is no token, or it is not valid.
-            Forbidden: it is valid, and not an administrator's.
+            Forbidden: it is valid, but not an administrator's.
         """
         if bearer is None:
             raise Unauthenticated(NO_TOKEN)
@@ -276,7 +277,7 @@ class Console:
         return Administrator(record.subject, record.username, record.expires_s, False, bearer)
 
     def end(self, bearer: str) -> bool:
-        """Ends a console token; returns False where it is none."""
+        """Ends a console token; returns False if it is none."""
         digest = digest_of(bearer)
         if digest not in self._by_digest:
             return False
@@ -294,7 +295,7 @@ class Console:
         )
 
     def rename(self, user_id: str, username: str) -> None:
-        """Gives the bearer of a user's console tokens another name."""
+        """Changes the user's name in their console tokens."""
         for digest, who in self._by_digest.items():
             if who.user_id == user_id:
                 self._by_digest[digest] = replace(who, username=username)
@@ -328,4 +329,4 @@ class Console:
 
 
 def _untold(_about: object) -> None:
-    """Does nothing: a relay that is alone has no others to tell."""
+    """Does nothing: without a cluster there are no other relays."""

@@ -20,7 +20,7 @@ DEVICE = "clasp.device."
 """The prefix of the subject of a device token for which the operator names none; its id follows."""
 
 _BETWEEN_SCOPES = re.compile(r"\s*,\s*(?=[a-z]+:)")
-"""A comma before an action; others may be part of a pattern."""
+"""A comma before an action; other commas may be part of a pattern."""
 
 
 def parse_scopes(text: str) -> tuple[str, ...]:
@@ -50,10 +50,10 @@ def make_device(
     """Makes a device token and stores it; blocks.
 
     Args:
-        store: where.
-        scopes: as ``parse_scopes`` gives them; ``{userId}`` is replaced by the subject.
-        subject: an account's, another device's, or a new one; None for one of its own.
-        name: for people.
+        store: where it is stored.
+        scopes: as ``parse_scopes`` returns them; ``{userId}`` is replaced by the subject.
+        subject: an account's, another device's, or a new one; None for a new one with the prefix ``DEVICE``.
+        name: a name for people.
         now_s: Unix seconds.
         expires_s: Unix seconds; None for never.
         random_hex: as ``secrets.token_hex``.
@@ -78,7 +78,7 @@ def make_device(
 
 
 def device_record(device: DeviceToken) -> TokenRecord:
-    """Returns what a device token stands for."""
+    """Returns the record of a device token."""
     name = device.name or device.subject
     return TokenRecord(
         device.digest, device.subject, name, False, OWN_SCOPES, device.created_s, device.expires_s, scopes=device.scopes
@@ -86,10 +86,10 @@ def device_record(device: DeviceToken) -> TokenRecord:
 
 
 class DeviceWatch:
-    """Updates the table of valid tokens by the device tokens in the file.
+    """Updates the table of valid tokens with the device tokens in the file.
 
     Args:
-        store: where the operator makes and revokes them.
+        store: where the operator makes and revokes device tokens.
         sql: the thread that the store is called on.
         tokens: the table.
     """
@@ -99,14 +99,14 @@ class DeviceWatch:
         self._calls = StoreCalls(sql)
         self._tokens = tokens
         self._ahead = 0
-        """In a cluster: how many device tokens were followed that the file does not have so yet."""
+        """In a cluster: how many device tokens were followed and are not updated in the file yet."""
 
     def load(self) -> None:
-        """Loads all; it calls the store on this thread, so before the event loop runs."""
+        """Loads all device tokens; calls the store on this thread, so before the event loop runs."""
         self._take(self._store.changed())
 
     async def look(self) -> bool:
-        """Loads what the operator changed since the last time; a busy relay does so the next time.
+        """Loads the device tokens if another process has changed the file; a busy relay does so the next time.
 
         Returns:
             whether another process has changed the file.
@@ -119,7 +119,7 @@ class DeviceWatch:
         return devices is not None
 
     async def reload(self) -> None:
-        """Loads what this process has changed.
+        """Loads the device tokens after a change by this process.
 
         Raises:
             Refusal: the store cannot be asked now.
@@ -127,7 +127,7 @@ class DeviceWatch:
         self._take(await self._calls.run(self._store.all))
 
     def follow(self, device: DeviceToken, *, is_revoked: bool) -> None:
-        """Updates a device token by the log of a cluster, before the file is updated.
+        """Takes over a device token from the log of a cluster, before the file is updated.
 
         Args:
             device: the token.
@@ -139,11 +139,12 @@ class DeviceWatch:
             self._tokens.follow_device(record, is_revoked=is_revoked)
 
     def written(self, count: int) -> None:
-        """Notes that the file has so many more of the tokens that were followed; ``reload`` has to be called then."""
+        """Notes how many of the followed tokens were written to the file; ``reload`` has to be called then."""
         self._ahead -= count
 
     def _take(self, devices: Sequence[DeviceToken] | None) -> None:
-        # Results come in the order of the calls: what was read before the file had all would undo what was followed.
+        # Results come in the order of the calls: one that was read before the file had all followed tokens would undo
+        # some of them.
         if devices is None or self._ahead:
             return
         new, revoked = self._tokens.set_devices(filter(is_sound, map(device_record, devices)))

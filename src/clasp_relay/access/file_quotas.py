@@ -1,8 +1,8 @@
-"""Limits of the disk space of files: of one user, of guests, of all together.
+"""Limits of the disk space of files: of one user, of guests, and of all.
 
 A file counts for its sender in blocks of :data:`BLOCK_BYTES`, from the moment at which its length is known, so that
-concurrent uploads cannot exceed a limit together. Half of the whole is reserved for accounts, so that invented guests
-cannot take it.
+concurrent uploads cannot exceed a limit together. Half of all space is reserved for accounts, so that invented guests
+cannot fill it.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ __all__ = ["BLOCK_BYTES", "FileLimits", "FileOwner", "FileQuotas", "charge", "no
 MIB = 1024 * 1024
 
 GUEST_BYTES = 25 * MIB
-"""What the files of one guest may take."""
+"""The most bytes of the files of one guest."""
 
 GUEST_ADDRESS_BYTES = 100 * MIB
-"""What the files of all guests of one client address may take."""
+"""The most bytes of the files of all guests of one client address."""
 
 GUESTS_SHARE = 0.5
-"""The share of the whole that guests may take."""
+"""The share of all space that guests may take."""
 
 UPLOADS_AT_ONCE = 64
-"""Files that arrive at once, in all: each may have half a mebibyte in memory."""
+"""The most files that arrive at once, in all: each may have half a mebibyte in memory."""
 
 UPLOADS_PER_OWNER = 10
-"""Of one user; of guests, those of one client address."""
+"""Those of one user, or of all guests of one client address."""
 
 UPLOADS_PER_ADDRESS = 32
-"""Of one client address, whoever sends them: registering costs little, and each upload may take its time."""
+"""Those of one client address, of whichever users: registration costs little, and an upload may be slow."""
 
 UPLOADS_IN_A_CROWD = 4
-"""Of one user or client address, where more than half of what may arrive at once does: a few senders who take their
-time do not keep all others out."""
+"""Those of one user or client address, while more than half of ``UPLOADS_AT_ONCE`` arrive, so that a few slow senders
+do not block all others."""
 
 _SOON_S = 5
 _LATER_S = 3600
@@ -51,9 +51,9 @@ class FileOwner(NamedTuple):
 
     subject: str
     origin: bytes = b""
-    """A keyed hash of the client address for a guest's; empty for an account's."""
+    """A keyed hash of the client address for a guest's file; empty for an account's."""
     address: bytes = b""
-    """A keyed hash of the client address while it arrives; empty where that is not known."""
+    """A keyed hash of the client address while the file arrives; empty if that is not known."""
 
     @property
     def is_guest(self) -> bool:
@@ -63,12 +63,12 @@ class FileOwner(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileLimits:
-    """The bounds, in bytes.
+    """The limits, in bytes.
 
     Args:
-        file: of one file.
-        subject: of all files of one user; 0 for no limit.
-        whole: of all files.
+        file: the limit of one file.
+        subject: that of all files of one user; 0 for no limit.
+        whole: that of all files.
     """
 
     file: int
@@ -77,22 +77,22 @@ class FileLimits:
 
     @property
     def guest(self) -> int:
-        """The bound of all files of one guest."""
+        """The limit of all files of one guest."""
         return min(GUEST_BYTES, self.subject or GUEST_BYTES)
 
     @property
     def guests(self) -> int:
-        """The bound of all files of all guests."""
+        """The limit of all files of all guests."""
         return int(self.whole * GUESTS_SHARE)
 
 
 def no_room(lacking: str, limits: FileLimits) -> Later | NoRoom:
-    """Returns what a client is told whose file would exceed a bound.
+    """Returns the refusal of a file that would exceed a limit.
 
     Args:
-        lacking: ``subject``, ``guest`` or ``guest_files`` for the sender's own, ``guest_address``, ``whole`` or
-            ``guests``.
-        limits: the bounds.
+        lacking: the limit: ``subject``, ``guest`` or ``guest_files`` for the sender's own, ``guest_address``, ``whole``
+            or ``guests``.
+        limits: the limits.
     """
     match lacking:
         case "subject" | "guest":
@@ -115,10 +115,10 @@ def no_room(lacking: str, limits: FileLimits) -> Later | NoRoom:
 
 
 class FileQuotas:
-    """Counts what files take, and refuses what is too much.
+    """Counts the space that files take, and refuses files that exceed a limit.
 
     Args:
-        limits: the bounds.
+        limits: the limits.
     """
 
     def __init__(self, limits: FileLimits) -> None:
@@ -134,12 +134,12 @@ class FileQuotas:
         """Files that are arriving."""
 
     def load(self, used: Iterable[tuple[FileOwner, int]]) -> None:
-        """Counts what is on the disk already: owners, and the sum of their charges in bytes."""
+        """Counts the files that are on the disk already: owners, and the sum of their charges in bytes."""
         for owner, size_bytes in used:
             self._count(owner, size_bytes)
 
     def used_by(self, subject: str) -> int:
-        """Returns what the files of one user take, in bytes."""
+        """Returns the bytes that the files of one user take."""
         return self._by_subject[subject]
 
     def begin(self, owner: FileOwner, size_bytes: int) -> None:
@@ -170,7 +170,7 @@ class FileQuotas:
         self._count(owner, -charge(size_bytes))
 
     def move(self, owner: FileOwner, charged_bytes: int) -> None:
-        """Counts what a guest's files take as an account's, which the guest has become."""
+        """Counts a guest's files as an account's, since the guest has registered."""
         self._count(owner, -charged_bytes)
         self._count(FileOwner(owner.subject), charged_bytes)
 
@@ -213,7 +213,7 @@ def _add(counter: Counter[str] | Counter[bytes], key: str | bytes, by: int) -> N
 
 
 def _lanes(owner: FileOwner) -> dict[object, int]:
-    """Returns what a file that arrives is counted for, and how many of it may."""
+    """Returns the lanes that an arriving file is counted in, each with the most files that may arrive at once."""
     lanes: dict[object, int] = {owner.origin or owner.subject: UPLOADS_PER_OWNER}
     if owner.address:
         lanes["address", owner.address] = UPLOADS_PER_ADDRESS

@@ -1,7 +1,7 @@
 """Files that users send to each other: checks who may send, read and delete them, and moves their bytes.
 
-Every signed-in user who knows a file's id may read it: the id has 128 random bits and is sent in messages. So are names
-and types, which the relay does not know.
+Every signed-in user who knows a file's id may read it: the id has 128 random bits and is sent in messages. Names and
+types of files are sent in messages, too; the relay does not know them.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ READS_PER_ADDRESS = 100
 DAY_S = 86_400
 
 _ENDED_AT_ONCE = 200
-"""Files that end in one call of the SQL thread; a sign-in that comes meanwhile waits for milliseconds."""
+"""Files that are deleted in one call of the SQL thread; a sign-in that comes meanwhile waits for milliseconds."""
 
 _SOON_S = 5
 
@@ -60,23 +60,23 @@ _DISK_FULL = "The relay's disk is full. Try again later, or tell its operator."
 
 
 class Records(Protocol):
-    """The records of files, as far as those of one relay and those of a cluster are read alike. Its methods block."""
+    """The records of files: what those of one relay and those of a cluster have in common. Its methods block."""
 
     def find(self, file_id: str, /) -> StoredFile | None:
-        """Returns the record of a file; None where there is none."""
+        """Returns the record of a file; None if there is none."""
 
     def usage(self, subjects: Sequence[str], /) -> list[FileUse]:
-        """Returns what the files of some users take."""
+        """Returns the space that the files of some users take."""
 
     def unread_since(self, before_s: int, limit: int, /) -> list[StoredFile]:
-        """Returns files that were read before a time for the last time, the longest unread first."""
+        """Returns files that were last read before a time, the longest unread first."""
 
     def of_subject(self, subject: str, limit: int, /) -> list[StoredFile]:
         """Returns files of one user, the oldest first."""
 
 
 class UploadCut(ClaspError):
-    """The sender is gone before the file was whole."""
+    """The sender has disconnected before the file was whole."""
 
 
 @dataclass(slots=True)
@@ -104,7 +104,7 @@ class Upload:
     Args:
         files: the files of the relay.
         writer: writes its bytes.
-        record: its future record.
+        record: the record that it will have.
         owner: its owner.
         bearer: the token that it is sent with.
     """
@@ -115,7 +115,7 @@ class Upload:
         self.room: Callable[[], None] = _nothing
         """Called when more may be written after ``write`` returned False."""
         self.record = record
-        """What will be recorded of it."""
+        """The record that it will have."""
         self._files = files
         self._writer = writer
         self._owner = owner
@@ -138,7 +138,7 @@ class Upload:
         """Takes bytes.
 
         Returns:
-            whether more may come now; otherwise when ``room`` is called.
+            whether more may be written now; otherwise when ``room`` is called.
         """
         if self._failure is None:
             self._files.counts.received_bytes += len(data)
@@ -148,10 +148,10 @@ class Upload:
         return not self._is_full
 
     def finish(self) -> Deferred[StoredFile]:
-        """Stores the file, of which all bytes have come.
+        """Stores the file, after all of its bytes were written.
 
         Returns:
-            A Deferred of its record. It fails with a ``Refusal``, with ``UploadCut``, or with what the disk says.
+            a Deferred of its record. It fails with a ``Refusal``, with ``UploadCut``, or with an error of the disk.
         """
         self._is_whole = True
         if self._is_over and self._failure is not None:
@@ -160,19 +160,19 @@ class Upload:
         return self._done
 
     def abort(self) -> None:
-        """Gives the file up: its sender is gone. Does nothing when all of it has come, or it has failed."""
+        """Ends the upload, since its sender is gone. Does nothing when all bytes have come, or it has failed."""
         if self._failure is None and not self._is_whole:
             self._fail(UploadCut("the sender is gone"))
             self._work()
 
     def refuse(self, refusal: Refusal) -> None:
-        """Gives the file up, which is refused. Does nothing when all of it has come, or it has failed."""
+        """Ends the upload with a refusal. Does nothing when all bytes have come, or it has failed."""
         if self._failure is None and not self._is_whole:
             self._fail(refusal)
             self._work()
 
     def _work(self) -> None:
-        """Begins to write, or to end, unless that is done already."""
+        """Begins to write, or to end the upload, unless that has begun already."""
         if self._is_at_work or self._is_over:
             return
         if self._is_whole or self._failure is not None or len(self._waiting) >= WRITE_BYTES:
@@ -220,15 +220,15 @@ class FileReading:
     """A file that is being read.
 
     Args:
-        files: whose it is.
-        record: of the file.
-        reader: what reads it.
-        lane: the lane of its reader.
+        files: the files of the relay.
+        record: the file's record.
+        reader: reads its bytes.
+        lane: the lane of the client that reads it.
     """
 
     def __init__(self, files: Files, record: StoredFile, reader: FileReader, lane: FileOwner) -> None:
         self.record = record
-        """What is known of the file."""
+        """The file's record."""
         self._files = files
         self._reader = reader
         self._lane = lane
@@ -240,7 +240,7 @@ class FileReading:
         return data
 
     def close(self) -> None:
-        """Ends it; no ``read`` is at work. Ending it twice does nothing more."""
+        """Closes the file; no ``read`` may be at work. A second call does nothing."""
         if self._reader.close():
             self._files.end_reading(self._lane)
 
@@ -249,15 +249,15 @@ class Files(ABC):
     """The files of a relay. All methods are for the event loop's thread.
 
     Args:
-        records: tells which files there are; called through ``on_sql``.
-        folder: where their bytes arrive; called through ``disk``.
+        records: the records of files; called through ``on_sql``.
+        folder: the folder that their bytes are written to; called through ``disk``.
         disk: the threads that bytes are read and written on.
-        quotas: their limits.
+        quotas: the limits of disk space.
         recognise: returns a token's record, or raises ``Unauthenticated``.
         scopes_of: returns the scopes that a token carries.
-        is_user: tells whether somebody has signed in as a registered user, and so is no guest any more.
+        is_user: tells whether a subject has signed in as a registered user, and so is no guest any more.
         hash_of: returns the keyed hash of a client address.
-        days: for how many days a file is kept that nobody reads; 0 for always.
+        days: after how many days a file is deleted that nobody reads; 0 for never.
         now_s: Unix seconds.
         random_hex: as ``secrets.token_hex``.
     """
@@ -278,7 +278,7 @@ class Files(ABC):
         random_hex: Callable[[int], str],
     ) -> None:
         self.quotas = quotas
-        """The space that they take."""
+        """The space that files take, and its limits."""
         self.counts = FileCounts()
         """The counts."""
         self.stored = 0
@@ -298,17 +298,17 @@ class Files(ABC):
 
     @property
     def used_bytes(self) -> int:
-        """What all files take, those that are arriving included."""
+        """The bytes of all files, those that are arriving included."""
         return self.quotas.bytes
 
     @property
     def used_by_guests_bytes(self) -> int:
-        """What the files of guests take."""
+        """The bytes of the files of guests."""
         return self.quotas.guest_bytes
 
     @property
     def copies(self) -> tuple[int, int] | None:
-        """How many copies there are of what is in the object store of a cluster, and their bytes; None without one."""
+        """Number and bytes of this relay's copies of files in a cluster's object store; None without a cluster."""
         return None
 
     # Access to the records
@@ -331,37 +331,37 @@ class Files(ABC):
 
     @abstractmethod
     async def registered(self, subject: str) -> None:
-        """Makes a guest's files those of a user, as which they count from now on."""
+        """Counts a guest's files as a user's from now on, since the guest has registered."""
 
     @abstractmethod
     async def sweep(self, *, acts: bool) -> None:
         """Removes what failures have left; to be called once an hour.
 
         Args:
-            acts: whether this relay does so for all of a cluster.
+            acts: whether this relay does that for the whole cluster.
         """
 
     @abstractmethod
     async def _note_read(self, file: StoredFile) -> None:
-        """Notes that a file is looked at."""
+        """Notes that a file is read."""
 
     @abstractmethod
     async def _open(self, lane: FileOwner, file: StoredFile) -> FileReader | None:
-        """Opens a file; returns None where it is gone."""
+        """Opens a file; returns None if it is gone."""
 
     @abstractmethod
     async def _remove_all(self, files: Sequence[StoredFile]) -> int:
-        """Deletes files; returns how many were there."""
+        """Deletes files; returns how many of them existed."""
 
-    # What clients ask
+    # Requests of clients
 
     def begin(self, bearer: str | None, address: str, size_bytes: int) -> Upload:
-        """Begins to take a file.
+        """Begins an upload.
 
         Args:
             bearer: the presented token.
             address: the client's.
-            size_bytes: how long the file is.
+            size_bytes: the file's length.
 
         Raises:
             Refusal: it is not accepted.
@@ -381,7 +381,7 @@ class Files(ABC):
         return Upload(self, self._folder.writer(file_id, size_bytes), record, owner, bearer)
 
     async def find(self, bearer: str | None, file_id: str) -> StoredFile:
-        """Returns the record of a file, and notes that it is looked at.
+        """Returns the record of a file, and notes that it is read.
 
         Raises:
             Refusal: the token is not valid, or there is no such file.
@@ -397,7 +397,7 @@ class Files(ABC):
         Args:
             bearer: the presented token.
             address: the client's.
-            file: which.
+            file: its record.
 
         Raises:
             Refusal: the token is not valid, the file is gone, or too many are being read.
@@ -417,7 +417,7 @@ class Files(ABC):
         return FileReading(self, file, reader, lane)
 
     def end_reading(self, lane: FileOwner) -> None:
-        """Notes that a file is read no more; for ``FileReading``."""
+        """Counts a file as being read no longer; for ``FileReading``."""
         self._reading[lane.address] -= 1
         if not self._reading[lane.address]:
             del self._reading[lane.address]
@@ -435,18 +435,18 @@ class Files(ABC):
         await self._remove_all([file])
 
     async def remove_all_of(self, subject: str) -> int:
-        """Deletes all files of a user; returns how many there were."""
+        """Deletes all files of a user; returns their number."""
         count = 0
         while found := await self.on_sql(self._records.of_subject, subject, _ENDED_AT_ONCE):
             count += await self._remove_all(found)
         return count
 
     async def usage(self, subjects: Sequence[str]) -> list[FileUse]:
-        """Returns what the files of some users take."""
+        """Returns the space that the files of some users take."""
         return await self.on_sql(self._records.usage, subjects)
 
     async def end_old(self) -> None:
-        """Deletes the files that nobody has read for long; those that cannot be deleted now go with the next call."""
+        """Deletes files that nobody has read for ``days``; the next call retries those that cannot be deleted now."""
         if not self._days or not self.stored:
             return
         before_s = int(self._now_s()) - self._days * DAY_S
@@ -455,7 +455,7 @@ class Files(ABC):
             while found := await self.on_sql(self._records.unread_since, before_s, _ENDED_AT_ONCE):
                 count += await self._remove_all(found)
         except Busy:
-            """What else is old ends all the same."""
+            """The other hourly work has to go on; the next call tries again."""
         if count:
             events.FILES_ENDED.log(count=count, days=self._days)
 
@@ -464,7 +464,7 @@ class Files(ABC):
         return self._disk.run(lane_of(lane), _nothing, work, *args, **kwargs)
 
     async def drop(self, owner: FileOwner, writer: FileWriter, record: StoredFile, why: Exception) -> None:
-        """Forgets a file that did not arrive; for ``Upload``."""
+        """Removes what was written of a file that did not arrive; for ``Upload``."""
         if isinstance(why, UploadCut):
             self.counts.cut += 1
         else:
@@ -479,7 +479,7 @@ class Files(ABC):
         self.quotas.give_back(owner, record.size)
 
     async def forget(self, record: StoredFile) -> None:
-        """Deletes a file whose sender is gone before it learned the id."""
+        """Deletes a file whose sender has disconnected before it was told the id."""
         await self._remove_all([record])
 
     async def _find(self, file_id: str) -> StoredFile:
@@ -490,7 +490,7 @@ class Files(ABC):
 
 
 class OwnFiles(Files):
-    """The files of a relay that is alone: all of them are on its disk.
+    """The files of a relay without a cluster: all of them are on its disk.
 
     Args:
         store: where they are; called through ``sql`` and ``disk``.
@@ -503,10 +503,10 @@ class OwnFiles(Files):
         self._store = store
         self._sql = sql
         self._unnamed: dict[str, list[Deferred[None]]] = {}
-        """Files that have a record and no name on the disk yet, and who waits for that."""
+        """Ids of files that have a record and no name on the disk yet, with the Deferreds that wait for that."""
 
     def load(self, is_account: Callable[[str], bool]) -> None:
-        """Removes what a kill has left, and counts what is there; see ``Files``."""
+        """Removes what an abrupt end has left, and counts the files; see ``Files``."""
         swept = self._store.sweep()
         if swept.parts or swept.records:
             events.FILES_SWEPT.log(parts=swept.parts, records=swept.records)
@@ -533,13 +533,13 @@ class OwnFiles(Files):
             self.quotas.move(FileOwner(use.subject, use.origin), use.charged)
 
     async def sweep(self, *, acts: bool) -> None:
-        """Does nothing: only a start finds something that was left."""
+        """Does nothing: only a start finds anything to remove."""
 
     async def store(self, bearer: str | None, owner: FileOwner, writer: FileWriter, record: StoredFile) -> None:
-        """Has a file on the disk whose bytes are written; see ``Files``."""
+        """Records a file whose bytes are written, and names it; see ``Files``."""
         self._recognise(bearer)  # the token may have ended meanwhile
         await self.on_disk(owner, writer.sync)
-        # Again: all files of a user whose token has ended by now may be looked for already.
+        # Again: if the token has ended meanwhile, the files of its user may be being deleted already.
         self._recognise(bearer)
         waiting = self._unnamed[record.id] = []
         try:
@@ -553,7 +553,7 @@ class OwnFiles(Files):
             self.stored += 1
             self.counts.stored += 1
             if owner.is_guest and self._is_user(owner.subject):
-                await self.registered(owner.subject)  # while the file arrived
+                await self.registered(owner.subject)  # the guest has registered while the file arrived
         finally:
             del self._unnamed[record.id]
             for done in waiting:
@@ -586,12 +586,12 @@ class OwnFiles(Files):
 
 
 def lane_of(owner: FileOwner) -> str:
-    """Returns what has one place in a queue about files: a client address, or a user where none is known."""
+    """Returns the lane of an owner's work: the client address, or the user if no address is known."""
     return owner.address.hex() or owner.subject
 
 
 def refusal_of(error: BaseException | None) -> Refusal | None:
-    """Returns what a client is told of a failed upload; None where it is the relay's fault."""
+    """Returns the refusal that a client is told of for a failed upload; None if it is a fault of the relay."""
     if isinstance(error, DiskFull):
         return NoRoom(_DISK_FULL)
     return error if isinstance(error, Refusal) else None

@@ -1,8 +1,8 @@
 """Moves files that users sent before the relay joined its cluster into the cluster, one after the other.
 
-A file is moved once the object store has its bytes and the cluster has its record; only then it is removed from the
-relay's own folder. So a move that is interrupted at any moment is resumed, and nothing is lost. Limits are not checked:
-files that were accepted before are kept.
+A file is removed from the relay's own folder only after the object store has its bytes and the cluster has its record.
+So a move that is interrupted at any moment is resumed, and nothing is lost. Limits are not checked, since the files
+were accepted before.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ MOVED_AT_ONCE = 100
 
 
 class FilesOfBefore:
-    """See the module. All methods are for the event loop's thread.
+    """Moves the files; see the module. All methods are for the event loop's thread.
 
     Args:
         store: the relay's own files; called through ``sql`` and ``disk``.
-        files: those of the cluster.
+        files: the files of the cluster.
         sql: the one thread that records are read and written on.
         disk: the threads that bytes are read on.
-        path: where the records are, for the log.
+        path: the path of the records, for the log.
     """
 
     def __init__(self, store: FileStore, files: SharedFiles, sql: Workers, disk: Workers, path: str) -> None:
@@ -45,14 +45,14 @@ class FilesOfBefore:
         """Whether no file is left that can be moved."""
 
     def load(self) -> None:
-        """Removes what a kill has left, and checks whether there are files; called before the relay listens."""
+        """Removes what an abrupt end has left, and checks whether there are files; called before the relay listens."""
         self._store.sweep()
         self.is_over = not self._store.unread_since(1 << 62, 1)
         if not self.is_over:
             events.FILES_OF_BEFORE.log(path=self._path)
 
     async def move(self) -> None:
-        """Moves the remaining files, as far as the cluster answers; called again until ``is_over``."""
+        """Moves the remaining files until the cluster does not answer; to be called again until ``is_over``."""
         try:
             while not self.is_over:
                 found = await self._sql.run("", _nothing, self._store.unread_since, 1 << 62, MOVED_AT_ONCE)

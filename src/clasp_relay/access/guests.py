@@ -1,7 +1,7 @@
-"""Ends what guests wrote for themselves, some days after their last token was issued (``guest_ttl_days`` of a policy).
+"""Ends guests' own params some days after their last token was issued (``guest_ttl_days`` of a policy).
 
-At the start and every hour: searches the params in pieces, asks the store about the guests that have some, and ends the
-params that are due, in pieces, by nulls of the relay.
+At the start and every hour it searches the params in pieces, asks the store about the guests that have some, and ends
+the params that are due, in pieces, by nulls of the relay.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ASKED_AT_ONCE = 500
 
 
 class LastIssued(Protocol):
-    """Asks the store when guests were given their last token; see ``UserStore.last_issued``."""
+    """Asks the store when the last tokens of guests were issued; see ``UserStore.last_issued``."""
 
     async def __call__(self, subjects: Sequence[str], *, is_first: bool) -> dict[str, int | None]:
         """Returns Unix seconds by id."""
@@ -58,17 +58,17 @@ class _Guest:
     def __init__(self) -> None:
         self.own: list[_Own] = []
         self.written_us = 0
-        """When the newest of it was written: there was a token then, whatever is known of it."""
+        """When the newest of them was written, in Unix µs: the guest had a token then, whatever the store knows."""
 
 
 class GuestParams:
     """The params that guests wrote for themselves.
 
     Args:
-        document: the policy, which says where, and for how many days.
+        document: the policy, with the paths and their days.
         params: all params.
-        committer: ends them.
-        work: does it in pieces.
+        committer: ends params.
+        work: runs the work in pieces.
         tokens: the valid tokens; nothing ends while its guest has one.
         now_s: Unix seconds.
     """
@@ -90,14 +90,14 @@ class GuestParams:
         self._tokens = tokens
         self._now_s = now_s
         self._has_asked = False
-        """Whether the store spares something since the last time."""
+        """Whether the store was asked in the last round, so that it still keeps tokens for that."""
         self._ended = 0
-        """How many have ended since the start."""
+        """Number of params that have ended since the start."""
         self._under_way: Deferred[None] | None = None
         self._is_stopped = False
 
     def stop(self) -> None:
-        """Stops what is under way, since its core no longer decides: ``end_old`` raises ``Busy``."""
+        """Stops the current round, since its core no longer decides: ``end_old`` raises ``Busy``."""
         self._is_stopped = True
         done, self._under_way = self._under_way, None
         if done is not None:
@@ -158,7 +158,7 @@ class GuestParams:
             yield SEARCH_US * len(some)
 
     async def _ask(self, subjects: list[str], last_issued: LastIssued) -> dict[str, int | None]:
-        """Asks the store, some at a time; once also about nobody, so that it spares nothing of the round before."""
+        """Asks the store about some at a time; once also about nobody, so that it keeps nothing of the last round."""
         issued_s: dict[str, int | None] = {}
         for start in range(0, max(self._has_asked, len(subjects)), ASKED_AT_ONCE):
             issued_s |= await last_issued(subjects[start : start + ASKED_AT_ONCE], is_first=start == 0)
@@ -182,7 +182,7 @@ class GuestParams:
             yield SEARCH_US * len(own) + self._committer.end_params(over)
 
     def _is_over(self, own: _Own, subject: str, last_s: int) -> bool:
-        """Tells whether a param is due, and neither its guest has come back nor somebody else has written there."""
+        """Tells whether a param is due, its guest has not come back, and nobody else has written there."""
         if last_s + own.days * DAY_S > self._now_s() or self._tokens.has_any(subject):
             return False
         param = self._params.get(own.address)
@@ -190,5 +190,5 @@ class GuestParams:
 
 
 def _is_own(param: Param, subject: str) -> bool:
-    """Tells whether a subject wrote a param itself; files of another relay do not say, so nothing of theirs ends."""
+    """Tells whether a subject wrote a param itself; state files of another relay do not tell, so those params stay."""
     return param.subject == subject

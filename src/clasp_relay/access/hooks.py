@@ -23,20 +23,20 @@ from clasp_relay.wire.values import decode_value, encode_value
 __all__ = ["CHAT", "HOOK", "MAX_HOOK_NAME", "MAX_HOOK_TEXT", "Hooks", "check_hook_address"]
 
 HOOK = "clasp.hook."
-"""The start of the subject of a webhook; its id follows."""
+"""The prefix of the subject of a webhook; its id follows."""
 
 CHAT = "chat"
 """The template of the chat's messages."""
 
 MAX_HOOK_TEXT = 2_000
 MAX_HOOK_NAME = 40
-"""Characters of a message, and of a name."""
+"""The most characters of a message, and of a name."""
 
 PER_SECOND, BURST = 1.0, 10.0
-"""How many messages of one webhook pass."""
+"""The message limit of one webhook: messages a second, and at once."""
 
 MAX_KNOWN = 10_000
-"""Ids whose message limit is remembered, be there a webhook or not."""
+"""Ids whose message limit is remembered, with or without a webhook of that id."""
 
 _ROOM_MESSAGES = Pattern.parse("/chat/room/*/messages")
 _META = "meta"
@@ -55,12 +55,12 @@ def check_hook_address(template: str, address: str) -> None:
 
 
 class Hooks:
-    """Makes messages of what is posted.
+    """Makes messages from what programs post.
 
     Args:
         store: the webhooks.
         sql: the thread that the store is called on.
-        params: what is set, for what a room is.
+        params: the params, to check whether a room exists and is encrypted.
         now_us: Unix µs.
         random_hex: as ``secrets.token_hex``.
     """
@@ -81,18 +81,18 @@ class Hooks:
         self._limiters: OrderedDict[bytes, Limiter] = OrderedDict()
 
     async def message(self, hook_id: str, text: str, name: str | None) -> tuple[Identity, Bundle]:
-        """Returns what a post becomes, and as whom it is sent.
+        """Returns the message for a post, and the identity that sends it.
 
         Args:
-            hook_id: of the URL.
-            text: the message.
-            name: whose name it shows; None for the webhook's own.
+            hook_id: the id in the URL.
+            text: the message's text.
+            name: the name that the message shows; None for the webhook's own.
 
         Raises:
             Limited: too many messages.
-            BadInput: text or name are too long, or empty.
+            BadInput: text or name is too long, or empty.
             Missing: there is no such webhook, or no such room.
-            Taken: the room is encrypted, so that nothing can be sent into it in clear.
+            Taken: the room is encrypted, so that nothing can be sent there in clear.
         """
         digest = digest_of(hook_id)
         if not self._limiter(digest).take(1, self._now_us()):

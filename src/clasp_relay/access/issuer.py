@@ -28,7 +28,7 @@ _RETRY_AFTER_S = 60
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A token that was just issued. This is the only place that has it in clear."""
+    """A token that was just issued. It is in clear nowhere else."""
 
     token: str = field(repr=False)
     user_id: str
@@ -82,11 +82,11 @@ class Issuer:
         """Returns a new token, to be committed.
 
         Args:
-            subject: whose it is.
+            subject: the id of its user or guest.
             username: the name of that user or guest.
             guest: whether it is a guest's.
             made_for: a keyed hash of the client address.
-            device: what the device calls itself.
+            device: the device's own name.
         """
         token = make_token(self._random_hex)
         now = int(self._now_s())
@@ -96,7 +96,7 @@ class Issuer:
         return PendingToken(token, record)
 
     def make_successor(self, old: TokenRecord, made_for: bytes, device: str = "") -> PendingToken:
-        """Returns a token that replaces another one, to be committed; without a name the device keeps its own."""
+        """Returns a token that replaces another one, to be committed; without ``device`` it keeps the old name."""
         pending = self.make(old.subject, old.username, old.guest, made_for, device or old.device)
         record = pending.record._replace(sign_in=old.sign_in or old.digest, replaces=old.digest)
         return PendingToken(pending.token, record)
@@ -107,7 +107,7 @@ class Issuer:
         return Issued(pending.token, pending.record.subject, pending.record.username)
 
     def recognise(self, bearer: str | None) -> TokenRecord:
-        """Returns what a token stands for.
+        """Returns the record of a token.
 
         Raises:
             Unauthenticated: there is none, or it is not valid.

@@ -1,7 +1,7 @@
-"""What the relay's history itself holds of a message that somebody has reported, to be compared with the report.
+"""Finds a reported message in the relay's history, and compares the report with it.
 
-A report says what its reporter wants it to say. History has what was sent: the relay has proven who wrote an entry, and
-nobody changes one. In encrypted rooms it has ciphertext, so that there only the author can be compared.
+A reporter can write anything into a report. History has what was sent: the relay has checked who wrote an entry, and
+entries are never changed. In encrypted rooms it has ciphertext, so only the author can be compared there.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from clasp_relay.wire.messages import Publish, Value
 __all__ = ["KeptMessage", "compared", "find_kept", "pages_of"]
 
 MAX_EDITS = 20
-"""Edits of one message that are shown, the latest ones."""
+"""The most edits of one message that are shown: the latest ones."""
 
 MAX_TEXT = 4_000
 """Characters of a text that are shown and compared; the app reports no more of one."""
@@ -36,9 +36,9 @@ class KeptMessage:
     """A message, or an edit of one, as history has it.
 
     Args:
-        author: whose token sent it.
-        at_s: Unix seconds at which the relay accepted it.
-        text: what it says; None where it is encrypted.
+        author: the subject of the token that sent it.
+        at_s: when the relay accepted it, in Unix seconds.
+        text: its text; None if it is encrypted.
         has_attachment: whether it has a picture or a file.
     """
 
@@ -49,12 +49,12 @@ class KeptMessage:
 
 
 async def pages_of(replays: Replays, asked: Asked, most: int) -> AsyncIterator[Page]:
-    """Yields pages of history, one after the other, until all is read or there were enough.
+    """Yields pages of history, one after the other, until all is read or there were ``most``.
 
     Args:
-        replays: read history.
-        asked: what is read.
-        most: how many pages at most.
+        replays: reads history.
+        asked: the addresses and times that are read.
+        most: the most pages.
 
     Raises:
         RequestError: OVERLOADED when history cannot be read now.
@@ -75,16 +75,16 @@ async def pages_of(replays: Replays, asked: Asked, most: int) -> AsyncIterator[P
 
 
 async def find_kept(replays: Replays, room_id: str, msg_id: str, most: int) -> list[KeptMessage]:
-    """Returns a message of a room and its author's edits of it, the oldest first; nothing where it is not kept.
+    """Returns a message of a room and its author's edits of it, the oldest first; nothing if it is not kept.
 
     Args:
-        replays: read history.
+        replays: reads history.
         room_id: the room.
         msg_id: the message's own id.
-        most: how many pages of the room's history are read at most.
+        most: the most pages of the room's history that are read.
 
     Raises:
-        RequestError: the room's id is none, or history cannot be read now.
+        RequestError: the room's id is not valid, or history cannot be read now.
     """
     asked = Asked(Pattern.parse(f"/chat/room/{room_id}/messages"))
     found: list[KeptMessage] = []
@@ -98,14 +98,14 @@ async def find_kept(replays: Replays, room_id: str, msg_id: str, most: int) -> l
 
 
 def compared(message: object, kept: list[KeptMessage]) -> dict[str, bool | None]:
-    """Compares what a report says with what is kept.
+    """Compares a report with the message that is kept.
 
     Args:
-        message: as its reporter sent it: anything may be there.
-        kept: the message and its edits, at least the first.
+        message: the reported message as the reporter sent it; it may be any value.
+        kept: the message and its edits, at least the message.
 
     Returns:
-        ``same_author`` and ``same_text``, None where there is nothing to compare.
+        ``same_author`` and ``same_text``; None if there is nothing to compare.
     """
     said: Mapping[str, Any] = message if isinstance(message, dict) else {}
     author, text = said.get("userId"), said.get("text")
@@ -118,7 +118,7 @@ def compared(message: object, kept: list[KeptMessage]) -> dict[str, bool | None]
 
 
 def _of(entry: HistoryEntry, msg_id: str, *, is_edit: bool) -> KeptMessage | None:
-    """Returns an entry as it is shown, if it is the message, or once that is found an edit of it."""
+    """Returns an entry as it is shown, if it is the message or (``is_edit``) an edit of it; else None."""
     change = entry.change
     message = None if change is None else change.message
     value = message.value if isinstance(message, Publish) else None

@@ -20,7 +20,7 @@ from clasp_relay.storage.users import ADDRESS_KEPT_S
 __all__ = ["AttemptLimiter", "KnownAddresses", "LoginAttempt", "RateLimits", "SlidingWindow"]
 
 MAX_KEYS = 50_000
-"""Keys that one window remembers, about 20 MB; to have others forgotten, an attacker needs as many addresses."""
+"""Keys that one window remembers, about 20 MB; to displace those of others, an attacker needs as many addresses."""
 
 _PAIR, _ADDRESS, _USERNAME, _REGISTRATIONS, _GUESTS = range(5)
 """The windows of ``AttemptLimiter``."""
@@ -40,10 +40,10 @@ class SlidingWindow:
     """Counts attempts per key within the last ``window_s`` seconds.
 
     Args:
-        limit: attempts that one key has.
-        window_s: seconds that an attempt counts for.
-        now_s: a clock that never goes back, in seconds.
-        max_keys: keys that are remembered; beyond it those that tried least recently are forgotten.
+        limit: the attempts of one key within the window.
+        window_s: for how many seconds an attempt counts.
+        now_s: a monotonic clock, in seconds.
+        max_keys: keys that are remembered; beyond it the least recently used are forgotten.
     """
 
     def __init__(self, limit: int, window_s: float, now_s: Callable[[], float], max_keys: int = MAX_KEYS) -> None:
@@ -51,7 +51,7 @@ class SlidingWindow:
         self._window_s = window_s
         self._now_s = now_s
         self._max_keys = max_keys
-        # The key that tried last stands last, so what has expired stands first.
+        # In the order of the last attempts, so that expired keys come first.
         self._tries: OrderedDict[Hashable, list[float]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -117,27 +117,27 @@ class _Key(NamedTuple):
 
 
 class Count(NamedTuple):
-    """What is counted: in which window, and under which key."""
+    """Where an attempt is counted: the window, and the key in it."""
 
     window: int
     key: _Key | str
 
     def packed(self) -> tuple[int, bytes, str]:
-        """Returns it as another relay takes it: window, digest of the username, address; empty for none."""
+        """Returns its form for other relays: window, digest of the username, address; empty for none."""
         return (self.window, *self.key) if isinstance(self.key, _Key) else (self.window, b"", self.key)
 
     @classmethod
     def unpacked(cls, window: int, digest: bytes, address: str) -> Count:
-        """Returns what ``packed`` gave."""
+        """Returns the ``Count`` that ``packed`` has encoded."""
         return cls(window, _Key(digest, address) if digest else address)
 
 
 ADD, TAKE_BACK, SUCCEED = range(3)
-"""What is done with counts. A success clears those of the username, and takes back that of the address."""
+"""Operations on counts. A success clears those of the username, and takes back that of the address."""
 
 
 class KnownAddresses:
-    """The addresses from which users signed in within 30 days; strangers' failures do not lock the user out there.
+    """The addresses from which users signed in within 30 days; failures of others do not lock the user out there.
 
     Args:
         now_s: Unix seconds.
@@ -146,7 +146,7 @@ class KnownAddresses:
     def __init__(self, now_s: Callable[[], float]) -> None:
         self._now_s = now_s
         self._last_used_s: OrderedDict[tuple[bytes, str], float] = OrderedDict()
-        """The one used longest ago first."""
+        """Least recently used first."""
         self._users_at: Counter[bytes] = Counter()
 
     def __len__(self) -> int:
@@ -157,8 +157,8 @@ class KnownAddresses:
 
         Args:
             address: the hash.
-            folded_name: the username, as ``names.fold_name`` gives it.
-            used_s: when, in Unix seconds; None for now.
+            folded_name: the username, as ``names.fold_name`` returns it.
+            used_s: the time of the sign-in, in Unix seconds; None for now.
         """
         key = (address, folded_name)
         if key not in self._last_used_s:
@@ -194,9 +194,9 @@ class AttemptLimiter:
     """All limits of the auth API.
 
     Args:
-        limits: the numbers.
-        now_s: a clock that never goes back, in seconds.
-        known: from which addresses users have signed in lately.
+        limits: the limits of sign-in and registration.
+        now_s: a monotonic clock, in seconds.
+        known: the addresses from which users have signed in lately.
         hash_of: returns the keyed hash of a client address.
     """
 
@@ -217,14 +217,14 @@ class AttemptLimiter:
         self._guests = SlidingWindow(limits.register_max_attempts, limits.register_window_s, now_s)
         self.windows = (self.by_pair, self.by_address, self.by_username, self._registrations, self._guests)
         self.share: Callable[[int, Sequence[tuple[int, bytes, str]]], None] = _alone
-        """Tells other relays of a cluster what is counted here."""
+        """Called with what is counted here, to tell the other relays of a cluster."""
 
     def follow(self, what: int, counts: Sequence[tuple[int, bytes, str]]) -> None:
         """Counts what another relay has counted.
 
         Args:
             what: ``ADD``, ``TAKE_BACK`` or ``SUCCEED``.
-            counts: as that one's ``share`` was given them.
+            counts: the counts that the other relay's ``share`` was called with.
         """
         for packed in counts:
             count = Count.unpacked(*packed)
@@ -277,22 +277,22 @@ class AttemptLimiter:
         self._count(_GUESTS, address, TOO_MANY_GUESTS)
 
     def check_address(self, address: str) -> None:
-        """Checks that sign-ins from an address are not limited as a whole, before the name is looked at.
+        """Checks the limit of all sign-ins from an address, before the username is known.
 
         Raises:
-            Limited: too many sign-ins from there have failed, and no user is known there.
+            Limited: too many sign-ins from there have failed, and no user has signed in from there lately.
         """
         if not self._known.has_users(self._hash_of(address)):
             _check(self.by_address, address_group(address), TOO_MANY_FAILURES)
 
     def login(self, address: str, folded_name: str) -> LoginAttempt:
-        """Returns the attempt to sign in as somebody, not yet counted.
+        """Returns an attempt to sign in, not counted yet.
 
-        A user has a counter alone at an address that this user has signed in from lately.
+        At an address from which a user has signed in lately, that user has a counter of their own.
 
         Args:
             address: the client's.
-            folded_name: the username, as ``names.fold_name`` gives it.
+            folded_name: the username, as ``names.fold_name`` returns it.
 
         Raises:
             Limited: too many have failed.
@@ -306,8 +306,8 @@ class AttemptLimiter:
 class LoginAttempt:
     """One attempt to sign in; only a failed one stays counted.
 
-    It counts from :meth:`start`, before the password is looked at, since attempts that run at the same
-    time would otherwise all find the counters low.
+    It counts from :meth:`start`, before the password is verified; otherwise attempts that run at the same
+    time would all find the counters below the limit.
     """
 
     def __init__(self, limiter: AttemptLimiter, address: str, folded_name: str, is_known: bool) -> None:
@@ -347,13 +347,13 @@ class LoginAttempt:
         self._share(SUCCEED, counts)
 
     def cancel(self) -> None:
-        """Removes the attempt: whether the password was right is not known."""
+        """Removes the attempt, since it is not known whether the password was right."""
         counts = self._take_back()
         if counts:
             self._share(TAKE_BACK, counts)
 
     def _take_back(self) -> Sequence[Count]:
-        """Takes back what ``start`` has counted; returns it."""
+        """Removes what ``start`` has counted, and returns it."""
         if not self._times_s:
             return ()
         for (place, key), time_s in zip(self._counts, self._times_s, strict=True):
@@ -375,7 +375,7 @@ def _check_wait(wait_s: float, sentence: str) -> None:
 
 
 def _alone(_what: int, _counts: Sequence[tuple[int, bytes, str]]) -> None:
-    """There are no others."""
+    """Does nothing: without a cluster there are no other relays."""
 
 
 def _in_words(wait_s: float) -> str:

@@ -1,7 +1,7 @@
 """Rules for names, user ids and passwords, and the keys by which names are compared.
 
-A name is trimmed and normalised (NFKC) before it is judged. Two names are the same when they differ in case,
-compatibility forms or the width of their spaces only; two that look the same are confusable (``confusables``).
+A name is trimmed and normalised (NFKC) before it is checked. Two names are the same if they differ only in case,
+compatibility forms or the width of their spaces; two that look the same are confusable (``confusables``).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _USER_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _REFUSED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
 _INVISIBLE = (
-    # Letters, marks and symbols that show nothing, and reserved code points that never will
+    # Letters, marks, symbols and reserved code points that are invisible
     # (Unicode's Default_Ignorable_Code_Point, and the Braille blank).
     (0x034F, 0x034F),
     (0x115F, 0x1160),
@@ -65,7 +65,7 @@ _INVISIBLE = (
 
 
 def normalise_name(text: str) -> str:
-    """Returns a name as it is kept: NFKC, trimmed; text beyond :data:`MAX_RAW_CHARACTERS` as it is.
+    """Returns a name as it is stored: NFKC, trimmed; text beyond :data:`MAX_RAW_CHARACTERS` is returned unchanged.
 
     A users.db of the Rust relay may hold longer names: they sign in by their exact spelling.
     """
@@ -78,7 +78,7 @@ def fold_name(text: str) -> str:
     """Returns the form in which two spellings of one name are equal.
 
     Unicode's compatibility caseless match (The Unicode Standard, D146), with runs of spaces as one. Text beyond
-    :data:`MAX_RAW_CHARACTERS` is returned as it is.
+    :data:`MAX_RAW_CHARACTERS` is returned unchanged.
     """
     if len(text) > MAX_RAW_CHARACTERS:
         return text
@@ -89,7 +89,7 @@ def fold_name(text: str) -> str:
 
 
 def name_keys(text: str) -> NameKeys:
-    """Returns what a name is compared by. Text beyond :data:`MAX_RAW_CHARACTERS` is compared by itself."""
+    """Returns the keys by which a name is compared. Text beyond :data:`MAX_RAW_CHARACTERS` is its own key."""
     if len(text) > MAX_RAW_CHARACTERS:
         return NameKeys(text, text, text)
     folded = fold_name(text)
@@ -114,7 +114,7 @@ def _check_name(text: str, what: str, least: int) -> str:
 
 
 def check_username(text: str) -> str:
-    """Returns the name that a user registers with, as it is kept.
+    """Returns the name that a user registers with, as it is stored.
 
     Raises:
         BadInput: not 2 to 32 characters, or a control or invisible one among them.
@@ -132,7 +132,7 @@ def check_guest_name(text: str) -> str:
 
 
 def check_password(text: str) -> None:
-    """Checks a password that somebody chooses; it is used as it is, every character counts.
+    """Checks a new password; it is used unchanged, so every character counts.
 
     Raises:
         BadInput: not 6 to 1,024 characters.
@@ -144,7 +144,7 @@ def check_password(text: str) -> None:
 
 
 def check_device(text: str | None) -> str:
-    """Returns what a device or program calls itself, for its user to recognise; empty for None.
+    """Returns the name that a device or program gives itself, for its user to recognise; empty for None.
 
     Raises:
         BadInput: more than 64 characters, or a control or invisible one among them.
@@ -158,7 +158,7 @@ def check_device(text: str | None) -> str:
 
 
 def check_user_id(text: str) -> None:
-    """Checks an id that a client brings.
+    """Checks an id that a client has sent.
 
     Raises:
         BadInput: not 1 to 64 letters, digits, ``_`` and ``-``, or a reserved word.
@@ -180,5 +180,5 @@ def make_user_id(now_s: float, random_hex: Callable[[int], str]) -> str:
 
 
 def default_guest_name(user_id: str) -> str:
-    """Returns the name for a guest who sent none."""
+    """Returns the name of a guest who has sent none."""
     return f"guest-{user_id[-6:]}"

@@ -27,14 +27,14 @@ __all__ = [
 MEMORY_COST_KIB = 19_456
 TIME_COST = 2
 PARALLELISM = 1
-"""OWASP's minimum for Argon2id (Password Storage Cheat Sheet), and what the Rust relay uses."""
+"""OWASP's minimum for Argon2id (Password Storage Cheat Sheet), and the parameters of the Rust relay."""
 
 HASHES_AT_ONCE = 4
 MAX_WAITING_HASHES = 256
-"""Length of the queue for hashes; a full one is done within seconds."""
+"""Length of the queue for hashes; a full queue is worked off within seconds."""
 
 MAX_WAITING_HASHES_PER_ADDRESS = 8
-"""Hashes of one client address that may be queued, so that a crowd of one address delays nobody else."""
+"""Hashes of one client address that may be queued, so that many requests of one address delay no other address."""
 
 
 def make_hasher() -> PasswordHasher:
@@ -43,7 +43,7 @@ def make_hasher() -> PasswordHasher:
 
 
 def cheap_hasher() -> PasswordHasher:
-    """Returns a hasher for tests: fast, and of no use as protection."""
+    """Returns a hasher for tests: fast, and its hashes do not protect passwords."""
     return PasswordHasher(time_cost=1, memory_cost=8, parallelism=1, hash_len=16, salt_len=8)
 
 
@@ -65,7 +65,7 @@ class Passwords:
 
         Args:
             password: what was typed.
-            address: whom it is made for; addresses are served in turn.
+            address: the client's address as limits count it (``addresses.address_group``); these are served in turn.
 
         Raises:
             Busy: too many hashes are waiting, in all or for this address.
@@ -75,14 +75,14 @@ class Passwords:
     async def verify(self, stored: str | None, password: str, address: str, admit: Callable[[], None]) -> bool:
         """Tells whether a password is the one that was hashed.
 
-        It costs the same whether or not there is a hash: how long an answer takes must not tell who
+        It costs the same whether or not there is a hash, since the time of an answer must not tell who
         has an account.
 
         Args:
             stored: the hash; None when there is no such user.
             password: what was typed.
-            address: whom it is done for, as for ``hash``.
-            admit: called just before the work begins; what it raises, this raises.
+            address: as for ``hash``.
+            admit: called just before the work begins; its exceptions are raised here.
 
         Raises:
             Busy: too many hashes are waiting, in all or for this address.
@@ -96,7 +96,7 @@ class Passwords:
             except VerifyMismatchError:
                 return False
             except (InvalidHashError, VerificationError):
-                # Nothing was computed: the work is made up for below.
+                # Nothing was computed, so a hash is verified below, to take the same time.
                 events.AUTH_HASH_UNREADABLE.log()
         try:
             self._hasher.verify(self._nobodys_hash, password)
@@ -116,4 +116,4 @@ class Passwords:
 
 
 def _always() -> None:
-    """Admits."""
+    """Does nothing: admits every call."""

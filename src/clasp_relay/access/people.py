@@ -1,7 +1,8 @@
-"""What administrators see of users and guests, and do with them; each change is in the audit log.
+"""Lists and changes users and guests for administrators; each change is in the audit log.
 
-Deleting somebody takes a while and is in more than one file. So the account goes first, with a note of what is left to
-be done; the relay does that at once, or after its next start, or when another process has deleted the account.
+To delete a person takes a while, and changes more than one file. So the account is deleted first, with a note of the
+work that is left. The relay does that work at once, or after its next start, or when another process has deleted the
+account.
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ RESET_S = 86_400
 """Seconds that a link for a new password is valid."""
 
 AGAIN_S = 60
-"""When what is left of a deletion could not be done, it is tried again after so long."""
+"""Seconds until the work that is left of a deletion is tried again, if it could not be done."""
 
 SOON_S = 1
-"""After so long a relay that was not asked to delete somebody does what is its own part of it."""
+"""Seconds until a relay that was not asked to delete a person does its own part of the deletion."""
 
 EXAMINED_AT_ONCE = 500
 """Users or guests that one call of the store returns for a search."""
@@ -50,24 +51,24 @@ EXAMINED_AT_ONCE = 500
 Kind = Literal["all", "user", "guest"]
 
 OWN = ("/chat/user/", "/chat/requests/")
-"""What is below these and a person's id is theirs, whoever wrote it."""
+"""The addresses below these and a person's id are that person's, whoever wrote there."""
 
 _YOURSELF = "This is your own account. Ask another administrator."
 
 
 class Files(Protocol):
-    """The files that people have sent, where the relay keeps any."""
+    """The files that people have sent, if the relay keeps files."""
 
     async def usage(self, subjects: Sequence[str]) -> Sequence[FileUse]:
-        """Returns what the files of some users take; several for one who sent some from several client addresses."""
+        """Returns the space that the files of some users take; several values for one with several client addresses."""
 
     async def remove_all_of(self, subject: str) -> int:
-        """Deletes the files of somebody; returns how many there were."""
+        """Deletes the files of a user; returns their number."""
 
 
 @dataclass(frozen=True, slots=True)
 class PersonInfo:
-    """A user or guest, with what the relay knows besides the account."""
+    """A user or guest, with facts that are not in the account."""
 
     person: Person
     last_seen_s: int | None
@@ -77,11 +78,11 @@ class PersonInfo:
     params: int
     bytes: int
     files: int | None
-    """None where the relay keeps no files."""
+    """None if the relay keeps no files."""
     file_bytes: int | None
 
     def as_json(self) -> dict[str, Any]:
-        """Returns it as the API has it."""
+        """Returns the form of the API."""
         person = self.person
         return {
             "user_id": person.user_id,
@@ -102,14 +103,14 @@ class PersonInfo:
 
 @dataclass(frozen=True, slots=True)
 class ResetLink:
-    """A link for a new password. This is the only place that has it in clear."""
+    """A link for a new password. It is in clear nowhere else."""
 
     secret: str
     expires_s: int
 
     @property
     def path(self) -> str:
-        """What stands behind the relay's own address; browsers send nothing behind # to a server."""
+        """The part of the URL after the relay's own; browsers send nothing after a # to the server."""
         return f"/console/reset#{self.secret}"
 
 
@@ -125,12 +126,12 @@ def make_reset(now_s: float, random_hex: Callable[[int], str]) -> ResetLink:
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """What went with somebody who was deleted, besides the account.
+    """What was deleted with a person, besides the account.
 
     Args:
-        params: how many.
-        files: how many.
-        messages: how many entries of history; None where they were to be kept, or the relay keeps none.
+        params: number of params.
+        files: number of files.
+        messages: number of entries of history; None if they were to be kept, or there is no history.
     """
 
     params: int
@@ -138,7 +139,7 @@ class Deleted:
     messages: int | None
 
     def as_json(self) -> dict[str, Any]:
-        """Returns it as the API has it."""
+        """Returns the form of the API."""
         return {"params": self.params, "files": self.files, "messages": self.messages}
 
 
@@ -146,21 +147,21 @@ class People:
     """The people of a relay, for administrators.
 
     Args:
-        store: users, tokens, and what is decided; called through ``sql`` only.
-        sql: where the store is called.
+        store: users, tokens and the decisions of administrators; called through ``sql`` only.
+        sql: the thread that the store is called on.
         tokens: the valid tokens.
-        devices: is told when somebody's device tokens begin or cease to hold.
-        console: takes note of what is decided.
+        devices: reloads device tokens when those of a person begin or cease to be valid.
+        console: reloads the decisions.
         audit: the audit log.
         sessions: the live sessions.
         shares: how much of the state each person has.
         search: finds and ends params.
         now_s: Unix seconds.
         random_hex: as ``secrets.token_hex``.
-        files: what people have sent; None where the relay keeps no files.
-        history: what is kept of what people said; None where nothing is.
-        acts: tells whether what is left of deletions is for this relay to do: alone always, and in a cluster while it
-            decides.
+        files: the files that people have sent; None if the relay keeps no files.
+        history: the entries that people wrote; None if there is no history.
+        acts: tells whether this relay does the work that is left of deletions: without a cluster always, in one while
+            it is the decider.
     """
 
     def __init__(
@@ -197,12 +198,12 @@ class People:
         self._history = history
         self._deleting = DeferredLock()
         self._deletions_due_s = 0.0
-        """When it is looked next for deletions that are not finished, Unix seconds."""
+        """When unfinished deletions are looked for next, in Unix seconds."""
         self._erasures_due_s = 0.0
-        """The same for what this relay's own history is to lose."""
+        """The same for what is to be erased from this relay's own history."""
         self._acts, self._did_act = acts, True
         self._is_stale = False
-        """Whether something was decided that the relay has not taken note of."""
+        """Whether a decision was made that the relay has not loaded yet."""
 
     async def page(
         self, search: str, kind: Kind, after: Sequence[str], limit: int
@@ -210,13 +211,13 @@ class People:
         """Returns users by name, then guests by id.
 
         Args:
-            search: only who has this text in the id or name, irrespective of case; empty for all.
+            search: only people with this text in the id or name, irrespective of case; empty for all.
             kind: whether only users or only guests.
-            after: where the page before ended; empty for the beginning.
-            limit: how many at most.
+            after: the end of the page before; empty for the beginning.
+            limit: the most people.
 
         Returns:
-            the people, and where the next page goes on; None at the end.
+            the people, and ``after`` of the next page; None at the end.
         """
         found: list[Person] = []
         needle = fold_name(search)
@@ -239,7 +240,7 @@ class People:
         return await self._calls.run(self._store.guests, state[1], limit, self._now())
 
     async def one(self, user_id: str) -> tuple[PersonInfo, list[SignIn]]:
-        """Returns one person, and the sign-ins that are not over, the latest first.
+        """Returns one person, and the sign-ins that have not ended, the latest first.
 
         Raises:
             Missing: there is no such person.
@@ -262,9 +263,9 @@ class People:
         return self._now() if any(digest in in_use for digest in sign_in.digests) else sign_in.refreshed_s
 
     async def take_note(self) -> None:
-        """Takes note of what was decided, here or by another process; where the store is busy ``look`` does so."""
+        """Loads the decisions of administrators after a change; if the store is busy, ``look`` does it later."""
         self._is_stale = True
-        # Whoever was asked to delete somebody does that at once; this is for what is left then, and for other relays.
+        # The relay that was asked to delete a person does that at once; this is for what is left, and for others.
         now_s = self._now_s()
         self._deletions_due_s = min(self._deletions_due_s, now_s + AGAIN_S)
         self._erasures_due_s = min(self._erasures_due_s, now_s + SOON_S)
@@ -276,7 +277,7 @@ class People:
         self._is_stale = False
 
     async def look(self) -> None:
-        """Takes note where another process has changed the file, or where that failed before."""
+        """Loads the decisions if another process has changed the file, or if that has failed before."""
         if await self._devices.look() or self._is_stale:
             await self.take_note()
             self._deletions_due_s = 0.0
@@ -286,7 +287,7 @@ class People:
             self._deletions_due_s = min(self._deletions_due_s, now_s + SOON_S)
         if self._deleting.locked:
             return
-        # It may take long, and who was disabled must be out meanwhile.
+        # Not waited for: it may take long, and sessions of disabled people have to end meanwhile.
         if self._did_act and now_s >= self._deletions_due_s:
             Deferred.fromCoroutine(self._finish_deletions()).addErrback(events.AUTH_FAULT.failure)
         elif now_s >= self._erasures_due_s:
@@ -325,13 +326,13 @@ class People:
         """Deletes a person, with tokens, files, and all params that are theirs.
 
         Args:
-            who: does it.
+            who: the administrator.
             address: the client's.
-            user_id: whom.
-            erases_messages: whether history keeps nothing of what they said.
+            user_id: the person's id.
+            erases_messages: whether the person's entries are erased from history, too.
 
         Returns:
-            what went; None where some of it could not be done now, so that it is done later.
+            what was deleted; None if some of it could not be deleted now, and is deleted later.
         """
         self._check_other(who, user_id)
         detail = {"messages": "erase" if erases_messages else "keep"}
@@ -342,7 +343,7 @@ class People:
         return (await self._finish_deletions()).get(user_id)
 
     async def _finish_deletions(self) -> dict[str, Deleted]:
-        """Does what is left of all deletions, one after the other; returns what went, by id."""
+        """Does the work that is left of all deletions, one after the other; returns what was deleted, by id."""
         finished: dict[str, Deleted] = {}
         await self._deleting.acquire()
         self._deletions_due_s = self._now_s() + AGAIN_S
@@ -361,7 +362,7 @@ class People:
         return finished
 
     async def _finish_erasures(self) -> None:
-        """Has this relay's history lose what people said who were deleted, whichever relay has deleted them."""
+        """Erases the entries of deleted people from this relay's history, whichever relay has deleted them."""
         await self._deleting.acquire()
         self._erasures_due_s = self._now_s() + AGAIN_S
         try:
@@ -374,10 +375,10 @@ class People:
             self._deleting.release()
 
     async def _erase(self, subject: str) -> int | None:
-        """Has this relay's history lose what somebody said.
+        """Erases a person's entries from this relay's history.
 
         Returns:
-            how many entries; None where that cannot be done now.
+            the number of entries; None if that cannot be done now.
         """
         messages: int | None = 0
         if self._history is not None:
@@ -391,7 +392,7 @@ class People:
         return messages
 
     async def _finish(self, deletion: Deletion) -> Deleted | None:
-        """Removes what somebody has left; returns None where some of it cannot be removed now."""
+        """Removes what a deleted person has left; returns None if some of it cannot be removed now."""
         subject = deletion.subject
         self._console.end_all_of(subject)
         own: list[str] = []
@@ -433,7 +434,7 @@ class People:
     async def choose_registration(
         self, who: Administrator, address: str, registration: str | None, guests: bool | None
     ) -> None:
-        """Changes who may sign in, until it is changed again; None goes back to the relay's options."""
+        """Changes who may register and sign in as a guest, until the next change; None is for the relay's option."""
         choices = {"registration": registration, "guests": None if guests is None else "on" if guests else "off"}
         entry = self._audit.entry("admin.registration", who.actor(address), detail=choices)
         await self._calls.run(self._store.choose, choices, entry)
@@ -446,7 +447,7 @@ class People:
     async def make_invite(
         self, who: Administrator, address: str, uses: int, expires_in_s: int | None
     ) -> tuple[str, Invite]:
-        """Makes an invite; returns its secret, which is in clear nowhere else, and what is kept of it."""
+        """Makes an invite; returns its secret, which is in clear nowhere else, and its record."""
         secret, now = self._random_hex(16), self._now()
         expires_s = None if expires_in_s is None else now + expires_in_s
         invite = Invite(digest_of(secret), now, expires_s, uses)
@@ -501,7 +502,7 @@ class People:
 
 
 def _next(state: Sequence[str], taken: Sequence[Person], *, is_end: bool, has_guests: bool) -> list[str] | None:
-    """Returns where a list goes on behind the people that were taken."""
+    """Returns ``after`` of the page that follows the people that were taken."""
     if is_end:
         return ["guest", ""] if state[0] == "user" and has_guests else None
     last = taken[-1]
@@ -509,7 +510,7 @@ def _next(state: Sequence[str], taken: Sequence[Person], *, is_end: bool, has_gu
 
 
 def _is_own(param: Param, user_id: str) -> bool:
-    """Tells whether a param is somebody's: below their own address, or written by them at one that names them."""
+    """Tells whether a param is a person's: below their own address, or written by them at one that names them."""
     if any(param.address.startswith(f"{prefix}{user_id}/") for prefix in OWN):
         return True
     return param.subject == user_id and user_id in param.address.split("/")

@@ -43,7 +43,7 @@ MAX_PLACE_CHARACTERS = 256
 
 
 class Place:
-    """What one token may do at one address. Its scopes never change, so this holds as long as the token.
+    """The rights of one token at one address. A token's scopes never change, so they are valid as long as it is.
 
     Args:
         subject: the token's.
@@ -71,18 +71,18 @@ class Place:
         self.can_get = self.can_write or scopes.can_get(address)
         rules = None if policy is None else policy.write_rules
         self.gives_ttl = rules is not None and self.can_write and rules.gives_ttl(address)
-        """Whether a write that brings no TTL gets one."""
+        """Whether a SET without a TTL gets one."""
         self.bounds_ttl = rules is not None and self.can_write and rules.bounds_ttl(address)
-        """Whether a write that brings a TTL may get a shorter one."""
+        """Whether a SET with a TTL may get a shorter one."""
         found = None if rules is None or not self.can_write else rules.find(address)
         self.captured = () if found is None else found[1]
         """The captures of the write rule's path."""
         self.signs = None if found is None or not _signs(found[0]) else found[0]
-        """The write rule, when it stamps each value; else None."""
+        """The write rule if it stamps each value; else None."""
         self.author = b"" if self.signs is None else _author(self.signs, (*self.captured, subject))
         """The encoded author that this rule stamps."""
         self.heads_read = () if policy is None else entry_heads(policy.keys_read(address))
-        """How the entries begin that the policy reads in the map at the address."""
+        """The first bytes of the entries that the policy reads in the map at the address; see ``entry_heads``."""
         self.remembered: Answer[ChecksLeft] | None = None
         """The remembered answer of the last write that the rule decided."""
 
@@ -93,7 +93,8 @@ class Bearer(Identity):
 
     scopes: Scopes = field(default_factory=Scopes)
     fails_as: str = field(default="", kw_only=True)
-    """The subject that its failures count for; empty for its own. A subject per session would lose them at its end."""
+    """The subject for which its failures are counted; empty for its own. A subject for one session only would lose them
+    at its end."""
     places: dict[str, Place] = field(default_factory=dict, repr=False)
     """Cached rights by address."""
     is_account: bool = False
@@ -105,7 +106,7 @@ class TokenPermissions:
 
     Args:
         tokens: the valid tokens.
-        policy: the application's rules; None for none, then every token may read and write everything.
+        policy: the application's rules; without any (None) every token may read and write everything.
         now_us: Unix µs.
     """
 
@@ -123,7 +124,7 @@ class TokenPermissions:
         """See ``Permissions``."""
 
     def admit(self, token: str, session: Session) -> Identity:
-        """See ``Permissions``; an invalid token is refused, never treated as none."""
+        """See ``Permissions``; an invalid token is refused, and never treated as no token."""
         if not token:
             return self._admit_anonymous(session)
         try:
@@ -145,7 +146,7 @@ class TokenPermissions:
         )
 
     def _admit_anonymous(self, session: Session) -> Bearer:
-        """Admits a session without a token, if the policy says what it may do."""
+        """Admits a session without a token, if the policy has scopes for such sessions (``anonymous``)."""
         anonymous = None if self._policy is None else self._policy.document.anonymous
         if self._policy is None or anonymous is None:
             raise NO_TOKEN
@@ -173,7 +174,7 @@ class TokenPermissions:
         return Bearer(subject, token, Scopes.parse(json.loads(vouched)), ends_with_session=True)
 
     def vouch(self, who: Identity) -> str:
-        """See ``Permissions``: tokens that are in no database are each relay's own, and webhooks have none."""
+        """See ``Permissions``: only its own relay knows a token that is not in the database, and webhooks have none."""
         is_known = not self._tokens.is_local(who.token) if who.token else who.subject.startswith(ANONYMOUS)
         return "" if is_known else json.dumps(_scopes_of(who).texts)
 
@@ -194,12 +195,12 @@ class TokenPermissions:
         return self._decide(who, place, address, value, ttl, False, state)
 
     def may_set(self, subject: str, address: str, value: Value, state: State) -> bool:
-        """Tells whether a user could set something, by the policy's scopes and rules; nothing is stored or counted.
+        """Tells whether a user could set a value, by the policy's scopes and rules; nothing is stored or counted.
 
         Args:
-            subject: the user, who need not be there.
+            subject: the user, who need not be connected.
             address: a valid address.
-            value: what would be set.
+            value: the value.
             state: the params.
         """
         if self._policy is None:
@@ -304,7 +305,7 @@ class TokenPermissions:
     def _surely_passes(self, who: Identity, place: Place, address: str, value: Value, state: State) -> bool:
         """Tells whether a remembered answer allows a write; False if the rule has to decide.
 
-        Then it is stored unchanged: answers of rules that stamp or keep something are not remembered.
+        An allowed write is stored unchanged: answers of rules that add stamps or hidden fields are not remembered.
         """
         remembered = place.remembered
         if remembered is None or isinstance(state, Draft):
@@ -394,7 +395,7 @@ def _signs(rule: WriteRule) -> bool:
 
 
 def _author(rule: WriteRule, words: tuple[str, ...]) -> Value:
-    """Returns the encoded author that a rule stamps; empty, which equals no value, when it is too long for one."""
+    """Returns the encoded author that a rule stamps; empty, which equals no value, if it is too long for a value."""
     if rule.stamp is None:
         return b""
     text = rule.stamp.value.expand(words).encode()
@@ -402,7 +403,7 @@ def _author(rule: WriteRule, words: tuple[str, ...]) -> Value:
 
 
 def _is_signed(rule: WriteRule, author: Value, value: Value) -> bool:
-    """Tells whether a value names its author already, so that it is passed on as it is: the usual case."""
+    """Tells whether a value has its author already, as usual, so that it is passed on unchanged."""
     if rule.stamp is None or find_field(value, rule.stamp.field) != author:
         return False
     for mark in rule.marks:  # noqa: SIM110 - a generator takes longer than the search

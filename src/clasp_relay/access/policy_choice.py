@@ -1,4 +1,4 @@
-"""Chooses the application policy, and with it what is kept of the past (``docs/operations.md``, Policy)."""
+"""Chooses the application policy, and the history rules with it (``docs/operations.md``, Policy)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NO_POLICY = "none"
 """The value of ``--app-config`` for no policy."""
 
 HISTORY_OFF = "off"
-"""The value of ``--history`` for none."""
+"""The value of ``--history`` for no history."""
 
 DAY_US = 86_400_000_000
 
@@ -27,7 +27,7 @@ def load_policy(name: str) -> Policy:
     """Returns the packaged policy of that name, else the one in the file that it names.
 
     Raises:
-        StartError: there is no such file, or it is no policy.
+        StartError: there is no such file, or it is not a valid policy.
     """
     return Policy.packaged(name) if name in PACKAGED else Policy.load(name)
 
@@ -37,11 +37,11 @@ def choose_policy(app_config: str | None, folders: Sequence[Path] = FOLDERS) -> 
 
     Args:
         app_config: the name of a packaged policy, ``none``, or a path. None: the one JSON file in all of the
-            folders; where there is none or more than one, ``chat``.
-        folders: where to look; missing ones are as good as empty ones.
+            folders; if there is none or more than one, ``chat``.
+        folders: the folders that are searched; a missing one counts as empty.
 
     Raises:
-        StartError: the policy, or a folder that is there, cannot be read.
+        StartError: the policy, or a folder that exists, cannot be read.
     """
     if app_config == NO_POLICY:
         return None, "none, as --app-config says"
@@ -60,11 +60,11 @@ def choose_policy(app_config: str | None, folders: Sequence[Path] = FOLDERS) -> 
 
 
 def choose_history(policy: Policy | None, history: int | str | None, *, by_name: bool) -> HistoryRules | None:
-    """Returns the history rules in force; None where nothing is kept. Asked where there is a place to keep entries.
+    """Returns the history rules in force; None if nothing is kept. For a relay that has a place for entries.
 
     Args:
         policy: the policy in force; None for none.
-        history: for how many days entries are kept, ``off``, or None for what the rules say.
+        history: for how many days entries are kept, ``off``, or None for the limits of the rules.
         by_name: whether a journal was asked for by name: without a policy it keeps everything, as in the Rust relay.
     """
     if history == HISTORY_OFF:

@@ -8,7 +8,7 @@
     ├── Forbidden            the relay's operator does not allow it
     ├── Missing              there is no such thing, or it is not the caller's
     ├── Taken                the name or the id belongs to somebody else
-    ├── TooLarge             what is sent can never be accepted
+    ├── TooLarge             what the client sends is too large ever to be accepted
     ├── NoRoom               the relay's disk has no room for it
     └── Later                retry after ``retry_after_s`` seconds
         ├── Limited          the client made too many attempts
@@ -69,11 +69,11 @@ class Taken(Refusal):
 
 
 class TooLarge(Refusal):
-    """What is sent is larger than anything that is accepted."""
+    """What the client sends is too large ever to be accepted."""
 
 
 class NoRoom(Refusal):
-    """The relay has no room for it on its disk."""
+    """The relay's disk has no room for it."""
 
 
 class Later(Refusal):

@@ -1,4 +1,4 @@
-"""The chat's rooms, and what members have reported, for administrators; each change is in the audit log."""
+"""The chat's rooms and the reports of members, for administrators; each change is in the audit log."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from clasp_relay.wire.values import decode_value, encode_value
 __all__ = ["Reports", "Rooms", "Write"]
 
 Write = Callable[[Administrator, str, Message], Deferred[dict[str, Any]]]
-"""Sends a message with an administrator's rights; the address is the client's. The answer is as that of HTTP."""
+"""Sends a message with an administrator's rights; the address is the client's. The answer is that of the HTTP API."""
 
 MAX_PEOPLE = 1_000
-"""People of a room, and bans, that are listed."""
+"""The most people, and the most bans, of a room that are listed."""
 
 MAX_HISTORY_PAGES = 64
 """Pages of a room's history that are counted: the chat keeps fewer entries."""
@@ -43,7 +43,7 @@ MAX_PAGE_BYTES = 128 * 1024
 """Size of the reports on one page, and of a room's bans that are shown."""
 
 MAX_NAME = 200
-"""Characters of a name that are shown: of rooms and people, who may call themselves anything."""
+"""Characters of a name of a room or a person that are shown; clients may choose names of any length."""
 
 MAX_NOTE = 500
 """Characters of a note or a reason."""
@@ -57,7 +57,7 @@ _SECRETS = frozenset({"passwordHash", "passwordSalt"})
 
 @dataclass(slots=True)
 class _Tally:
-    """What is counted of a room."""
+    """The counts of a room's params."""
 
     meta: dict[str, Any] | None = None
     params: list[str] = field(default_factory=list)
@@ -120,11 +120,11 @@ class Rooms:
 
         Args:
             search: only rooms that have this text in the id or name, irrespective of case; empty for all.
-            after: only ids behind this one.
-            limit: how many at most.
+            after: only rooms whose id comes after this one.
+            limit: the most rooms.
 
         Returns:
-            the rooms, and where the next page goes on; None at the end.
+            the rooms, and ``after`` of the next page; None at the end.
         """
         needle = search.casefold()
         seen: set[str] = set()
@@ -181,7 +181,7 @@ class Rooms:
         }
 
     async def delete(self, who: Administrator, address: str, room_id: str) -> None:
-        """Ends all params of a room and its history, which the end of its meta erases.
+        """Ends all params of a room; the end of its ``meta`` erases its history.
 
         Raises:
             Missing: there is no such room.
@@ -191,7 +191,7 @@ class Rooms:
         await self._audit.record(self._audit.entry("admin.room.delete", who.actor(address), room_id, detail=detail))
         meta = f"/chat/room/{room_id}/meta"
         if self._params.get(meta) is None:
-            # What is not set has no end, and it is the end that erases the history.
+            # Only the end of a param that is set erases the history.
             await self._send(who, address, Set(meta, value_from_json({})))
         await self._send(who, address, Set(meta, NULL))
         await self._search.end([each for each in tally.params if each != meta])
@@ -204,7 +204,7 @@ class Rooms:
 
         Raises:
             Missing: there is no such room.
-            BadInput: the id is none.
+            BadInput: the user id is not valid, or the reason is too long.
         """
         if reason is not None and len(reason) > MAX_NOTE:
             raise BadInput(f"The reason may have {MAX_NOTE} characters.")
@@ -224,7 +224,7 @@ class Rooms:
         """Lifts a ban.
 
         Raises:
-            Missing: there is none.
+            Missing: there is no such ban.
         """
         target = f"/chat/room/{room_id}/bans/{user_id}"
         if self._params.get(target) is None:
@@ -245,7 +245,7 @@ class Rooms:
         return tally
 
     async def _tally(self, room_id: str) -> _Tally | None:
-        """Counts one room, and takes down its addresses; None where nothing of it is set."""
+        """Counts one room, and collects its addresses; None if nothing of it is set."""
         tally = _Tally()
         if room_id and not set("/*") & set(room_id):
             look = Pattern.parse(f"/chat/room/{room_id}/**")
@@ -258,7 +258,7 @@ class Rooms:
         return tally if tally.params else None
 
     async def _history(self, room_id: str) -> dict[str, int] | None:
-        """Counts what history keeps of a room's messages; None where none is kept."""
+        """Counts the entries of a room's messages in history; None if there is no history."""
         if self._replays is None:
             return None
         entries = size_bytes = 0
@@ -292,7 +292,7 @@ class Rooms:
 
 
 class Reports:
-    """What members have reported.
+    """The reports of members.
 
     Args:
         params: what is set.
@@ -324,11 +324,11 @@ class Reports:
 
         Args:
             state: ``open``, ``resolved`` or ``all``.
-            after: where the page before ended: time and id.
-            limit: how many at most.
+            after: time and id of the last report of the page before.
+            limit: the most reports.
 
         Returns:
-            the reports, and where the next page goes on; None at the end.
+            the reports, and ``after`` of the next page; None at the end.
         """
         found: list[tuple[int, str, Param]] = []
 
@@ -363,10 +363,10 @@ class Reports:
         return len(found)
 
     async def resolve(self, who: Administrator, address: str, report_id: str, note: str | None) -> None:
-        """Marks a report as dealt with.
+        """Marks a report as resolved.
 
         Raises:
-            Missing: there is none.
+            Missing: there is no such report.
             BadInput: the note is too long.
         """
         if note is not None and len(note) > MAX_NOTE:
@@ -386,14 +386,14 @@ class Reports:
         """Deletes a report.
 
         Raises:
-            Missing: there is none.
+            Missing: there is no such report.
         """
         param = self._find(report_id)
         await self._audit.record(self._audit.entry("admin.report.delete", who.actor(address), report_id))
         raise_refusal(await self._write(who, address, Set(param.address, NULL)))
 
     async def kept(self, report_id: str) -> dict[str, Any]:
-        """Returns what the relay's history itself holds of a reported message, and how the report compares with it.
+        """Returns the reported message as the relay's history has it, and how the report compares with it.
 
         Raises:
             Missing: there is no such report.
@@ -425,7 +425,7 @@ class Reports:
 
 
 def raise_refusal(answer: dict[str, Any]) -> None:
-    """Raises what an answer of the relay says is wrong.
+    """Raises the error of an answer that is an ERROR.
 
     Raises:
         RequestError: the message was refused.
@@ -435,7 +435,7 @@ def raise_refusal(answer: dict[str, Any]) -> None:
 
 
 def fields_of(value: Value) -> dict[str, Any]:
-    """Returns the fields of a map; none of any other value."""
+    """Returns the decoded fields of a map; none for any other value."""
     decoded = decode_value(value)
     return decoded if isinstance(decoded, dict) else {}
 
@@ -446,13 +446,13 @@ def to_json_value(value: Any) -> Any:
 
 
 def _name_in(fields: Mapping[str, Any]) -> str | None:
-    """Returns the beginning of the name in a value; None where it has none."""
+    """Returns the first ``MAX_NAME`` characters of the name in a value; None if it has none."""
     name = fields.get("name")
     return name[:MAX_NAME] if isinstance(name, str) else None
 
 
 def _bans(banned: Mapping[str, Value]) -> Iterator[dict[str, Any]]:
-    """Shows bans in the order of their ids, as many as a page may have."""
+    """Yields bans in the order of the user ids, as many as a page may have."""
     size_bytes = 0
     for user_id in sorted(banned)[:MAX_PEOPLE]:
         size_bytes += len(banned[user_id])
@@ -462,13 +462,13 @@ def _bans(banned: Mapping[str, Value]) -> Iterator[dict[str, Any]]:
 
 
 def _reporter(param: Param) -> str:
-    """Returns who has reported: who wrote it, or whom an administrator named who has written it since."""
+    """Returns the user id of the reporter: the writer, or the one in the value if an administrator wrote it since."""
     named = fields_of(param.value).get("reportedBy")
     return named if param.subject == ADMIN_SUBJECT and isinstance(named, str) else param.subject
 
 
 def _may_be_resolved(param: Param) -> bool:
-    """Tells whether a report is as an administrator wrote it: nobody else can have said that it is dealt with."""
+    """Tells whether an administrator wrote a report last: nobody else can have marked it as resolved."""
     return param.subject == ADMIN_SUBJECT
 
 
@@ -477,7 +477,7 @@ def _is_resolved(param: Param) -> bool:
 
 
 def _reported_s(param: Param) -> int:
-    """Returns when something was reported, in Unix seconds: once it is dealt with, an administrator has said so."""
+    """Returns the time of a report in Unix seconds; of a resolved one the time that an administrator wrote into it."""
     reported_s = fields_of(param.value).get("reportedAt") if _is_resolved(param) else None
     return reported_s if isinstance(reported_s, int) else param.timestamp_us // 1_000_000
 
@@ -487,7 +487,7 @@ def _id_of(param: Param) -> str:
 
 
 def _report(param: Param) -> dict[str, Any]:
-    """Returns a report as the API has it."""
+    """Returns a report in the form of the API."""
     fields = fields_of(param.value)
     resolved = fields.get("resolved")
 
@@ -508,10 +508,10 @@ def _report(param: Param) -> dict[str, Any]:
 
 
 def _check_segment(address: str, segment: str) -> None:
-    """Checks that an address has a segment that somebody typed as its last one.
+    """Checks that an address is valid, and that its last segment is the user id that a request named.
 
     Raises:
-        BadInput: it is none.
+        BadInput: the id is not one segment of a valid address.
     """
     try:
         check_address(address)

@@ -16,16 +16,16 @@ from clasp_relay.wire.address import Pattern
 __all__ = ["Search"]
 
 SEARCHED_AT_ONCE = 200
-"""How many params are looked at in one piece, at most."""
+"""The most params that are looked at in one piece."""
 
 SEARCH_US = 3
-"""About what it costs to look at one."""
+"""Estimated cost in µs of looking at one."""
 
 BYTES_PER_US = 20
-"""About how much of a value is decoded in a microsecond."""
+"""Estimated bytes of a value that are decoded in a microsecond."""
 
 PIECE_US = 600
-"""About what one piece costs at most, or one param where that costs more."""
+"""The highest estimated cost in µs of one piece, or that of one param if it is higher."""
 
 
 def _never(_param: Param) -> bool:
@@ -37,9 +37,9 @@ class Search:
 
     Args:
         params: all params.
-        committer: ends them.
-        work: does it in pieces.
-        clear: ends them in the place of ``committer``, where another relay decides; its Deferred fires when that is
+        committer: ends params.
+        work: runs the work in pieces.
+        clear: ends params in place of ``committer`` if another relay is the decider; its Deferred fires when that is
             done, and fails with a Refusal.
     """
 
@@ -58,20 +58,20 @@ class Search:
     def each(
         self, pattern: Pattern, look: Callable[[Param], None], decodes: Callable[[Param], bool] = _never
     ) -> Deferred[None]:
-        """Calls a function with each param that matches a pattern and is set when its turn comes.
+        """Calls a function with each param that matches a pattern, if it is set at that moment.
 
         Args:
-            pattern: which.
+            pattern: the pattern.
             look: the function; it takes some µs.
-            decodes: tells whether it decodes the value of a param.
+            decodes: tells whether ``look`` decodes the value of a param.
 
         Returns:
-            a Deferred that fires at the end, and fails with what the function raises.
+            a Deferred that fires at the end, and fails with an exception of the function.
         """
         return self._do(self._look(pattern, look, decodes))
 
     def end(self, addresses: Sequence[str]) -> Deferred[None]:
-        """Ends params, as the relay's own nulls; those that are not set are passed over."""
+        """Ends params by nulls of the relay; addresses where nothing is set are skipped."""
         return self._do(self._committer.clear(addresses)) if self._clear is None else self._clear(addresses)
 
     def _look(self, pattern: Pattern, look: Callable[[Param], None], decodes: Callable[[Param], bool]) -> Pieces:

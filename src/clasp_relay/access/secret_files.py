@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 ADMIN_SUBJECT = "clasp.admin"
-"""No user or guest can have this id: it has a dot."""
+"""The subject of the admin token. No user or guest can have this id, since it has a dot."""
 
 KEY_BYTES = 32
 
@@ -31,14 +31,14 @@ _TOKEN = re.compile(rf"{TOKEN_PREFIX}[A-Za-z0-9_-]{{32,128}}")
 
 
 def read_or_make_admin_token(path: Path, random_hex: Callable[[int], str]) -> str:
-    """Returns the token in a file, which is made (mode 0600), with its folder, when there is none.
+    """Returns the admin token in a file; makes the file (mode 0600) and its folder if there is none.
 
     Args:
-        path: the file; it holds the token and nothing else.
+        path: the file; it contains the token and nothing else.
         random_hex: as ``secrets.token_hex``.
 
     Raises:
-        StartError: the file cannot be read or made, or holds something else.
+        StartError: the file cannot be read or made, or contains something else.
     """
     try:
         token = _read(path)
@@ -57,22 +57,22 @@ def read_or_make_admin_token(path: Path, random_hex: Callable[[int], str]) -> st
 
 
 def admin_record(token: str, now_s: float) -> TokenRecord:
-    """Returns what the administrator's token stands for.
+    """Returns the record of the admin token.
 
     Args:
-        token: as ``read_or_make_admin_token`` gives it.
+        token: as ``read_or_make_admin_token`` returns it.
         now_s: Unix seconds.
     """
     return TokenRecord(digest_of(token), ADMIN_SUBJECT, "admin", False, ADMIN_SCOPES, int(now_s), None)
 
 
 def read_or_make_key(users_file: Path, random_bytes: Callable[[int], bytes]) -> bytes:
-    """Returns the key that client addresses are hashed with, which is made when there is none.
+    """Returns the key that client addresses are hashed with; makes it if there is none.
 
-    It stands beside users.db and not in it, so that a copy of that file tells no addresses.
+    It is in a file of its own beside users.db, so that no address can be found from a copy of users.db.
 
     Args:
-        users_file: users.db; the key's file has ``.key`` behind its name.
+        users_file: users.db; the key's file has the same name and ``.key``.
         random_bytes: as ``secrets.token_bytes``.
 
     Raises:
@@ -92,14 +92,14 @@ def read_or_make_key(users_file: Path, random_bytes: Callable[[int], bytes]) -> 
 
 
 def replace_key(users_file: Path, key: bytes) -> None:
-    """Takes another key that client addresses are hashed with; blocks.
+    """Replaces the key that client addresses are hashed with; blocks.
 
     Args:
         users_file: users.db; see ``read_or_make_key``.
-        key: the new one.
+        key: the new key.
 
     Raises:
-        StartError: the file cannot be written, or this is no key.
+        StartError: the file cannot be written, or the key has another length.
     """
     path = users_file.with_name(f"{users_file.name}.key")
     if len(key) != KEY_BYTES:

@@ -1,9 +1,9 @@
-"""Which session ids were given to whom: a client may go on to use the id of its first session after it has reconnected.
+"""The session ids of subjects: a client that has reconnected may go on to use the id of its first session.
 
-A session id is a subject's own while the session is connected and for a day after it was given, or was last seen
-connected, which is noted every hour; also when the relay was restarted meanwhile. What is kept is bounded for each
-subject and in all. Where too many are kept, the subject that has most loses the one that was seen longest ago, so
-that nobody makes others lose theirs.
+A session id is a subject's own while the session is connected, and for a day after it was given, or was last seen
+connected, which is noted every hour; also after a restart of the relay. The number of kept ids is bounded for each
+subject and in all. If there are too many, the subject that has most loses the one that was seen longest ago, so
+that no subject can displace the ids of others.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from clasp_relay.storage.session_ids import GivenId, SessionIdStore
 __all__ = ["KEPT_S", "MAX_IDS", "MAX_IDS_PER_SUBJECT", "KnownSessionIds", "SessionIdsOfAll"]
 
 KEPT_S = 86_400
-"""How long after its session was seen last an id is still its subject's."""
+"""Seconds for which an id is still its subject's, after the session was last seen."""
 
 MAX_IDS_PER_SUBJECT = 256
-"""Ids that are kept for one subject: more than one address may have sessions at once."""
+"""Ids that are kept for one subject: more than the sessions that one client address may have at once."""
 
 GATHER_S = 1.0
-"""How long ids are gathered after others were stored. Without it a thousand clients that connect at once were stored in
-as many transactions as the store's thread could begin, which took 0.2 s of CPU time from what they sent."""
+"""Seconds for which ids are collected after others were stored. Without that a thousand clients that connected at once
+were stored in as many transactions as the store's thread could begin, which took 0.2 s of CPU time."""
 
 MAX_IDS = 50_000
 """Ids that are kept in all, about 15 MB: those of a thousand clients that reconnect every half hour."""
@@ -42,9 +42,9 @@ class KnownSessionIds:
     """Implements ``access.policy.language.question.SessionIds``.
 
     Args:
-        sessions: those that are connected.
+        sessions: the connected sessions.
         now_us: Unix µs.
-        outdated: is told of an id whose owner is no longer what it was.
+        outdated: called with an id whose owner has changed.
     """
 
     def __init__(self, sessions: SessionTable, now_us: Callable[[], int], outdated: Callable[[str], None]) -> None:
@@ -52,14 +52,14 @@ class KnownSessionIds:
         self._now_us = now_us
         self._outdated = outdated
         self._given: dict[str, GivenId] = {}
-        """By session id; what was seen longest ago comes first."""
+        """By session id, in the order in which they were last seen."""
         self._of: dict[str, dict[str, None]] = {}
         """The ids of each subject, in the same order."""
         self._by_count: list[dict[str, None]] = [{} for _ in range(MAX_IDS_PER_SUBJECT + 2)]
-        """The subjects by how many ids they have."""
+        """The subjects by their number of ids."""
         self._unsaved: dict[str, GivenId] = {}
         self._forgotten: dict[str, None] = {}
-        """Ids that the store still has."""
+        """Forgotten ids that are still to be deleted from the store."""
         self._store: SessionIdStore | None = None
         self._calls: StoreCalls | None = None
         self._clock: IReactorTime | None = None
@@ -70,11 +70,11 @@ class KnownSessionIds:
         return len(self._given)
 
     def open(self, store: SessionIdStore, sql: Workers, clock: IReactorTime) -> None:
-        """Loads what is known; it calls the store on this thread, so before the event loop runs.
+        """Loads the ids; calls the store on this thread, so before the event loop runs.
 
         Args:
-            store: where the ids are kept.
-            sql: the thread that the store is called on from then on.
+            store: where the ids are stored.
+            sql: the thread that the store is called on later.
             clock: for timers.
         """
         self._store, self._calls, self._clock = store, StoreCalls(sql), clock
@@ -82,7 +82,7 @@ class KnownSessionIds:
             self._add(given)
 
     async def reload(self) -> None:
-        """Takes from the store what is known there, beside what is known here.
+        """Adds the ids in the store to those that are known here.
 
         Raises:
             Refusal: the store cannot be asked now.
@@ -93,7 +93,7 @@ class KnownSessionIds:
             self.follow(given)
 
     def began(self, session: Session) -> None:
-        """Notes whose a session is that is live now."""
+        """Notes the subject of a session that has become live."""
         self._note(session)
         self._save()
 
@@ -104,7 +104,7 @@ class KnownSessionIds:
             until_us = (given.seen_s + KEPT_S) * 1_000_000
             if now_us < until_us:
                 return until_us
-        # While it is connected nothing has to be kept.
+        # The id of a connected session need not be among the kept ones.
         return _connected_until_us(self._sessions, subject, session_id, now_us)
 
     def renew(self) -> None:
@@ -119,14 +119,14 @@ class KnownSessionIds:
         self._save()
 
     def follow(self, given: GivenId) -> None:
-        """Takes an id as the store has it, whichever relay it was given by."""
+        """Takes over an id as the store has it, whichever relay has given it."""
         known = self._given.get(given.session_id)
         if known is None or known.seen_s < given.seen_s:
             self._add(given)
             self._outdated(given.session_id)
 
     def close(self) -> None:
-        """Stores what is not stored yet; it calls the store on this thread, so when its own has stopped."""
+        """Stores what is not stored yet; calls the store on this thread, so after the SQL thread has stopped."""
         self._clock = None
         if self._gathering is not None:
             self._gathering.cancel()
@@ -188,7 +188,7 @@ class KnownSessionIds:
         return list(unsaved.values()), list(forgotten)
 
     def _save(self) -> None:
-        """Stores what is new at once, or together with what comes within ``GATHER_S`` after the batch before."""
+        """Stores new ids: at once, or after ``GATHER_S`` if the batch before was stored just now."""
         if self._is_saving or self._gathering is not None or self._calls is None or not self._is_unsaved:
             return
         self._is_saving = True
@@ -218,11 +218,11 @@ class KnownSessionIds:
 
 
 class SessionIdsOfAll:
-    """Implements ``SessionIds`` for the core that decides for several relays, which has the sessions of all.
+    """Implements ``SessionIds`` for the decider's core in a cluster, which has the sessions of all relays.
 
     Args:
-        known: which ids are known at this relay.
-        sessions: those that are connected to any of them.
+        known: the ids that this relay knows.
+        sessions: the sessions that are connected to any relay.
     """
 
     def __init__(self, known: SessionIds, sessions: SessionTable) -> None:

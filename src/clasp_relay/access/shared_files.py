@@ -1,10 +1,11 @@
-"""The files that users of a cluster send to each other: any relay takes and gives them.
+"""The files that users of a cluster send to each other, through any of its relays.
 
-Their records are rows of ``users.db``, which the relay that decides changes for all. Their bytes are in the cluster's
+Their records are rows of ``users.db``, which the decider changes for all relays. Their bytes are in the cluster's
 object store, and each relay keeps copies of some. A file arrives on the disk of the relay that its sender is connected
-to. When it is whole, its record is added, which takes its room; the bytes go to the object store; the record says that
-they are there; and only then the sender is answered. So what was answered survives the loss of the relay, and what was
-not leaves bytes without a record, or a record that is never stored: ``SharedFiles.sweep`` removes both.
+to. When it is whole, its record is added, which takes the space of the file; the bytes are put into the object store;
+the record is marked as stored; and only then the sender is answered. So a file whose sender was answered survives the
+loss of the relay. Of any other file bytes without a record may stay, or a record that is never marked as stored:
+``SharedFiles.sweep`` removes both.
 """
 
 from __future__ import annotations
@@ -33,14 +34,15 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 TRANSFERS_AT_ONCE = 4
-"""Files that go to the object store at once, and as many that come from there: each has a piece of 128 KiB on its way,
-and what the relay has to say to others stands behind those."""
+"""Files that are put into the object store at once, and as many that are fetched from it: each has a piece of 128 KiB
+on the connection, and the relay's messages to other relays wait behind these."""
 
 TRIES = 3
-"""How often a copy is opened that others have displaced before anybody could."""
+"""How often a file is fetched and opened, if other files displace its copy before it is open."""
 
 MOST_LEFT = 100
-"""Failures leave no more objects without a record than these, or than half of all: it is the records that are lost."""
+"""Objects without a record that a sweep removes. If there are more, and more than half of all, it removes none: then
+the records are lost, since failures do not leave so many."""
 
 CHECKED_AT_ONCE = 500
 """Ids that are looked up in one call."""
@@ -53,67 +55,67 @@ _RETRY_AFTER_S = 5
 
 
 class Objects(Protocol):
-    """The object store. Its methods fail with ``Busy`` where the engine does not answer."""
+    """The object store. Its methods fail with ``Busy`` if the engine does not answer."""
 
     def put(self, file_id: str, size_bytes: int, read: Callable[[int, int], Awaitable[bytes]], /) -> Awaitable[bool]:
-        """Stores an object, all of it; what was stored of it is not removed where it fails.
+        """Stores an object; after a failure the pieces that were stored remain.
 
         Args:
             file_id: its name.
-            size_bytes: how long it is.
-            read: returns bytes from a position on.
+            size_bytes: its length.
+            read: returns bytes, given a position and a count.
 
         Returns:
-            whether it is stored; it is not where there is something of it already, or another relay does so.
+            whether it is stored; False if a part of it is there already, or another relay stores it.
 
         Raises:
             Busy: the engine does not answer.
-            NoRoom: it has no room.
+            NoRoom: the object store is full.
         """
 
     def get(self, file_id: str, write: Callable[[bytes], Awaitable[None]], /) -> Awaitable[bool]:
-        """Gives the bytes of an object in order.
+        """Passes the bytes of an object to ``write``, in order.
 
         Returns:
-            whether all came, and are those that were stored.
+            whether all bytes came, and are those that were stored.
 
         Raises:
             Busy: the engine does not answer.
         """
 
     def remove(self, file_id: str, /) -> Awaitable[None]:
-        """Removes an object, or what there is of it.
+        """Removes an object, or the part of it that there is.
 
         Raises:
             Busy: the engine does not answer.
         """
 
     def names(self, file_id: str | None = None, /) -> Awaitable[Mapping[str, int | None]]:
-        """Returns of which objects there is anything.
+        """Returns the objects that are in the store, as a whole or in part.
 
         Args:
-            file_id: which one is looked for; None for all.
+            file_id: the object that is looked for; None for all.
 
         Returns:
-            how many pieces of each there are; None where nothing says what they are.
+            the number of pieces by name; None if the message that comes after the pieces is missing.
 
         Raises:
             Busy: the engine does not answer.
         """
 
     def pieces(self, size_bytes: int, /) -> int:
-        """Returns how many pieces an object of some length has."""
+        """Returns the number of pieces of an object of this length."""
 
 
 class SharedFiles(Files):
-    """See the module.
+    """The files of a cluster; see the module.
 
     Args:
         records: the rows of ``users.db``.
-        calls: calls what changes them at the relay that decides, and the rest here.
+        calls: makes calls that change the rows at the decider, and all others here.
         cache: this relay's copies; called through ``disk``.
         objects: the object store.
-        is_ready: tells whether this relay knows all that it has to, so that it may serve clients.
+        is_ready: tells whether this relay has caught up with the cluster, so that it may serve clients.
         rest: see ``Files``.
     """
 
@@ -139,16 +141,16 @@ class SharedFiles(Files):
         self._to_store = Slots(TRANSFERS_AT_ONCE)
         self._from_store = Slots(TRANSFERS_AT_ONCE)
         self._fetching: dict[str, list[Deferred[bool]]] = {}
-        """Who waits for which file to come from the object store; told whether the store has answered."""
+        """Deferreds that wait for a file from the object store; they fire with whether the store has answered."""
         self._unstored: set[str] = set()
-        """Records that an upload which failed has left, since the cluster did not answer."""
+        """Records that failed uploads have left, since the cluster did not answer."""
         self._arrived_before: frozenset[str] = frozenset()
-        """What was not stored yet at the last sweep."""
+        """Records that were not marked as stored at the last sweep."""
         self._is_counting = self._is_stale = False
 
     @property
     def used_bytes(self) -> int:
-        """See ``Files``; what arrives here counts, and at other relays once it is whole."""
+        """See ``Files``; a file that arrives at another relay counts only once it is whole."""
         return self._totals.charged + self.quotas.bytes
 
     @property
@@ -162,7 +164,7 @@ class SharedFiles(Files):
         return self._cache.count, self._cache.bytes
 
     def load(self, is_account: Callable[[str], bool]) -> None:  # noqa: ARG002 - rows of guests follow their accounts
-        """Removes what a kill has left of copies, and counts what there is; see ``Files``."""
+        """Removes incomplete copies that an abrupt end has left, and counts the files; see ``Files``."""
         kept = self._cache.load()
         self._cache.forget(self._rows.missing(kept))
         self._count(self._rows.totals())
@@ -174,7 +176,7 @@ class SharedFiles(Files):
     # Uploads
 
     def begin(self, bearer: str | None, address: str, size_bytes: int) -> Upload:
-        """See ``Files``; whether there is room is looked up while the file arrives, and decided when it is whole."""
+        """See ``Files``; the limits are looked up while the file arrives, and decided when it is whole."""
         if not self._is_ready():
             self.counts.refused += 1
             raise Busy(NOT_CONNECTED, _RETRY_AFTER_S)
@@ -188,7 +190,7 @@ class SharedFiles(Files):
             upload.refuse(no_room(lacking, self.quotas.limits))
 
     async def store(self, bearer: str | None, owner: FileOwner, writer: FileWriter, record: StoredFile) -> None:
-        """Has a file in the object store whose bytes are written here; see ``Files``."""
+        """Puts a file into the object store whose bytes are written here; see ``Files``."""
         self._recognise(bearer)  # the token may have ended meanwhile
         await self._to_store.acquire(lane_of(owner))
         try:
@@ -215,7 +217,7 @@ class SharedFiles(Files):
         try:
             lacking = await self.on_sql(self._rows.add, record, self._bounds)
         except Busy:
-            self._undo(record.id)  # it may be done all the same
+            self._undo(record.id)  # the record may have been added in spite of the error
             raise
         if lacking == GONE:
             raise Unauthenticated(_SENDER_GONE)
@@ -234,9 +236,9 @@ class SharedFiles(Files):
         )
 
     def _undo(self, file_id: str) -> None:
-        """Removes what there is of a file that is not stored; where that fails, the next upload or sweep tries again.
+        """Removes the record and the bytes of a file that is not stored; the sender does not wait for that.
 
-        Its sender does not wait for it.
+        After a failure the next upload or sweep tries again.
         """
         self._unstored.add(file_id)
         self._remove_later()
@@ -251,7 +253,7 @@ class SharedFiles(Files):
             self._unstored.discard(file_id)
 
     async def _keep(self, owner: FileOwner, writer: FileWriter, record: StoredFile) -> None:
-        """Keeps what was written here as this relay's copy."""
+        """Keeps the bytes that were written here as this relay's copy."""
         try:
             await self.on_disk(owner, self._cache.keep, writer, record.id, record.size)
             await self._forget_if_removed(owner, record.id)
@@ -259,14 +261,14 @@ class SharedFiles(Files):
             events.FILE_NOT_KEPT.log(cause=cause_text(error))
 
     async def adopt(self, file: StoredFile, reader: FileReader) -> bool:
-        """Takes a file that was sent before its relay was in the cluster, whether there is room for it or not.
+        """Stores a file that was sent before its relay joined the cluster; limits are not checked.
 
         Args:
             file: its record.
-            reader: what reads its bytes; it is not closed.
+            reader: reads its bytes; it is not closed.
 
         Returns:
-            whether it is stored now; else its sender was deleted.
+            whether it is stored now; False if its sender was deleted.
 
         Raises:
             Busy: the cluster does not answer.
@@ -279,7 +281,7 @@ class SharedFiles(Files):
         if not await self.on_sql(self._rows.adopt, file):
             return False
         if not await self._put_from(FileOwner(""), reader, file):
-            await self._objects.remove(file.id)  # what an attempt has left that failed
+            await self._objects.remove(file.id)  # pieces that a failed attempt has left
             if not await self._put_from(FileOwner(""), reader, file):
                 raise Busy(_REMOVED, _RETRY_AFTER_S)
         if not await self.on_sql(self._rows.store, file.id, is_of_before=True):
@@ -297,7 +299,7 @@ class SharedFiles(Files):
     async def _note_read(self, file: StoredFile) -> None:
         now_s = int(self._now_s())
         if now_s - file.read_s >= READ_STEP_S:
-            # Nobody waits for it: while no relay decides, files are read all the same.
+            # No call waits for it: files can be read while there is no decider.
             self.on_sql(self._rows.note_read, file.id, now_s).addErrback(_tell)
 
     async def _open(self, lane: FileOwner, file: StoredFile) -> FileReader | None:
@@ -310,7 +312,7 @@ class SharedFiles(Files):
         raise Busy(_TOO_MANY, _RETRY_AFTER_S)
 
     async def _fetch(self, lane: FileOwner, file: StoredFile) -> bool:
-        """Copies a file from the object store, once for all who ask meanwhile; returns False where it is gone."""
+        """Copies a file from the object store, once for all concurrent calls; returns False if it is gone."""
         waiting = self._fetching.get(file.id)
         if waiting is not None:
             done: Deferred[bool] = Deferred()
@@ -352,7 +354,7 @@ class SharedFiles(Files):
         return is_whole
 
     async def _forget_if_removed(self, lane: FileOwner, file_id: str) -> bool:
-        """Removes a copy that came behind the removal of its file; returns whether it did."""
+        """Removes a copy that arrived after its file was removed; returns whether it did."""
         is_removed = bool(await self.on_sql(self._rows.missing, [file_id]))
         if is_removed:
             await self.on_disk(lane, self._cache.forget, [file_id])
@@ -388,25 +390,25 @@ class SharedFiles(Files):
         """Does nothing: the rows of a guest's files change with the account."""
 
     async def sweep(self, *, acts: bool) -> None:
-        """See ``Files``; a relay that may know too little of what was removed does it later."""
+        """See ``Files``; a relay that has not caught up with the cluster does it later."""
         if not self._is_ready():
             return
         if self._unstored:
             self._remove_later()
         try:
-            # Before the names: a copy that comes later may be of an object that is not among them.
+            # Before the names are read: a later copy may be of an object that is not among them.
             kept = self._cache.kept()
             names = await self._objects.names()
             await self._restore(kept, names)
             if acts:
                 await self._sweep(names)
         except (Busy, NoRoom):
-            """The next one does it."""
+            """The next sweep does it."""
         except Exception:
-            events.FILES_FAULT.failure()  # what else is done once an hour is done all the same
+            events.FILES_FAULT.failure()  # the other hourly work must not fail with it
 
     async def _restore(self, kept: Sequence[str], names: Mapping[str, int | None]) -> None:
-        """Puts back what the object store has lost, or a part of it, as far as there are copies here."""
+        """Puts files back that the object store has lost, as a whole or in part, if there are copies here."""
         count = 0
         for begin in range(0, len(kept), CHECKED_AT_ONCE):
             for file in await self.on_sql(self._rows.found, kept[begin : begin + CHECKED_AT_ONCE]):
@@ -416,29 +418,29 @@ class SharedFiles(Files):
             events.FILES_RESTORED.log(count=count)
 
     async def _put_back(self, file: StoredFile) -> bool:
-        """Puts one file back, if it is missing yet and was not removed; returns whether it did."""
+        """Puts one file back, if it is still missing and was not removed; returns whether it did."""
         left = await self._objects.names(file.id)
         if self._is_whole(file, left):
             return False  # another relay was faster
         if await self.on_sql(self._rows.confirm_missing, [file.id]):
-            return False  # what is behind the log here will tell
+            return False  # it was removed: this relay has not read that in the log yet
         reader = await self._disk.run("", _nothing, self._cache.reader, file.id)
         if reader is None:
             return False
         try:
             if left:
-                await self._objects.remove(file.id)  # its pieces would be between the others
+                await self._objects.remove(file.id)  # its old pieces would mix with the new ones
             return await self._put(FileOwner(""), reader, file)
         finally:
             reader.close()
 
     async def _put_back_or_forget(self, file: StoredFile) -> bool:
-        """As ``_put_back``; a copy that cannot be read leaves the others to be put back, and a damaged one goes."""
+        """As ``_put_back``, but an unreadable copy is skipped, and removed if it is damaged."""
         try:
             return await self._put_back(file)
         except OSError as error:
             events.FILE_COPY_BAD.log(file=file.id, cause=cause_text(error))
-            if error.errno in (None, errno.EIO):  # not where open files are used up, for one
+            if error.errno in (None, errno.EIO):  # damaged; others, such as too many open files, pass
                 await self._disk.run("", _nothing, self._cache.forget, [file.id])
             return False
 
@@ -446,16 +448,17 @@ class SharedFiles(Files):
         return names.get(file.id) == self._objects.pieces(file.size)
 
     async def _sweep(self, found: Iterable[str]) -> None:
-        """Removes what relays have left that ended while files arrived; is told the names of all objects."""
+        """Removes what relays have left that ended while files arrived; ``found`` has the names of all objects."""
         arriving = frozenset(await self.on_sql(self._rows.arriving))
-        # An upload takes minutes at most: what was not stored an hour ago, and is not now, never will be.
+        # An upload takes minutes at most: a record that was not marked as stored an hour ago, and is not now, never
+        # will be.
         late = sorted(arriving & self._arrived_before)
         self._arrived_before = arriving
         for file_id in late:
             if await self.on_sql(self._rows.remove_unstored, file_id):
                 await self._objects.remove(file_id)
-        # A record is there before any byte, so what has none at this moment, which is behind that of the names, has
-        # been removed. The log says so: a relay that no longer decides may not know of a record.
+        # A record is added before any byte is stored, so an object that has none now, after the names were read, was
+        # removed. The log has to confirm that, since a relay that is no longer the decider may lack a record.
         names = sorted(found)
         orphans: list[str] = []
         for begin in range(0, len(names), CHECKED_AT_ONCE):
@@ -470,23 +473,23 @@ class SharedFiles(Files):
         if late or orphans:
             events.FILES_REMOVED.log(records=len(late), objects=len(orphans))
 
-    # What the log says
+    # Changes that come by the log
 
     def follow(self, gone: Iterable[str]) -> None:
-        """Is told that rows have changed in the file, and which files are gone."""
+        """Removes the copies of files that are gone, and counts again, after rows have changed in ``users.db``."""
         file_ids = list(gone)
         if file_ids:
             self._disk.run("", _nothing, self._cache.forget, file_ids).addErrback(_tell)
         self._recount()
 
     async def reload(self) -> None:
-        """Is told that all rows were replaced."""
+        """Removes copies and counts again after all rows were replaced."""
         gone = await self.on_sql(self._rows.missing, self._cache.kept())
         await self._disk.run("", _nothing, self._cache.forget, gone)
         self._count(await self.on_sql(self._rows.totals))
 
     def _recount(self) -> None:
-        """Reads the totals again, once for all that changes meanwhile."""
+        """Reads the totals again, once for all changes until then."""
         self._is_stale = True
         if not self._is_counting:
             self._is_counting = True
@@ -505,10 +508,10 @@ class SharedFiles(Files):
 
 
 def _tell(failure: Failure) -> None:
-    """Logs a fault; what was refused is done with the next change or sweep."""
+    """Logs a fault; after a refusal the next change or sweep does the work."""
     if failure.check(Refusal) is None:
         events.FILES_FAULT.failure(failure)
 
 
 def _nothing() -> None:
-    """Admits."""
+    """Does nothing: admits every call."""

@@ -36,7 +36,7 @@ MAX_WAITING_CALLS = 2048
 """Length of the queue for the SQL thread: about a second's work on a slow disk."""
 
 MAX_WAITING_CALLS_PER_ADDRESS = 512
-"""How many of them may be for requests of one client address. Client addresses take turns."""
+"""Number of them that may be for requests of one client address. Client addresses take turns."""
 
 STORE_BUSY = "The relay cannot reach its accounts at the moment. Try again in a few seconds."
 NAME_TAKEN = "This name belongs to a registered user. Choose another one."
@@ -55,7 +55,7 @@ class StoreCalls:
 
     Args:
         workers: one thread that all calls are made on.
-        monotonic_s: seconds that nobody sets.
+        monotonic_s: a monotonic clock, in seconds.
     """
 
     def __init__(self, workers: Workers, monotonic_s: Callable[[], float] = time.monotonic) -> None:
@@ -109,4 +109,4 @@ def _in_words(refusal: StoreRefusal) -> Refusal:
 
 
 def _always() -> None:
-    """Admits."""
+    """Does nothing: admits every call."""

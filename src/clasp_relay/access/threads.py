@@ -29,20 +29,20 @@ T = TypeVar("T")
 
 
 NICENESS = 15
-"""Niceness added to threads that give way: the event loop gets nearly all of a core that it shares with four hashes,
-instead of a fifth."""
+"""Niceness added to threads of lower priority: the event loop gets nearly all of a core that it shares with four
+hashes, instead of a fifth."""
 
 _RETRY_AFTER_S = 2
 """Seconds to wait when a queue is full; hashes are done within a few seconds."""
 
 LANE: ContextVar[str] = ContextVar("lane", default="")
-"""The lane of the client address (``addresses.address_group``) that a coroutine works for; empty where it works for
-none. A coroutine keeps what was set when it began."""
+"""The lane of the client address (``addresses.address_group``) that a coroutine works for; empty if it works for
+none. A coroutine keeps the value that was set when it began."""
 
 
 @contextmanager
 def in_lane(lane: str) -> Iterator[None]:
-    """Has what begins meanwhile be done for a client address; see ``LANE``."""
+    """Sets ``LANE`` for the coroutines that begin in the context."""
     token = LANE.set(lane)
     try:
         yield
@@ -59,9 +59,9 @@ class Workers(Protocol):
         """Runs a function.
 
         Args:
-            lane: whose work it is; lanes are served in turn.
-            admit: called on the event loop's thread just before the work begins; what it raises is the
-                result, and the work is not done.
+            lane: the lane of the work; lanes are served in turn.
+            admit: called on the event loop's thread just before the work begins; if it raises an exception, that is
+                the result, and the work is not done.
             work: called on another thread.
             args: for ``work``.
             kwargs: for ``work``.
@@ -89,13 +89,13 @@ class ThreadWorkers:
     """A few threads with a bounded queue, which serves its lanes round robin.
 
     Args:
-        reactor: the event loop that results are given to.
-        threads: how many things are done at once.
-        max_waiting: how many more may wait.
+        reactor: the event loop that gets the results.
+        threads: number of threads.
+        max_waiting: the most calls that may wait.
         name: for the threads' names.
-        max_waiting_in_lane: how many of one lane may wait; None for as many as there is room for. What is for no client
-            address, so that its lane is empty, has no such bound.
-        gives_way: whether the work takes so long that the event loop's thread is to go before it.
+        max_waiting_in_lane: the most calls of one lane that may wait; None for no such bound. Calls for no client
+            address, whose lane is empty, have no such bound.
+        gives_way: whether the threads have a lower priority than the event loop's, since the work takes long.
     """
 
     def __init__(
@@ -199,10 +199,10 @@ class ThreadWorkers:
 
 
 class Slots:
-    """A few things are done at once; what waits for that begins round robin by lane.
+    """Bounds how much is done at once; what waits begins round robin by lane.
 
     Args:
-        count: how many.
+        count: how much may be done at once.
     """
 
     def __init__(self, count: int) -> None:
@@ -211,10 +211,10 @@ class Slots:
         self._waiting: Lanes[Deferred[None]] = Lanes()
 
     def acquire(self, lane: str) -> Deferred[None]:
-        """Returns a Deferred that fires when something may begin; ``release`` is to be called when it has ended.
+        """Returns a Deferred that fires when the caller may begin; ``release`` is to be called at its end.
 
         Args:
-            lane: whose it is.
+            lane: the lane of the caller.
         """
         begun: Deferred[None] = Deferred(self._waiting.discard)
         if self.free:
@@ -225,7 +225,7 @@ class Slots:
         return begun
 
     def release(self) -> None:
-        """Notes that one has ended, and has the next one begin."""
+        """Frees a slot, and gives it to the next one that waits."""
         if self._waiting:
             self._waiting.pop().callback(None)
         else:
@@ -233,10 +233,10 @@ class Slots:
 
 
 def uncancellable(work: Deferred[T]) -> Deferred[T]:
-    """Returns a Deferred of the same result whose cancelling ends the waiting, not the work.
+    """Returns a Deferred of the same result; to cancel it ends the waiting, not the work.
 
-    What is committed must also take effect: a client that hangs up between the two must not stop it.
-    A fault (not a refusal) that nobody waits for any more is left to be logged.
+    What is committed must also take effect, even if the client disconnects between the two.
+    After a cancellation a fault (not a refusal) is left to be logged.
     """
     seen: Deferred[T] = Deferred()
 

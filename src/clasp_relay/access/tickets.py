@@ -1,10 +1,10 @@
-"""Tickets: what a web page puts into a URL instead of its token.
+"""Tickets: a web page puts one into a URL in place of its token.
 
-A browser's EventSource cannot send a header, and a token in a URL would reach the logs of every proxy on the way. A
-ticket stands for a token once and for a short time, so that one which is found in a log opens nothing.
+A browser's EventSource cannot send a header, and a token in a URL would be written to the logs of every proxy on the
+way. A ticket stands for a token once and for a short time, so one that is found in a log gives no access.
 
-The relays of a cluster tell each other of theirs, since a page's next request may reach another one. What they tell,
-and what each keeps, is the token under a seal that only the ticket itself opens.
+The relays of a cluster pass tickets on, since a page's next request may reach another relay. They pass on and keep the
+token encrypted, with the ticket as the key.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from clasp_relay.access.tokens import digest_of
 __all__ = ["MAX_TICKETS", "MAX_TICKETS_PER_TOKEN", "TICKET_LIFE_S", "Given", "Tickets"]
 
 TICKET_LIFE_S = 30.0
-"""How long a ticket may be used: a page uses it at once, on a slow network a few seconds later."""
+"""Seconds that a ticket may be used: a page uses it at once, on a slow network a few seconds later."""
 
 MAX_TICKETS = 10_000
-"""Tickets at once, of 1 KB each; another one takes the place of the oldest of the client address that has most."""
+"""Tickets at once, of 1 KB each; another one replaces the oldest of the client address that has most."""
 
 MAX_TICKETS_PER_TOKEN = 16
-"""Tickets of one token at once; another one takes the place of the oldest."""
+"""Tickets of one token at once; another one replaces the oldest."""
 
 
 class Given(NamedTuple):
-    """A ticket that was given out, as relays keep it and tell others."""
+    """A ticket that was issued, as relays keep it and pass it on."""
 
     digest: bytes
-    """The ticket's."""
+    """The ticket's digest."""
     sealed: bytes
-    """The token, as ``_seal`` makes it."""
+    """The token, encrypted by ``_seal``."""
     owner: bytes
     """The token's digest."""
     address: str
-    """What the client's address counts as."""
+    """The client's address as limits count it (``addresses.address_group``)."""
 
 
 class Tickets:
-    """The tickets that were given out and not used.
+    """The tickets that were issued and not used.
 
     Args:
         now_s: a clock in seconds.
@@ -53,15 +53,15 @@ class Tickets:
         self._now_s = now_s
         self._random_hex = random_hex
         self.when_given: Callable[[Given], None] = _untold
-        """Is told of each ticket that is given out here."""
+        """Called with each ticket that is issued here."""
         self.when_ended: Callable[[bytes], None] = _untold
-        """Is told of each ticket that is used here, by its digest."""
+        """Called with the digest of each ticket that is used here."""
         self._tickets: dict[bytes, tuple[Given, float]] = {}
-        """By digest, each with the end of its life; the oldest first."""
+        """By digest, each with the time of its end; the oldest first."""
         self._at: Counter[str] = Counter()
-        """How many there are by client address."""
+        """Number of tickets by client address."""
         self._of_token: dict[bytes, list[bytes]] = {}
-        """The same by the token's digest, the oldest first."""
+        """Digests of tickets by the token's digest, the oldest first."""
 
     def __len__(self) -> int:
         return len(self._tickets)
@@ -70,8 +70,8 @@ class Tickets:
         """Returns a new ticket, ``cpst_`` and 32 hexadecimal digits.
 
         Args:
-            token: what it stands for; valid now.
-            address: what the client's address counts as.
+            token: the token that it stands for; valid now.
+            address: the client's address as limits count it (``addresses.address_group``).
         """
         ticket = f"cpst_{self._random_hex(16)}"
         given = Given(digest_of(ticket), _seal(ticket, token.encode()), digest_of(token), address)
@@ -80,13 +80,13 @@ class Tickets:
         return ticket
 
     def learn(self, given: Given) -> None:
-        """Takes a ticket, be it of this relay or of another one of its cluster."""
+        """Adds a ticket of this relay, or of another one of its cluster."""
         self._end_old()
         own = self._of_token.get(given.owner, [])
         if len(own) >= MAX_TICKETS_PER_TOKEN:
             self._remove(own[0])
         elif len(self._tickets) >= MAX_TICKETS:
-            # Nobody is refused since a stranger asks for many.
+            # The oldest is removed at the address with most tickets, so that no address can displace those of others.
             most, _ = self._at.most_common(1)[0]
             self._remove(next(digest for digest, (other, _) in self._tickets.items() if other.address == most))
         self._tickets[given.digest] = given, self._now_s() + TICKET_LIFE_S
@@ -99,7 +99,7 @@ class Tickets:
         return digest_of(ticket) in self._tickets
 
     def take(self, ticket: str) -> str | None:
-        """Returns the token that a ticket stands for, once; None for one that was used, is too old or never was."""
+        """Returns the token that a ticket stands for, once; None if it was used, has expired or never existed."""
         if not self.knows(ticket):
             return None
         given = self._remove(digest_of(ticket))
@@ -107,7 +107,7 @@ class Tickets:
         return _seal(ticket, given.sealed).decode()
 
     def forget(self, digest: bytes) -> None:
-        """Has a ticket, given by its digest, be of no use any more: it was used at another relay."""
+        """Removes a ticket, given by its digest, that was used at another relay."""
         if digest in self._tickets:
             self._remove(digest)
 
@@ -132,10 +132,10 @@ class Tickets:
 
 
 def _seal(ticket: str, data: bytes) -> bytes:
-    """Seals a token with a ticket, which is random and used for it alone, or opens the seal."""
+    """Encrypts a token with a ticket, which is random and used for this token only, or decrypts it."""
     mask = shake_256(b"clasp ticket " + ticket.encode("utf-8", "surrogatepass")).digest(len(data))
     return bytes(one ^ other for one, other in zip(data, mask, strict=True))
 
 
 def _untold(_about: object) -> None:
-    """A relay that is alone tells nobody."""
+    """Does nothing: without a cluster there are no other relays."""

@@ -1,13 +1,14 @@
 """The table of valid tokens, in memory, so that a HELLO is answered at once.
 
-The database has the same tokens; a change is committed there first and then told to the table. A token is
-known here by its SHA-256 only. A record takes about 800 bytes, so the table stays below 200 MB.
+The database has the same tokens; a change is committed there first and then made in the table. The table has
+tokens by their SHA-256 only. A record takes about 800 bytes, so the table stays below 200 MB.
 
-A machine whose clock has no battery begins in the past, and its clock is set when the network is there. Tokens that
-were issued before are *undated*: when the clock is set they move with it, and so live as long as they should.
+The clock of a machine without a clock battery begins in the past, and is set when there is a network. Tokens that
+were issued before that are *undated*: when the clock is set, their times are moved with it, so that their life time
+stays the same.
 
 A token that was refreshed is *replaced*: it ends :data:`REPLACED_END_S` after its successor is first used, since the
-answer that holds the successor may have been lost. Its sessions are the successor's from the refresh on.
+answer with the successor may have been lost. From the refresh on its sessions are the successor's.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ MAX_TOKENS = 250_000
 """Tokens that may be valid at once."""
 
 MAX_GUEST_TOKENS_SHARE = 0.8
-"""The share of them that guests may have, so that invented guests do not keep users out."""
+"""The share of them that guests may have, so that invented guests cannot keep users from signing in."""
 
 MAX_TOKENS_PER_SUBJECT = 250
 """Tokens of one subject that may be valid at once: more sign-ins a day than anybody needs, and little memory."""
@@ -68,22 +69,22 @@ MAX_GUEST_TOKENS_PER_ADDRESS = 1_000
 """Guests' tokens made for one client address that may be valid at once: a school has fewer guests a day."""
 
 REPLACED_END_S = 60
-"""From the first use of a refreshed token to the end of the one before it: other tabs learn of it meanwhile."""
+"""Seconds from the first use of a refreshed token to the end of the replaced one; other tabs learn of it meanwhile."""
 
 EARLIEST_CLOCK_S = 1_767_225_600
-"""2026-01-01, Unix seconds: a clock before it is not set, since this was written later."""
+"""2026-01-01, Unix seconds: a clock that shows an earlier time is not set, since this was written later."""
 
 _LEAST_STEP_S = 60
-"""A clock that is set by less is the usual correction."""
+"""A change of the clock by less is a usual correction, and moves no tokens."""
 
 MAX_EXPIRED = 50_000
-"""Expired tokens that are remembered, to answer «expired» and not «unknown»; the oldest are forgotten first."""
+"""Expired tokens that are remembered, to answer «expired» instead of «unknown»; the oldest are forgotten first."""
 
 MAX_TOKEN_CHARACTERS = 256
 """Longer tokens are refused without hashing them."""
 
 _LONGEST_SLEEP_S = 1.0
-"""An expiry is at most this late, also when the wall clock is set."""
+"""The longest delay of an expiry, also when the wall clock is set."""
 
 _EXPIRIES_AT_ONCE = 500
 """Expiries handled in one turn of the event loop."""
@@ -118,7 +119,7 @@ def make_token(random_hex: Callable[[int], str]) -> str:
 
 
 def digest_of(token: str) -> bytes:
-    """Returns the SHA-256 of a token, by which it is known."""
+    """Returns the SHA-256 of a token."""
     return sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
@@ -130,8 +131,8 @@ class TokenTable:
     Args:
         clock: for timers.
         now_s: Unix seconds.
-        max_tokens: how many may be valid at once.
-        max_per_guest_address: how many of guests, made for one client address; 0 for any number.
+        max_tokens: the most tokens that may be valid at once.
+        max_per_guest_address: the most guests' tokens made for one client address; 0 for any number.
     """
 
     def __init__(
@@ -151,7 +152,7 @@ class TokenTable:
         self._by_subject: dict[str, list[bytes]] = {}
         """The oldest first."""
         self._by_guest_address: dict[bytes, list[bytes]] = {}
-        """Guests' tokens, the oldest first; empty where any number is allowed."""
+        """Guests' tokens by the client address, the oldest first; empty if any number is allowed."""
         self._replaced: dict[bytes, bytes] = {}
         """Digests of unused tokens, and of the tokens that they replace."""
         self._successors: dict[bytes, bytes] = {}
@@ -163,7 +164,7 @@ class TokenTable:
         self._undated: set[bytes] = set()
         """Tokens that were issued while the clock was not set."""
         self._clock_set_from_s = EARLIEST_CLOCK_S
-        """Unix seconds: before them the clock is not set."""
+        """Unix seconds; a clock that shows an earlier time is not set."""
         self._offset_s = 0.0
         """Wall clock minus ``clock`` when the undated tokens were issued."""
         self._redate_listeners: list[Callable[[list[bytes], int], None]] = []
@@ -173,7 +174,7 @@ class TokenTable:
         self._local: set[bytes] = set()
         """Tokens that are not in the database; ``follow_all`` keeps them."""
         self.is_following = False
-        """Whether the table takes what the database has from its rows (``follow``), as in a cluster."""
+        """Whether the tokens of the database come by ``follow``, as in a cluster."""
         self._timer: IDelayedCall | None = None
         self._running = False
 
@@ -181,19 +182,19 @@ class TokenTable:
         return len(self._valid)
 
     def on_end(self, callback: Callable[[TokenRecord, EndOfToken], None]) -> None:
-        """Has ``callback`` called whenever a token ends, in the moment that it ends."""
+        """Adds a callback that is called whenever a token ends, at the same moment."""
         self._end_listeners.append(callback)
 
     def on_replace(self, callback: Callable[[str, bytes, bytes], None]) -> None:
-        """Has ``callback`` called when a token's sessions pass to another: subject, old digest, new digest."""
+        """Adds a callback for sessions that pass from one token to another: subject, old digest, new digest."""
         self._replace_listeners.append(callback)
 
     def on_first_use(self, callback: Callable[[bytes, int], None]) -> None:
-        """Has ``callback`` called when a refreshed token is first used: its digest, and when the one before it ends."""
+        """Adds a callback for the first use of a refreshed token: its digest, and when the replaced token ends."""
         self._use_listeners.append(callback)
 
     def on_redate(self, callback: Callable[[list[bytes], int], None]) -> None:
-        """Has ``callback`` called when the clock was set: the undated tokens' digests, and by how many seconds."""
+        """Adds a callback for when the clock was set: the undated tokens' digests, and by how many seconds."""
         self._redate_listeners.append(callback)
 
     def load(self, valid: Iterable[TokenRecord], expired: Iterable[bytes] = ()) -> None:
@@ -208,7 +209,7 @@ class TokenTable:
         records = sorted(valid, key=lambda record: record.created_s)
         for record in records:
             self._add(record)
-        # The clock has been there already.
+        # The clock has shown this time already.
         newest_s = records[-1].created_s if records else 0
         self._clock_set_from_s = max(self._clock_set_from_s, newest_s)
         if self._now_s() < self._clock_set_from_s:
@@ -235,7 +236,7 @@ class TokenTable:
 
         Args:
             record: the token.
-            is_stored: whether the database has it; where the table follows that, it has it, too.
+            is_stored: whether the database has it; a table that follows the database has it then, too.
         """
         self._check_clock()
         if record.expires_s is not None and self._now_s() < self._clock_set_from_s:
@@ -249,7 +250,7 @@ class TokenTable:
             self._add(record)
 
     def follow(self, record: TokenRecord, *, is_revoked: bool) -> None:
-        """Takes a token as the database has it from now on, whichever relay has asked for that.
+        """Takes over a token as the database has it now, whichever relay has made the change.
 
         Args:
             record: the token.
@@ -277,7 +278,7 @@ class TokenTable:
             self._set_timer()
 
     def follow_all(self, valid: Iterable[TokenRecord], expired: Iterable[bytes]) -> None:
-        """Takes all tokens of the database, in the place of those that it had before.
+        """Replaces the tokens that the database had before by those that it has now.
 
         Args:
             valid: tokens that are neither expired nor revoked.
@@ -292,7 +293,7 @@ class TokenTable:
             self.follow(record, is_revoked=False)
 
     def follow_device(self, record: TokenRecord, *, is_revoked: bool) -> None:
-        """Takes a device token as the database has it from now on; as ``set_devices`` for one."""
+        """Takes over one device token as the database has it now; see ``set_devices``."""
         digest = record.digest
         if is_revoked:
             self._devices.discard(digest)
@@ -308,7 +309,7 @@ class TokenTable:
         """Makes device tokens valid, and ends those that are no longer among them.
 
         Args:
-            records: all that are not revoked; they may have expired.
+            records: all device tokens that are not revoked; they may have expired.
 
         Returns:
             how many are new, and how many were revoked.
@@ -326,7 +327,7 @@ class TokenTable:
         return len(new), len(revoked)
 
     def is_local(self, digest: bytes) -> bool:
-        """Tells whether a valid token is one that no other relay of the cluster knows."""
+        """Tells whether a valid token is known to no other relay of the cluster."""
         return digest in self._local
 
     def is_device(self, digest: bytes) -> bool:
@@ -335,7 +336,7 @@ class TokenTable:
 
     def _add(self, record: TokenRecord) -> None:
         self._valid[record.digest] = record
-        if record.scopes_name != OWN_SCOPES:  # sign-ins make no room at the cost of what the operator made
+        if record.scopes_name != OWN_SCOPES:  # sign-ins must not end device tokens to make room
             self._by_subject.setdefault(record.subject, []).append(record.digest)
         if record.guest and self._max_per_guest_address:
             self._by_guest_address.setdefault(record.made_for, []).append(record.digest)
@@ -379,7 +380,7 @@ class TokenTable:
         return record is not None and not _is_expired(record, self._now_s())
 
     def find(self, digest: bytes) -> TokenRecord | None:
-        """Returns the record of a token that is valid now, given by its digest; it is no use of it."""
+        """Returns the record of a token that is valid now, given by its digest; this does not count as a use."""
         return self._valid[digest] if self.is_valid(digest) else None
 
     def has_any(self, subject: str) -> bool:
@@ -387,11 +388,11 @@ class TokenTable:
         return subject in self._by_subject
 
     def is_user(self, subject: str) -> bool:
-        """Tells whether a subject has a valid token that is none of a guest's."""
+        """Tells whether a subject has a valid token that is not a guest's."""
         return any(not self._valid[digest].guest for digest in self._by_subject.get(subject, ()))
 
     def of_subject(self, subject: str) -> list[bytes]:
-        """Returns the digests of a subject's valid tokens, but for device tokens."""
+        """Returns the digests of a subject's valid tokens, except for device tokens."""
         return list(self._by_subject.get(subject, ()))
 
     def rename(self, subject: str, username: str) -> None:
@@ -400,11 +401,11 @@ class TokenTable:
             self._valid[digest] = self._valid[digest]._replace(username=username)
 
     def is_of(self, digest: bytes | None, subject: str) -> bool:
-        """Tells whether a token, given by its digest, is valid now and a subject's."""
+        """Tells whether a token, given by its digest, is valid now and belongs to a subject."""
         return digest is not None and self.is_valid(digest) and self._valid[digest].subject == subject
 
     def use(self, digest: bytes) -> None:
-        """Ends the token that this one replaces in a minute, if this is the first use."""
+        """Sets the token that this one replaces to end in ``REPLACED_END_S`` seconds, if this is the first use."""
         old = self._replaced.pop(digest, None)
         if old is None:
             return
@@ -417,15 +418,15 @@ class TokenTable:
         self._tell(self._use_listeners, digest, end_s)
 
     def surplus(self, record: TokenRecord, *, own_address_only: bool) -> list[bytes]:
-        """Returns the tokens that exceed a limit because of a new one, and have to end.
+        """Returns the tokens that have to end, since a new one exceeds a limit.
 
-        A subject has at most :data:`MAX_TOKENS_PER_SUBJECT`, and guests of one client address as many as the table
-        was told. Those without a live session go first, the oldest of them before the others.
+        A subject has at most :data:`MAX_TOKENS_PER_SUBJECT`, and the guests of one client address at most
+        ``max_per_guest_address``. Tokens without a live session end first, the oldest before the others.
 
         Args:
             record: the new token.
-            own_address_only: whether of the subject's tokens only those count that were made for the same client
-                address: its maker did not prove to be the subject.
+            own_address_only: whether only those of the subject's tokens count that were made for the same client
+                address, since the client did not prove that it is the subject.
 
         Returns:
             their digests.
@@ -442,13 +443,13 @@ class TokenTable:
         return ended
 
     def end(self, digests: Iterable[bytes]) -> None:
-        """Ends tokens to make room, once that is committed; those that have ended already are passed over."""
+        """Ends tokens to make room, once that is committed; tokens that have ended already are skipped."""
         for digest in digests:
             self._end(digest, EndOfToken.EXPIRED)
         self._forget_expiries()
 
     def revoke(self, digests: Iterable[bytes]) -> None:
-        """Ends tokens whose revocation is committed; those that have ended already are passed over."""
+        """Ends tokens whose revocation is committed; tokens that have ended already are skipped."""
         for digest in digests:
             self._end(digest, EndOfToken.REVOKED)
         self._forget_expiries()
@@ -471,7 +472,7 @@ class TokenTable:
         return idle + [digest for digest in candidates if digest not in chosen][: count - len(idle)]
 
     def _replace(self, old: bytes, new: TokenRecord) -> None:
-        """Has the sessions of a token pass to its successor; an earlier successor may have been lost on its way."""
+        """Passes the sessions of a token to its successor; the answer with an earlier successor may have been lost."""
         self._replaced[new.digest] = old
         earlier = self._successors.get(old)
         if old in self._valid:
@@ -491,7 +492,7 @@ class TokenTable:
         if why is EndOfToken.EXPIRED:
             self._remember_expired(digest)
             if successor is not None and self.is_valid(successor):
-                # Those that have begun since the refresh.
+                # Sessions that have begun since the refresh.
                 self._tell(self._replace_listeners, record.subject, digest, successor)
         self._replaced.pop(digest, None)
         self._tell(self._end_listeners, record, why)
@@ -502,7 +503,7 @@ class TokenTable:
             heapq.heapify(self._expiries)
 
     def _check_clock(self) -> None:
-        """Moves the undated tokens with the clock, when that is set."""
+        """Moves the times of the undated tokens with the clock, when that is set."""
         if not self._undated:
             return
         now_s = self._now_s()
@@ -532,7 +533,7 @@ class TokenTable:
                 break
             _, digest = heapq.heappop(self._expiries)
             record = self._valid.get(digest)
-            # An undated token may have moved since.
+            # The times of an undated token may have been moved since.
             if record is not None and record.expires_s is not None and record.expires_s <= now:
                 self._end(digest, EndOfToken.EXPIRED)
         self._set_timer()
@@ -554,7 +555,7 @@ class TokenTable:
             try:
                 callback(*args, **kwargs)
             except Exception:
-                # One listener's fault must not keep a token alive for the others.
+                # After an exception in one listener the others have to learn of the end of the token, too.
                 events.TOKEN_END_FAULT.failure()
 
 
@@ -563,7 +564,7 @@ def _is_expired(record: TokenRecord, now_s: float) -> bool:
 
 
 def _drop(index: dict[K, list[bytes]], key: K, digest: bytes) -> None:
-    """Takes a token out of an index."""
+    """Removes a token from an index."""
     digests = index.get(key)
     if digests is not None and digest in digests:
         digests.remove(digest)

@@ -1,7 +1,8 @@
 """Credentials for a TURN server, which relays the calls of clients that cannot reach each other.
 
-They are those of coturn's REST form (``use-auth-secret``): the name is when it expires and for whom it was made, the
-password the HMAC-SHA1 of that under a secret which relay and TURN server share. So the server needs no list of users.
+They have the form of coturn's REST API (``use-auth-secret``): the name has the time of expiry and the subject, the
+password is the HMAC-SHA1 of the name under a secret that relay and TURN server share. So the server needs no list of
+users.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from clasp_relay.access.refusals import Forbidden
 __all__ = ["CREDENTIAL_S", "IceServers", "TurnServer"]
 
 CREDENTIAL_S = 600
-"""How long credentials are valid; a client that is in a call asks for new ones at half of it."""
+"""Seconds that credentials are valid; a client in a call asks for new ones after half of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,8 @@ class TurnServer:
     """Makes credentials.
 
     Args:
-        urls: of the TURN server, as ``turn:HOST:PORT``; none where there is no such server.
-        secret: what it shares with the relay.
+        urls: the URLs of the TURN server, as ``turn:HOST:PORT``; empty if there is no such server.
+        secret: the secret that it shares with the relay.
         holds_place: tells whether a subject has a place in a call.
         now_s: Unix seconds.
     """
@@ -51,7 +52,7 @@ class TurnServer:
         self._now_s = now_s
 
     def servers_for(self, subject: str) -> IceServers:
-        """Returns the TURN server with credentials; none where none is set up.
+        """Returns the TURN server with credentials; no server if none is set up.
 
         Raises:
             Forbidden: the subject has no place in a call.

@@ -1,7 +1,6 @@
-"""Ends what users leave behind: params that a policy clears when their writer's last session ends.
+"""Ends the params that a policy clears when their writer's last session ends (``clear_on_disconnect``).
 
-A presence or a cursor is true only while somebody is there (``clear_on_disconnect`` in a policy). What it names ends by
-nulls of the relay, in pieces.
+A presence or a cursor is true only while its writer is connected. The params end by nulls of the relay, in pieces.
 """
 
 from __future__ import annotations
@@ -21,23 +20,23 @@ from clasp_relay.wire.address import Pattern
 __all__ = ["AFTER_START_S", "Wills"]
 
 AFTER_START_S = 30.0
-"""From the start until what was left by those who have not come back is cleared: clients connect again meanwhile."""
+"""Seconds from the start until the params of users who are not connected are cleared: clients reconnect meanwhile."""
 
 SEARCHED_AT_ONCE = 200
 SEARCH_US = 2
-"""How many params are looked at in one piece, and about what it costs to look at one."""
+"""Params that are looked at in one piece, and the estimated cost of one in µs."""
 
 
 class Wills:
-    """Clears what the policy says.
+    """Clears params as ``clear_on_disconnect`` of the policy says.
 
     Args:
-        paths: the policy's.
+        paths: the paths of ``clear_on_disconnect``.
         params: all params.
-        committer: ends them.
-        work: does it in pieces.
-        sessions: who is there.
-        clock: calls later.
+        committer: ends params.
+        work: runs the work in pieces.
+        sessions: tells who is connected.
+        clock: for the delay after the start.
     """
 
     def __init__(
@@ -57,17 +56,17 @@ class Wills:
         self._clock = clock
 
     def start(self) -> None:
-        """Has cleared, in a while, what those left who do not come back after a restart."""
+        """Clears, ``AFTER_START_S`` after a start, the params of users who have not reconnected."""
         if self._paths:
             self._clock.call_later(AFTER_START_S, lambda: self._work.add(self, self._clear(None)))
 
     def gone(self, subject: str) -> None:
-        """The last session of a subject has ended."""
+        """Clears the params of a subject whose last session has ended."""
         if self._paths and subject:
             self._work.add((self, subject), self._clear(subject))
 
     def _clear(self, subject: str | None) -> Pieces:
-        """Ends what a subject left; of None everybody's who is not there."""
+        """Ends the params of a subject; for None those of everybody who is not connected."""
         patterns = [will_pattern(path, "*" if subject is None else subject) for path in self._paths]
         candidates = self._candidates(patterns)
         while some := list(islice(candidates, SEARCHED_AT_ONCE)):
@@ -80,14 +79,14 @@ class Wills:
             for start in range(0, len(left), ENDED_AT_ONCE):
                 next_ones = left[start : start + ENDED_AT_ONCE]
                 yield from self._committer.until_free(next_ones)
-                # Somebody may have come back, or written there, since the piece before.
+                # The subject may have reconnected, or somebody may have written there, since the last piece.
                 now = [self._params.get(address) for address in next_ones]
                 yield SEARCH_US + self._committer.end_params(
                     [param.address for param in now if param is not None and self._is_left(param, subject)]
                 )
 
     def _candidates(self, patterns: Sequence[Pattern]) -> Iterator[Param]:
-        """Yields the params among which those are that match; each once, where there is one pattern."""
+        """Yields all params that match, and perhaps others; each once if there is one pattern."""
         for pattern in patterns:
             found = self._params.find(pattern)
             if found is None:
@@ -96,7 +95,7 @@ class Wills:
             yield from found
 
     def _is_left(self, param: Param, subject: str | None) -> bool:
-        """Tells whether a param's writer is not there: the relay's own and another relay's params have none."""
+        """Tells whether a param's writer is not connected; params of the relay or of another relay have none."""
         writer = param.subject
         if not writer or (subject is not None and writer != subject):
             return False

@@ -1,1 +1,1 @@
-"""The HTTP side: the auth API, health and metrics."""
+"""The HTTP side: the auth API, params, files, webhooks, the console's API, static files, health and metrics."""

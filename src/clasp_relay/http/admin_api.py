@@ -1,7 +1,7 @@
-"""The console's API below ``/api/admin`` (``docs/openapi.yaml``): who may call it, and how a call finds its handler.
+"""The console's API below ``/api/admin`` (``docs/openapi.yaml``): admits calls, and finds the handler of each.
 
-What can be called is in ``admin_people``, ``admin_rooms`` and ``admin_state``, each a table of routes. A call is
-admitted by the token in its Authorization header alone; there are no cookies that another site's page could use.
+The calls are in ``admin_people``, ``admin_rooms``, ``admin_params`` and ``admin_state``, as tables of routes. A call is
+admitted only by the token in its Authorization header; there are no cookies that another site's page could use.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ __all__ = ["TAKEN", "Call", "Route", "console_routes", "cursor", "make_admin_res
 
 LIMIT = 50
 MAX_LIMIT = 200
-"""Items of a page, where a request does not say and where it does."""
+"""Items of a page: the default, and the most that a request may ask for."""
 
 MAX_SEARCH = 100
 """Characters of a search."""
 
 MAX_NUMBER = 1 << 53
-"""The greatest number in a cursor: JavaScript has no greater integers, and SQLite no greater than 2^63."""
+"""The greatest number in a cursor: JavaScript has no greater exact integers, and SQLite none from 2^63 on."""
 
 TAKEN = object()
-"""What a handler returns that answers by itself."""
+"""The result of a handler that writes the answer itself."""
 
 _CAPTURE = re.compile(r"\{([a-z_]+)\}")
 
@@ -65,9 +65,9 @@ class Call:
 
     Args:
         request: the request.
-        who: who makes it.
+        who: the administrator.
         address: the client's.
-        names: what stands in the path where the route has a name.
+        names: the segments of the path by their names in the route.
     """
 
     request: Any
@@ -76,7 +76,7 @@ class Call:
     names: Mapping[str, str]
 
     def body(self) -> Mapping[str, Any]:
-        """Returns the body; an empty one where there is none.
+        """Returns the body; an empty object if there is none.
 
         Raises:
             BadInput: it is no JSON object.
@@ -91,15 +91,15 @@ class Call:
         """Returns a string of the body.
 
         Raises:
-            BadInput: there is none.
+            BadInput: it is missing, or no string.
         """
         return required_text(self.body(), name)
 
     def optional(self, name: str) -> str | None:
-        """Returns a string of the body; None where there is none.
+        """Returns a string of the body; None if it is missing.
 
         Raises:
-            BadInput: it is something else.
+            BadInput: it is no string.
         """
         return optional_text(self.body(), name)
 
@@ -118,7 +118,7 @@ class Call:
             raise BadInput("The query is not UTF-8.") from None
 
     def search(self) -> str:
-        """Returns what is searched for.
+        """Returns the text that is searched for.
 
         Raises:
             BadInput: it is too long.
@@ -129,10 +129,10 @@ class Call:
         return text
 
     def choice(self, name: str, choices: Sequence[str]) -> str:
-        """Returns a value of the query that is one of some; the first one where there is none.
+        """Returns a value of the query that must be one of some choices; the first choice if it is missing.
 
         Raises:
-            BadInput: it is something else.
+            BadInput: it is none of them.
         """
         text = self.query(name, choices[0])
         if text not in choices:
@@ -143,7 +143,7 @@ class Call:
         """Returns a whole number of the query.
 
         Raises:
-            BadInput: it is none within the bounds.
+            BadInput: it is no whole number within the bounds.
         """
         text = self.query(name, str(default))
         if re.fullmatch("[0-9]{1,16}", text) is None or not least <= int(text) <= most:
@@ -151,21 +151,21 @@ class Call:
         return int(text)
 
     def limit(self) -> int:
-        """Returns how many items the page may have.
+        """Returns the most items that the page may have.
 
         Raises:
-            BadInput: it is no such number.
+            BadInput: it is no whole number up to ``MAX_LIMIT``.
         """
         return self.whole("limit", LIMIT, 1, MAX_LIMIT)
 
     def after(self, *kinds: type) -> list[Any] | None:
-        """Returns where the page before ended, as ``page`` was told; None at the beginning.
+        """Returns the cursor of the request, as it was given to ``page``; None at the beginning.
 
         Args:
-            kinds: the types of what that is made of; none for any number of strings.
+            kinds: the types of the cursor's parts; none for any number of strings.
 
         Raises:
-            BadInput: it is nothing that this API has given out.
+            BadInput: it is no cursor of this API.
         """
         text = self.query("after")
         if not text:
@@ -181,17 +181,17 @@ class Call:
 
 
 Handle = Callable[[Call], Coroutine[Any, Any, object]]
-"""Answers a call: with what ``json.dumps`` takes, or ``TAKEN``. It may raise a Refusal or a RequestError."""
+"""Handles a call: returns an answer that ``json.dumps`` takes, or ``TAKEN``. May raise a Refusal or a RequestError."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What can be called.
+    """A call of the API.
 
     Args:
-        method: of HTTP.
-        path: below ``/api/admin``, with names in braces.
-        handle: answers.
+        method: the HTTP method.
+        path: the path below ``/api/admin``, with names in braces.
+        handle: the handler.
     """
 
     method: str
@@ -200,12 +200,12 @@ class Route:
 
     @property
     def pattern(self) -> re.Pattern[str]:
-        """What the path looks like; a segment is whatever is no slash."""
+        """Matches paths of the route; a name stands for one segment."""
         return re.compile(_CAPTURE.sub(r"(?P<\1>[^/]+)", re.escape(self.path).replace(r"\{", "{").replace(r"\}", "}")))
 
 
 def _is_place(part: object, kind: type) -> bool:
-    """Tells whether a part of a cursor can be one that was given out: text, or a number that is no overflow."""
+    """Tells whether a part of a cursor may come from this API: a text, or a number up to ``MAX_NUMBER``."""
     if type(part) is not kind:
         return False
     if isinstance(part, str):
@@ -217,14 +217,14 @@ def page(items: Sequence[object], following: Sequence[object] | None) -> dict[st
     """Returns a page of a list.
 
     Args:
-        items: what is on it.
-        following: where the next one begins; None at the end.
+        items: its items.
+        following: the cursor of the next page; None at the end.
     """
     return {"items": items, "next": None if following is None else cursor(following)}
 
 
 def cursor(parts: Sequence[object]) -> str:
-    """Returns a place in a list as a text that needs no escaping in a query."""
+    """Returns a cursor, a position in a list, as a text that needs no escaping in a query."""
     text = json.dumps(list(parts), ensure_ascii=False, separators=(",", ":"))
     return base64.urlsafe_b64encode(text.encode("utf-8")).decode("ascii").rstrip("=")
 
@@ -267,7 +267,7 @@ class _AdminResource(Resource):
             handlers[route.method] = route.handle
 
     def render(self, request: Any) -> Any:
-        """Answers a request, when its handler has."""
+        """Answers a request after its handler has returned."""
         set_cors_headers(request, self._origins)
         if is_too_large(request):
             return refuse(request, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The request is too large.")
@@ -313,10 +313,10 @@ def make_admin_resource(
     """Returns the console's API; its path is ``/api/admin``, so that the first word of ``postpath`` is ``admin``.
 
     Args:
-        console: admits.
-        routes: what can be called.
-        origins: whose pages may read the answers.
-        addresses: tells the clients' addresses.
+        console: admits administrators.
+        routes: the calls.
+        origins: the origins whose pages may read the answers.
+        addresses: finds the clients' addresses.
     """
     return _AdminResource(console, routes, origins, addresses)
 

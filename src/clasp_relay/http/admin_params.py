@@ -1,4 +1,4 @@
-"""The console's calls about the state: params, what changes, history; written with an administrator's rights."""
+"""The console's calls about params, their changes and history; writes have an administrator's rights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _TYPES = {
     ValueType.ARRAY: "array",
     ValueType.MAP: "map",
 }
-"""What the console calls the types of values."""
+"""The console's names of the types of values."""
 
 MAX_PAGE_BYTES = 128 * 1024
 """Size of the values on a page of params."""
@@ -37,7 +37,7 @@ def reading_routes(watched: Watched) -> list[Route]:
     """Returns the routes by which the console reads params, changes and history.
 
     Args:
-        watched: what is watched.
+        watched: the parts of the relay.
     """
     relay = watched.relay
 
@@ -91,7 +91,7 @@ def writing_routes(watched: Watched) -> list[Route]:
     """Returns the routes by which the console writes params and publishes events.
 
     Args:
-        watched: what is watched.
+        watched: the parts of the relay.
     """
 
     async def write(call: Call, message: Message, action: str, address: str) -> object:

@@ -1,4 +1,4 @@
-"""The console's calls about people: users and guests, registration, invites, and the audit log."""
+"""The console's calls about users and guests, registration, invites, and the audit log."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["admission_routes", "audit_routes", "people_routes"]
 MAX_USES = 999_999
 LEAST_INVITE_S, LONGEST_INVITE_S = 60, 31_536_000
 INVITE_S = 7 * 86_400
-"""Seconds that an invite is valid where a request does not say."""
+"""Seconds that an invite is valid if the request does not say."""
 
 LATEST_S = 1 << 53
 
@@ -34,7 +34,7 @@ def people_routes(people: People) -> list[Route]:
     """Returns the routes about users and guests.
 
     Args:
-        people: does what is asked.
+        people: makes the calls.
     """
 
     async def listed(call: Call) -> object:
@@ -100,9 +100,9 @@ def admission_routes(people: People, console: Console, accounts: Accounts) -> li
     """Returns the routes about registration and invites.
 
     Args:
-        people: does what is asked.
-        console: knows who decided who may register.
-        accounts: knows who may register.
+        people: makes the calls.
+        console: tells whether the options or administrators decide who may register.
+        accounts: tells who may register.
     """
 
     async def registration(_call: Call) -> object:
@@ -176,13 +176,13 @@ def audit_routes(audit: Audit) -> list[Route]:
 
 @implementer(IPushProducer)
 class _Export:
-    """Writes the audit log as its reader takes it.
+    """Exports the audit log, as fast as the client reads it.
 
     Args:
         audit: the log.
-        request: what is answered.
-        from_s: Unix seconds; the first that is wanted.
-        to_s: likewise, the first that is not.
+        request: the request that is answered.
+        from_s: begin of the export, in Unix seconds.
+        to_s: its end, in Unix seconds; entries of this second are left out.
     """
 
     def __init__(self, audit: Audit, request: Any, from_s: int, to_s: int) -> None:
@@ -196,25 +196,25 @@ class _Export:
         self._is_over = False
 
     def begin(self, rows: Sequence[AuditRow]) -> None:
-        """Writes the first rows, and goes on."""
+        """Writes the first rows, and goes on with the others."""
         self._request.notifyFinish().addErrback(lambda _: self.stopProducing())
         self._request.registerProducer(self, True)
         self._put(rows)
         self.resumeProducing()
 
     def pauseProducing(self) -> None:
-        """The reader is slow."""
+        """Pauses: the client does not read."""
         self._is_paused = True
 
     def resumeProducing(self) -> None:
-        """Writes on until the reader is slow."""
+        """Goes on: the client reads."""
         self._is_paused = False
         if not self._is_reading and not self._is_over:
             self._is_reading = True
             Deferred.fromCoroutine(self._write()).addErrback(self._fail)
 
     def stopProducing(self) -> None:
-        """The reader is gone."""
+        """Ends: the client is gone."""
         self._is_over = True
 
     async def _write(self) -> None:
@@ -240,7 +240,7 @@ class _Export:
         self._request.finish()
 
     def _fail(self, failure: Failure) -> None:
-        """Cuts the answer off, so that nobody takes a part for the whole."""
+        """Aborts the connection, so that the client notices that the export is not complete."""
         events.AUTH_FAULT.failure(failure)
         if not self._is_over:
             self._is_over = True
@@ -249,7 +249,7 @@ class _Export:
 
 
 def _place(call: Call) -> list[str]:
-    """Returns where a list of people goes on."""
+    """Returns ``after`` of a list of people."""
     after = call.after()
     if after is None:
         return []

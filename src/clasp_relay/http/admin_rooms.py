@@ -1,4 +1,4 @@
-"""The console's calls about the chat: rooms, bans, and what members have reported."""
+"""The console's calls about the chat: rooms, bans, and reports of members."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def room_routes(rooms: Rooms, reports: Reports) -> list[Route]:
     """Returns the routes about the chat.
 
     Args:
-        rooms: does what is asked of rooms.
-        reports: likewise of reports.
+        rooms: makes the calls about rooms.
+        reports: makes those about reports.
     """
 
     async def listed(call: Call) -> object:

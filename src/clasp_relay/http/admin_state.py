@@ -1,4 +1,4 @@
-"""The console's calls about what the relay does now: sessions, doors, metrics, rights and the log."""
+"""The console's calls about the running relay: sessions, doors, metrics, rights and the log."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ from clasp_relay.wire.json_values import value_from_json
 __all__ = ["Watched", "relay_routes", "session_routes"]
 
 MAX_SHOWN = 200
-"""Sessions of a door that are shown."""
+"""The most sessions of a door that are shown."""
 
 MAX_PATTERNS = 1_000
-"""Subscriptions of a session that are shown."""
+"""The most subscriptions of a session that are shown."""
 
 LOOKED_AT_ONCE = 500
 """Sessions that are looked at in one turn."""
@@ -54,7 +54,7 @@ ENDED = Disconnect(CloseCode.POLICY_VIOLATION, "an administrator has ended this 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watched:
-    """What the console watches.
+    """The parts of the relay that the console shows.
 
     Args:
         relay: the core.
@@ -66,11 +66,11 @@ class Watched:
         search: finds params.
         audit: the audit log.
         policy: the application's rules; None for none.
-        registry: returns the metrics; None where nothing counts them.
-        doors: returns what has counts.
+        registry: returns the metrics; None without metrics.
+        doors: returns the doors that have counts.
         ring: the last lines of the log.
-        name: what the relay is called.
-        cluster: returns which relay of a cluster this is, and what it does there; None alone.
+        name: the relay's name.
+        cluster: returns this relay's name and status in its cluster; None without a cluster.
         now_s: Unix seconds.
     """
 
@@ -95,9 +95,9 @@ def relay_routes(watched: Watched, people: People, reports: Reports) -> list[Rou
     """Returns the routes about the relay as a whole.
 
     Args:
-        watched: what is watched.
+        watched: the parts of the relay.
         people: counts users.
-        reports: counts those that are open.
+        reports: counts open reports.
     """
     relay, started_s = watched.relay, watched.now_s()
 
@@ -156,10 +156,10 @@ def relay_routes(watched: Watched, people: People, reports: Reports) -> list[Rou
 
 
 def session_routes(watched: Watched) -> list[Route]:
-    """Returns the routes about who is connected.
+    """Returns the routes about sessions and doors.
 
     Args:
-        watched: what is watched.
+        watched: the parts of the relay.
     """
     relay = watched.relay
 
@@ -263,7 +263,7 @@ def _metrics(registry: CollectorRegistry | None) -> Iterator[dict[str, Any]]:
 
 
 def _waiting_bytes(session: Session) -> int:
-    """Returns how much was sent to a session and has not left this process, as far as that is known."""
+    """Returns the bytes that were sent to a session and are still in this process, as far as that is known."""
     outbox: object = session.outbox
     if isinstance(outbox, HandedOutbox):
         outbox = outbox.connection_outbox
@@ -299,7 +299,7 @@ def _name_of(watched: Watched, session: Session) -> str | None:
 
 
 def _door_of(session: Session) -> str:
-    """Returns the door that a session came in by."""
+    """Returns the door of a session."""
     return "http" if session.door == "http-single" else session.door or "clasp"
 
 

@@ -1,4 +1,4 @@
-"""Sessions of HTTP clients: turns requests into messages to the core, and answers them with its answers.
+"""Sessions of HTTP clients: turns requests into messages to the core, and the core's answers into responses.
 
 A token has one session, which ends with the token or after a minute without a request; a request without a token has a
 session of its own. Every message has exactly one answer, in the order of the messages: an ACK when the change is
@@ -34,10 +34,10 @@ from clasp_relay.wire.messages import Bundle, Get, Hello, Message, Query, Snapsh
 __all__ = ["IDLE_S", "MAX_HTTP_SESSIONS", "ApiSessions", "wait_until"]
 
 IDLE_S = 60.0
-"""Seconds after its last request when a token's session ends."""
+"""Seconds from its last request to the end of a token's session."""
 
 MAX_HTTP_SESSIONS = 10_000
-"""Tokens that have a session at once, and client addresses whose message limit is remembered."""
+"""Tokens that may have a session at once, and client addresses whose message limit is remembered."""
 
 LOOKED_AT_ONCE = 200
 """Params that a list looks at in one piece of work; lists take turns with all other work (``core.work``)."""
@@ -46,19 +46,19 @@ LOOK_US = 3
 """Estimated cost in µs of looking at one."""
 
 MAX_LIST_BYTES = 256 * 1024
-"""Size of the values in one list, as a turn writes for snapshots: the rest is asked for with ``after``."""
+"""Size of the values in one list, the same as a turn writes for snapshots; the client gets the rest with ``after``."""
 
 ENTRY_BYTES = 200
-"""Bytes of a param in a list, without its value."""
+"""Estimated bytes of a param in a list, without its value."""
 
 MADE_AT_ONCE_BYTES, MADE_AT_ONCE_US = 16 * 1024, 500
-"""Size of the values that are written as JSON in one piece, and about what that costs."""
+"""Size of the values that are written as JSON in one piece, and the estimated cost of that in µs."""
 
 FEW_TURNS = 100
-"""Turns that a message in pieces usually takes; after these it is checked less often."""
+"""Turns within which a message in pieces is usually handled; after these it is checked less often."""
 
 LOOKED_EVERY_S, LOOKS = 0.05, 20
-"""Interval and number of the checks whether another relay has sent what a request depends on."""
+"""Interval and number of the checks whether a request's condition holds, such as a message of another relay."""
 
 CLIENT_NAME = "HTTP"
 
@@ -73,42 +73,42 @@ class _Outbox:
         self._ended = ended
 
     def send(self, frame: Frame) -> None:
-        """Answers the oldest request."""
+        """Answers the oldest waiting request."""
         if self.waiting:
             self.waiting.popleft().callback(json.loads(frame.wire))
 
     def send_snapshot(self, _key: object, frames: Iterator[bytes]) -> None:
-        """Answers the latest request, which is the GET of this SNAPSHOT."""
+        """Answers the latest waiting request, which is the GET of this SNAPSHOT."""
         told = json.loads(next(frames)) if self.waiting else None
         give_up(frames)
         if told is not None:
             self.waiting.pop().callback(told)
 
     def close(self, close_code: CloseCode, reason: str) -> None:
-        """Fails all waiting requests: the session has ended with its token, or the relay cannot go on."""
+        """Refuses all waiting requests: the session has ended with its token, or the relay cannot go on."""
         is_relays = close_code in (CloseCode.TRY_AGAIN_LATER, CloseCode.GOING_AWAY, CloseCode.INTERNAL)
         self.refuse(ErrorCode.OVERLOADED if is_relays else ErrorCode.TOKEN_EXPIRED, reason)
         self._ended()
 
     def refuse(self, code: ErrorCode, reason: str) -> None:
-        """Answers all waiting requests."""
+        """Answers all waiting requests with an ERROR."""
         while self.waiting:
             self.waiting.popleft().callback({"code": int(code), "error": reason})
 
     def discard(self) -> None:
-        """Does nothing: nothing is kept here."""
+        """Does nothing: this outbox keeps no frames."""
 
 
 class _Client:
-    """One session, and when it ends.
+    """One session and its end.
 
     Args:
         relay: the core.
-        token: of its HELLO; empty for none.
+        token: the token in its HELLO; empty for none.
         address: the client's.
         ended: called when the session has ended.
-        identity: as whom it speaks, where no token says so.
-        is_single: whether it is for one request.
+        identity: its identity, if that does not come from a token.
+        is_single: whether it is for one request only.
     """
 
     def __init__(
@@ -125,8 +125,8 @@ class _Client:
         self._ended = ended
         self._timer: Timer | None = None
         self._later: deque[tuple[Message, Deferred[Answer]]] = deque()
-        """Requests that wait for the message that is being handled in pieces: before its end the answer to a GET could
-        be taken for that of another one."""
+        """Requests that wait while a message is handled in pieces: before its end the answer to a GET could be passed
+        to another request."""
         self._outbox = _Outbox(self._end_told)
         self.session: Session = relay.connect(self._outbox, address, CODEC)
         self.session.door = "http-single" if is_single else "http"
@@ -140,11 +140,11 @@ class _Client:
             relay.admit(self.session)
             relay.observer.began(self.session)
         self.refusal: Answer | None = None
-        """Why HELLO was refused."""
+        """The ERROR by which HELLO was refused; None if it was accepted."""
         if not self.session.is_live:
             welcome.addCallback(self._refuse)
         self.limiter = self.session.limiter
-        """Its message limit: taken here, since a message that the core drops has no answer of its own."""
+        """Its message limit, applied here, since a message that the core drops has no answer of its own."""
         self.session.limiter = None
 
     def check(self) -> None:
@@ -175,8 +175,8 @@ class _Client:
         """Sends the waiting requests, up to the next message that is handled in pieces.
 
         Args:
-            turns: how many turns it has waited; a message that takes many waits for other relays, so checks become
-                rare.
+            turns: how many turns they have waited; a message that takes many waits for other relays, so it is checked
+                less often then.
         """
         while self._later and not self.session.is_busy:
             message, answer = self._later.popleft()
@@ -191,12 +191,12 @@ class _Client:
             )
 
     def keep(self) -> None:
-        """Has the session end after a while without requests."""
+        """Sets the session to end after ``IDLE_S`` without requests."""
         self._cancel()
         self._timer = self._relay.clock.call_later(IDLE_S, self._end_idle)
 
     def end(self, cause: str) -> None:
-        """Ends the session; requests that still wait for an answer are told to come back."""
+        """Ends the session; requests that still wait get ERROR OVERLOADED, so that the client tries again."""
         self._cancel()
         self._relay.disconnect(self.session, cause)
         self._outbox.refuse(ErrorCode.OVERLOADED, cause)
@@ -213,7 +213,7 @@ class _Client:
             self.end("no request for a while")
 
     def _end_told(self) -> None:
-        """The core ends the session."""
+        """Handles the end of the session by the core."""
         self._cancel()
         self._ended()
 
@@ -227,11 +227,11 @@ class _Client:
 
 
 class _List:
-    """The first params of a list.
+    """Collects the first params of a list.
 
     Args:
-        limit: how many at most.
-        after: the address that they come after.
+        limit: the most params.
+        after: the address after which the list begins.
     """
 
     def __init__(self, limit: int, after: str) -> None:
@@ -241,18 +241,18 @@ class _List:
         self._shown: list[Any] = []
 
     def add(self, params: list[Param]) -> None:
-        """Adds some."""
+        """Adds params, in any order."""
         self._params += params
         if len(self._params) > 2 * self._limit + LOOKED_AT_ONCE:
             self._trim()
 
     def _trim(self) -> None:
-        """Keeps one more than the list may have, which tells that it goes on."""
+        """Keeps one param more than the list may have, which tells that it goes on."""
         self._params.sort(key=_address_of)
         del self._params[self._limit + 1 :]
 
     def show(self) -> Pieces:
-        """Makes what ``answer`` returns, once all are there."""
+        """Makes the result of ``answer``, after all params were added."""
         self._trim()
         size_bytes = made_bytes = 0
         for param in self._params[: self._limit]:
@@ -286,23 +286,23 @@ class ApiSessions:
         self._relay = relay
         self._clients: dict[bytes, _Client] = {}
         self._limiters: OrderedDict[str, Limiter] = OrderedDict()
-        """Of requests without a token, by what their client address counts as."""
+        """The message limits of requests without a token, by the session's ``origin``."""
 
     @property
     def clients(self) -> int:
-        """How many tokens have a session now."""
+        """Number of tokens that have a session now."""
         return len(self._clients)
 
     def pay(self, token: str | None, address: str, cost: int) -> None:
-        """Takes what it costs to read a request from a client's message limit, before it is read.
+        """Takes the cost of reading a request from the client's message limit, before it is read.
 
         Args:
-            token: what it presents; None for nothing.
+            token: the presented token; None for none.
             address: the client's.
-            cost: beside what ``ask`` takes, as ``wire.cost`` has it; 0 for what takes no time.
+            cost: the cost in messages (``wire.cost``), besides that of ``ask``; 0 for a request that takes no time.
 
         Raises:
-            RequestError: LIMIT, OVERLOADED, or why the client is not let in.
+            RequestError: LIMIT, OVERLOADED, or the refusal of the token.
         """
         if not cost:
             return
@@ -318,16 +318,16 @@ class ApiSessions:
         """Sends a message for a client.
 
         Args:
-            token: what it presents; None for nothing.
+            token: the presented token; None for none.
             address: the client's.
             message: GET, SET or BUNDLE.
 
         Returns:
-            its answer, as ``wire.json_values`` writes it: ``code`` and ``error`` of an ERROR, or what an ACK or a
-                SNAPSHOT says.
+            its answer, as ``wire.json_values`` writes it: ``code`` and ``error`` of an ERROR, or the fields of an ACK
+                or a SNAPSHOT.
 
         Raises:
-            RequestError: UNAUTHENTICATED for a bundle for later without a token where there are accounts; LIMIT,
+            RequestError: UNAUTHENTICATED for a scheduled bundle without a token if there are accounts; LIMIT,
                 OVERLOADED.
         """
         client = self._anonymous(address) if not token else self._of(token, address)
@@ -357,15 +357,15 @@ class ApiSessions:
         return answer
 
     def ask_as(self, identity: Identity, address: str, message: Message) -> Deferred[Answer]:
-        """Sends a message as somebody who has no token, in a session of its own.
+        """Sends a message with an identity that has no token, in a session of its own.
 
         Args:
-            identity: who.
+            identity: the identity.
             address: the client's.
             message: SET or BUNDLE.
 
         Returns:
-            its answer, as that of ``ask``.
+            its answer, as for ``ask``.
         """
         client = _Client(self._relay, "", address, _nothing, identity)
         return client.ask(message).addBoth(_after, lambda: client.end("the request was answered"))
@@ -374,10 +374,10 @@ class ApiSessions:
         """Lists the params of a pattern that a client may see, in the order of their addresses, in pieces.
 
         Args:
-            token: what it presents; None for nothing.
+            token: the presented token; None for none.
             address: the client's.
-            pattern: which.
-            limit: how many at most; fewer where they take more than ``MAX_LIST_BYTES``.
+            pattern: the pattern.
+            limit: the most params; the list has fewer if they take more than ``MAX_LIST_BYTES``.
             after: only addresses after this one.
 
         Returns:
@@ -408,11 +408,11 @@ class ApiSessions:
         """Admits a request of an administrator, within the message limit of its token.
 
         Args:
-            token: what the client presents; None for nothing.
+            token: the presented token; None for none.
             address: the client's.
 
         Raises:
-            RequestError: UNAUTHENTICATED or TOKEN_EXPIRED without a valid token, SCOPE where it is no administrator's,
+            RequestError: UNAUTHENTICATED or TOKEN_EXPIRED without a valid token, SCOPE if it is no administrator's,
                 LIMIT, OVERLOADED.
         """
         if not token:
@@ -426,7 +426,7 @@ class ApiSessions:
             raise RequestError(ErrorCode.SCOPE, "this is for administrators")
 
     def _list(self, session: Session, pattern: Pattern, found: _List, after: str, done: Deferred[Answer]) -> Pieces:
-        """Adds what a session may see to a list, and answers with it."""
+        """Adds the params that a session may see to a list, and answers with the list."""
         try:
             for shown in self._shown(session, pattern, after):
                 found.add(shown)
@@ -441,7 +441,7 @@ class ApiSessions:
         done.callback(found.answer())
 
     def _shown(self, session: Session, pattern: Pattern, after: str) -> Iterator[list[Param]]:
-        """Yields the params that a session may see, of as many as are looked at in one piece."""
+        """Yields for each piece of work the params in it that a session may see."""
         params = self._relay.params
         found = params.find(pattern)
         captured = params.all() if found is None else found
@@ -488,7 +488,7 @@ class ApiSessions:
         self._clients.pop(digest, None)
 
     def _check_admits(self) -> None:
-        """Refuses what is asked while nobody is let in, also where a session is there.
+        """Refuses requests while the relay admits no clients, also those that have a session.
 
         Raises:
             RequestError: OVERLOADED.
@@ -519,7 +519,7 @@ def _after(answer: Answer, then: Callable[[], None]) -> Answer:
 
 
 def wait_until(clock: Clock, condition: Callable[[], bool]) -> Deferred[None]:
-    """Waits until something is true that another relay of the cluster sends, for at most a second."""
+    """Waits until a condition holds, such as after a message of another relay, for at most a second."""
     done: Deferred[None] = Deferred()
 
     def look(times: int) -> None:

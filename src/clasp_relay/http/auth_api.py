@@ -76,7 +76,7 @@ def load_openapi() -> dict[str, Any]:
 
 
 def request_address(request: IRequest, addresses: ClientAddresses) -> str:
-    """Returns the address of the client that a request comes from; ``local`` for a Unix socket's."""
+    """Returns the address of the client that a request comes from; ``local`` for a Unix socket."""
     peer = getattr(request.getClientAddress(), "host", None)
     forwarded = request.requestHeaders.getRawHeaders("x-forwarded-for") or ()
     return addresses.of(peer or "local", forwarded)
@@ -86,11 +86,11 @@ class AuthApi:
     """The routes of the auth API.
 
     Args:
-        accounts: does what is asked.
+        accounts: makes the calls.
         address_of: returns the client's address of a request.
-        turn: makes credentials for the TURN server; None where there is none.
-        push: tells browsers while no page is open; None where the relay does not.
-        console: lets administrators in; None for nobody.
+        turn: makes credentials for the TURN server; None if there is no such server.
+        push: sends push messages to browsers; None if the relay sends none.
+        console: signs administrators in; None without a console.
     """
 
     app = Klein()
@@ -235,7 +235,7 @@ class AuthApi:
 
     @app.route("/push", methods=["POST"])
     async def subscribe(self, request: IRequest) -> bytes:
-        """Has a browser told from now on."""
+        """Subscribes a browser to push messages."""
         push = self._web_push()
         bearer = bearer_of(request)
         record = self._accounts.signed_in(bearer)
@@ -252,7 +252,7 @@ class AuthApi:
 
     @app.route("/push", methods=["DELETE"])
     async def unsubscribe(self, request: IRequest) -> bytes:
-        """Has a browser told no more; without an endpoint in the body all browsers of the user."""
+        """Unsubscribes a browser from push messages; all browsers of the user if the body has no endpoint."""
         push = self._web_push()
         record = self._accounts.signed_in(bearer_of(request))
         endpoint = optional_text(read_object(request), "endpoint") if has_body(request) else None
@@ -272,7 +272,7 @@ class AuthApi:
 
     @app.route("/config", methods=["GET"])
     def config(self, request: IRequest) -> bytes:
-        """Says who may sign in, so that a client offers what there is."""
+        """Gives the ways to sign in, and other facts by which a client knows what to offer."""
         admission = self._accounts.admission
         return answer(
             request,
@@ -308,7 +308,7 @@ class AuthApi:
 
 
 class _AuthResource(Resource):
-    """Does what applies to every request, whether the path exists or not."""
+    """Applies CORS and limits to every request, whether its path exists or not."""
 
     isLeaf = True  # noqa: N815 - Twisted's
 
@@ -349,20 +349,20 @@ def make_auth_resource(
     """Returns the auth API, to be put at ``auth`` below a site's root.
 
     Args:
-        accounts: does what is asked.
-        origins: whose pages may read the answers.
-        addresses: tells the clients' addresses.
-        page: what is shown at ``/auth`` itself, without a slash; None for a JSON 404.
-        turn: makes credentials for the TURN server; None where there is none.
-        push: tells browsers while no page is open; None where the relay does not.
-        console: lets administrators in; None for nobody.
+        accounts: makes the calls.
+        origins: the origins whose pages may read the answers.
+        addresses: finds the clients' addresses.
+        page: the resource at ``/auth`` itself, without a slash; None for a JSON 404.
+        turn: makes credentials for the TURN server; None if there is no such server.
+        push: sends push messages to browsers; None if the relay sends none.
+        console: signs administrators in; None without a console.
     """
     api = AuthApi(accounts, lambda request: request_address(request, addresses), turn, push, console)
     return _AuthResource(api, origins, page)
 
 
 def _is_route(path: Sequence[bytes]) -> bool:
-    """Tells whether a path below ``/auth`` may be one of the routes: no empty part, and two for a session only."""
+    """Tells whether a path below ``/auth`` may be a route: no part is empty, and only that of a session has two."""
     if not path or len(path) > 2 or not all(part and _is_text(part) for part in path):
         return False
     return len(path) == 1 or path[0] == b"sessions"

@@ -1,8 +1,8 @@
 """HTTP connections: their number, their deadlines, and the order in which their requests are handled.
 
-A request takes 0.1 to 0.3 ms of the event loop until its work is given to a thread. So that a crowd of requests does
+A request takes 0.1 to 0.3 ms of the event loop until its work is given to a thread. So that many requests at once do
 not block the loop, each turn of the loop handles at most :data:`REQUESTS_A_TURN`, one per connection. The others, and
-pipelined requests, wait for later turns, client addresses in turn.
+pipelined requests, wait for later turns, round robin over client addresses.
 
 A connection is *idle* while no request on it is being answered: before the first request, between two, and while one
 arrives. It is *stalled* while the client does not read the response.
@@ -34,13 +34,13 @@ REQUESTS_A_TURN = 8
 """Connections served in one turn of the event loop."""
 
 REQUESTS_S = 0.002
-"""How long connections that wait are served in one turn; one is served in any case."""
+"""Seconds for which waiting connections are served in one turn; one is served in any case."""
 
 BYTES_A_TURN = 16 * 1024
 """Bytes of one connection that are split into lines in a turn: the longest header."""
 
 MAX_HEADERS = 100
-"""Header lines of a request, three times what browsers send; each line costs a copy of the bytes behind it."""
+"""Header lines of a request, three times those of browsers; each line costs a copy of the bytes after it."""
 
 MAX_CONNECTIONS = 1_000
 """HTTP connections at once; a new one replaces the one that has been idle longest."""
@@ -49,22 +49,24 @@ MAX_IDLE_PER_ADDRESS = 20
 """Idle connections of one client address; a browser keeps six, and an office shares an address."""
 
 ADDRESS_SHARE = 4
-"""Where there are as many connections as may be, an address with more than a quarter of them makes room for others."""
+"""At the most connections, an address with more than a quarter of them loses one for a new one of another address."""
 
 IDLE_GRACE_S = 1.0
-"""Idle time before the limit of its address can close a connection: a crowd that just connected is about to ask."""
+"""Seconds of idle time before the limit of its address can close a connection: new clients are about to send a
+request."""
 
 HEADER_TIMEOUT_S = 10.0
-"""Time for a header in all: the first from the connection on (TLS handshake included), others from their first byte."""
+"""Seconds for a whole header: the first from the connection on (TLS handshake included), others from their first
+byte."""
 
 BODY_TIMEOUT_S = 60.0
-"""Time for a body in all."""
+"""Seconds for a whole body."""
 
 STALL_TIMEOUT_S = 60.0
-"""Time that a client may read nothing of a response."""
+"""Seconds for which a client may read nothing of a response."""
 
 ABORT_TIMEOUT_S = 5.0
-"""Time between a close and the abort of a connection whose client does not answer the close."""
+"""Seconds between a close and the abort of a connection whose client does not answer the close."""
 
 
 _LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -75,10 +77,10 @@ _FORWARDED_FOR = re.compile(rb"(?im)^x-forwarded-for:([^\r\n]*)")
 
 
 class TurnQueue:
-    """Decides when the bytes of which connection are parsed.
+    """Decides when the bytes of each connection are parsed.
 
     Args:
-        clock: calls back in the next turn of the event loop.
+        clock: for calls in the next turn of the event loop.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -88,7 +90,7 @@ class TurnQueue:
         self._served: set[HttpConnection] = set()
         """Connections served in this turn of the loop."""
         self._again: Lanes[HttpConnection] = Lanes()
-        """Those of them that have more to be served."""
+        """Those of them that have more bytes to parse."""
         self._is_scheduled = False
 
     def ask(self, connection: HttpConnection) -> None:
@@ -131,7 +133,7 @@ class TurnQueue:
         try:
             connection.take_turn()
         except Exception:
-            # One connection's fault must not keep the others waiting.
+            # An exception for one connection must not stop the others.
             events.HTTP_READ_FAULT.failure()
             connection.abort()
 
@@ -141,11 +143,11 @@ def _peer_alone(peer: str, _forwarded: Sequence[str]) -> str:
 
 
 class HttpConnections:
-    """Counts a site's connections, and closes those idle longest where there are too many.
+    """Counts a site's connections, and closes those idle longest if there are too many.
 
     Args:
         clock: for the time since a connection is idle.
-        is_proxy: whether a peer speaks for many clients, so that its idle connections are not counted.
+        is_proxy: tells whether a peer is a proxy of many clients, whose idle connections are not counted.
         client_of: given a peer and the values of X-Forwarded-For, returns the client's address.
     """
 
@@ -160,28 +162,28 @@ class HttpConnections:
         self._clock = clock
         self._is_proxy = is_proxy
         self._all: dict[HttpConnection, str] = {}
-        """The group of addresses that each counts for; empty for a proxy's."""
+        """All connections, with the address that each counts for (``address_group``); empty for a proxy's."""
         self._idle_since_s: dict[HttpConnection, float] = {}
         """The longest idle first."""
         self._idle_at: dict[str, dict[HttpConnection, None]] = {}
-        """The same by address."""
+        """Idle connections by address, the longest idle first."""
         self._stalled: dict[HttpConnection, None] = {}
         """The longest stalled first."""
         self._count_at: Counter[str] = Counter()
-        """How many connections each address has, proxies left out."""
+        """Number of connections of each address, except for those of proxies."""
         self._crowded: set[str] = set()
-        """Addresses with too many idle connections, some of them too young to be ended."""
+        """Addresses with too many idle connections, some of which have not been idle for ``IDLE_GRACE_S`` yet."""
 
     def __len__(self) -> int:
         return len(self._all)
 
     def make_room(self, peer: str) -> bool:
-        """Ends the longest idle connection, or else the longest stalled one, where there is no room for another.
+        """Ends the longest idle connection, or else the longest stalled one, if there is no room for another.
 
-        Where one address has more than its share it is one of that address, and a busy one if need be.
+        If one address has more than its share, one of its connections is ended; for another address also a busy one.
 
         Args:
-            peer: who wants to connect.
+            peer: the peer of the new connection.
 
         Returns:
             whether there is room now.
@@ -202,7 +204,7 @@ class HttpConnections:
         return True
 
     def add(self, connection: HttpConnection, peer: str) -> None:
-        """Adds a new connection of a peer's."""
+        """Adds a new connection of a peer."""
         connection.lane = address_group(peer)
         group = ""
         if self._is_proxy(peer):
@@ -214,7 +216,7 @@ class HttpConnections:
         self.set_idle(connection)
 
     def remove(self, connection: HttpConnection) -> None:
-        """Takes out a connection that is gone, or is something else than HTTP from now on."""
+        """Removes a connection that is gone, or changes from HTTP to another protocol."""
         self.set_busy(connection)
         group = self._all.pop(connection, "")
         if group:
@@ -279,47 +281,47 @@ class HttpConnection(HTTPChannel):
     turns: TurnQueue
     connections: HttpConnections
     lane = ""
-    """What has one place in a turn with it; see ``core.lanes``."""
+    """The lane of its client address; see ``core.lanes``."""
     proxy: str | None = None
-    """Its peer, where that speaks for many clients."""
+    """Its peer, if that is a proxy of many clients."""
     maxHeaders = MAX_HEADERS  # noqa: N815 - Twisted's
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._arrived = bytearray()
-        """What came and was not parsed yet."""
+        """Bytes that were received and not parsed yet."""
         self._deadline: IDelayedCall | None = None
         self._has_turn = False
         self._patience_s: float | None = None
-        """How long each part of the body may take; None for none that may be long."""
+        """Seconds in which each part of a long body has to arrive; None for any other body."""
         self._is_held = False
-        """Whether what takes the body has no room at the moment."""
+        """Whether the receiver of the body has no room at the moment."""
 
     def connectionMade(self) -> None:
-        """Begins."""
+        """Counts the new connection, and sets its deadline."""
         super().connectionMade()  # type: ignore[no-untyped-call]
         self.connections.add(self, getattr(self.transport.getPeer(), "host", None) or "local")
         self._set_deadline(HEADER_TIMEOUT_S, self._end_late)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The connection is gone; what it was amid holds nothing that holds it."""
+        """Removes a connection that is gone, and its references to its requests, which would be cycles."""
         self._leave()
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
         self._transferDecoder = None
         self.requests.clear()
 
     def dataReceived(self, data: bytes) -> None:
-        """Keeps bytes until it is this connection's turn."""
+        """Keeps the bytes until it is this connection's turn."""
         self._arrived += data
         self._ask()
 
     def setLineMode(self, extra: bytes = b"") -> None:  # noqa: N802 - Twisted's
-        """Goes on with what came while a request was answered: when it is this connection's turn."""
+        """Goes on with bytes that came while a request was answered, when it is this connection's turn."""
         self.line_mode = 1
         self._arrived[:0] = extra
 
     def take_turn(self) -> None:
-        """Parses what has arrived, up to the end of one request."""
+        """Parses the bytes that have arrived, up to the end of one request."""
         if self.transport is None or self.transport.disconnecting:
             self._arrived.clear()
             return
@@ -333,7 +335,7 @@ class HttpConnection(HTTPChannel):
             self._set_deadline(HEADER_TIMEOUT_S, self._end_late)
         self.paused = False
         if not self._waitingForTransport:
-            # First, for the parser may want no more itself.
+            # Before the bytes are parsed, since the parser may pause again.
             self._networkProducer.resumeProducing()
         self._has_turn = True
         try:
@@ -346,7 +348,7 @@ class HttpConnection(HTTPChannel):
 
     @property
     def request_lane(self) -> str:
-        """The lane of the request that has arrived: behind a trusted proxy that of the client that this one names."""
+        """The lane of the request that has arrived; for a trusted proxy's that of the client that the header names."""
         if self.proxy is not None and self.line_mode:
             head, _, _ = bytes(self._arrived[:BYTES_A_TURN]).partition(b"\r\n\r\n")
             hops = [hop.decode("latin-1") for hop in _FORWARDED_FOR.findall(head)]
@@ -360,7 +362,7 @@ class HttpConnection(HTTPChannel):
             self._networkProducer.pauseProducing()
 
     def evict(self) -> None:
-        """Ends the connection to make room: at once, where the client takes nothing."""
+        """Ends the connection to make room; aborts it if the client reads nothing."""
         if self._waitingForTransport:
             self.abort()
         else:
@@ -384,21 +386,21 @@ class HttpConnection(HTTPChannel):
             self._ask()
 
     def allHeadersReceived(self) -> None:
-        """Waits for the body."""
+        """Sets the deadline for the body."""
         super().allHeadersReceived()  # type: ignore[no-untyped-call]
         body = getattr(self.requests[-1], "body", None)
         self._patience_s = None if body is None else body.patience_s
         if self._patience_s is not None:
-            self.connections.set_busy(self)  # it works, and pays for it
+            self.connections.set_busy(self)  # a long body is not idle time; uploads have limits of their own
         self._set_deadline(BODY_TIMEOUT_S if self._patience_s is None else self._patience_s, self._end_late)
 
     def renew_patience(self) -> None:
-        """Waits as long again for the next part of a body that may be long."""
+        """Sets the deadline for the next part of a long body."""
         if self._patience_s is not None and self._deadline is not None:
             self._set_deadline(self._patience_s, self._end_late)
 
     def allContentReceived(self) -> None:
-        """Has the request answered."""
+        """Ends the deadline for the body; then the request is answered."""
         self._set_deadline(None)
         self.connections.set_busy(self)
         self.release_body()
@@ -419,13 +421,13 @@ class HttpConnection(HTTPChannel):
             self._ask()
 
     def pauseProducing(self) -> None:
-        """The client does not read the response."""
+        """Counts the connection as stalled: the client does not read the response."""
         super().pauseProducing()  # type: ignore[no-untyped-call]
         self.connections.set_stalled(self)
         self._set_deadline(STALL_TIMEOUT_S, self.abort)
 
     def resumeProducing(self) -> None:
-        """The client has read what was sent."""
+        """Ends the stall: the client has read what was sent."""
         self._set_deadline(None)
         if self._handlingRequest:
             self.connections.set_busy(self)
@@ -445,7 +447,7 @@ class HttpConnection(HTTPChannel):
 
     @property
     def _is_choked(self) -> bool:
-        """Whether nothing is parsed: the client does not read its responses, or a body has to wait."""
+        """Whether nothing may be parsed: the client does not read its responses, or the body's receiver has no room."""
         return self._is_held or (self._waitingForTransport and not self._handlingRequest)
 
     def _ask(self) -> None:
@@ -468,7 +470,7 @@ class HttpConnection(HTTPChannel):
     def _leave(self) -> None:
         self._set_deadline(None)
         self._arrived.clear()
-        self._is_held = False  # what takes the body says that it has room when it is given up, too
+        self._is_held = False  # the body's receiver calls ``release_body`` also after it was aborted
         self.turns.forget(self)
         self.connections.remove(self)
 
@@ -486,7 +488,7 @@ class HttpConnection(HTTPChannel):
 
 
 class RefusedConnection(Protocol):
-    """A connection that is refused: there are too many, and none of them is idle or stalled."""
+    """A connection that is refused: there are too many, and none of them may be ended."""
 
     transport: Any
 

@@ -1,4 +1,4 @@
-"""Decides which web pages may talk to the relay, over HTTP and WebSocket (CORS and the Origin header)."""
+"""Decides which web pages may use the relay, over HTTP and WebSocket (CORS and the Origin header)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _normalise(origin: str) -> str:
 
 
 def _ascii_host(host: str) -> str:
-    """Returns ``xn--bcher-kva.example`` for ``bücher.example``; what is no host name stays as it is."""
+    """Returns ``xn--bcher-kva.example`` for ``bücher.example``; a text that is no host name is returned unchanged."""
     if host.isascii():
         return host
     try:
@@ -44,7 +44,7 @@ class Origins:
     """The allowed origins.
 
     Args:
-        allowed: as ``scheme://host[:port]``; ``null`` and ``file://`` for local pages; None for every one.
+        allowed: origins as ``scheme://host[:port]``; ``null`` and ``file://`` for local pages; None for every origin.
     """
 
     def __init__(self, allowed: Iterable[str] | None) -> None:
@@ -56,7 +56,7 @@ class Origins:
         return self._allowed is None
 
     def admit(self, origin: str, host: str, scheme: str | None = None) -> bool:
-        """Tells whether a page may talk to the relay: its origin is in the list, or the relay's own.
+        """Tells whether a page may use the relay: its origin is in the list, or is the relay's own.
 
         Args:
             origin: the request's Origin header.

@@ -31,7 +31,7 @@ from clasp_relay.storage.files import StoredFile
 __all__ = ["FilesApi", "make_files_resource", "range_of"]
 
 LEAST_BYTES_A_SECOND = 16 * 1024
-"""The slowest upload that is accepted: each mebibyte may take 64 s, and a minute more."""
+"""The slowest upload that is accepted: a mebibyte may take 64 s, and a minute more."""
 
 SENT_BYTES = 128 * 1024
 """Bytes that are read from the disk and written at once."""
@@ -53,11 +53,11 @@ def range_of(header: bytes | None, size_bytes: int) -> ByteRange | None:
     """Returns the part of a file that a Range header asks for (RFC 9110 §14).
 
     Args:
-        header: its value; None for none.
-        size_bytes: how long the file is.
+        header: the header's value; None for none.
+        size_bytes: the file's length.
 
     Returns:
-        the part; empty where the file is shorter; None for all of it, also for what is not one range.
+        the part; empty if the file has no byte of it; None for the whole file, also if the header is not one range.
     """
     found = None if header is None else _RANGE.fullmatch(header.strip())
     if found is None:
@@ -76,8 +76,8 @@ class RefusedBody:
     """The body of an upload that is refused: it is read and discarded, so that the client can read the answer.
 
     Args:
-        error: why.
-        max_bytes: how much of it is read.
+        error: the reason.
+        max_bytes: the most bytes of it that are read.
     """
 
     patience_s = None
@@ -87,7 +87,7 @@ class RefusedBody:
         self.max_bytes = max_bytes
 
     def when_room(self, call: Callable[[], None]) -> None:
-        """Always true: discarding needs no memory."""
+        """Does nothing: there is always room, since bytes are discarded."""
 
     def write(self, data: bytes) -> bool:  # noqa: ARG002 - it is discarded
         """Discards bytes."""
@@ -98,7 +98,7 @@ class RefusedBody:
 
 
 def _patience_s(length: int) -> float:
-    """Returns how long each ``PACE_BYTES`` of a body of that length may take."""
+    """Returns in how many seconds each ``PACE_BYTES`` of a body of that length have to arrive."""
     return BODY_TIMEOUT_S + min(length, PACE_BYTES) / LEAST_BYTES_A_SECOND
 
 
@@ -106,7 +106,7 @@ class ArrivingBody:
     """The body of an upload.
 
     Args:
-        upload: takes it.
+        upload: the upload that gets its bytes.
     """
 
     def __init__(self, upload: Upload) -> None:
@@ -128,12 +128,12 @@ class ArrivingBody:
 
 
 class LateBody:
-    """The body of an upload whose token is not known yet; of that nothing is read before it is known or refused.
+    """The body of an upload whose token is not known yet; nothing more of it is read until that is known or refused.
 
     Args:
-        waits: fires when the token is known, if it ever is; fails with a ``Refusal``.
-        begin: returns what takes the body then.
-        length: how long it is.
+        waits: fires when the token is known, or is certain not to exist; fails with a ``Refusal``.
+        begin: returns the body that gets the bytes then.
+        length: its length in bytes.
     """
 
     def __init__(self, waits: Deferred[None], begin: Callable[[], ArrivingBody | RefusedBody], length: int) -> None:
@@ -142,7 +142,7 @@ class LateBody:
         self._begin = begin
         self._room: Callable[[], None] = _nothing
         self._kept = b""
-        """The first piece: the connection is held from then on."""
+        """The first bytes; after them the connection is not read."""
         self._body: ArrivingBody | RefusedBody | None = None
         self._is_gone = False
         self._found: Deferred[ArrivingBody | RefusedBody] = Deferred()
@@ -150,7 +150,7 @@ class LateBody:
 
     @property
     def found(self) -> Deferred[ArrivingBody | RefusedBody]:
-        """What has taken the body; to be waited for once."""
+        """Fires with the body that gets the bytes; to be waited for once."""
         return self._found
 
     def when_room(self, call: Callable[[], None]) -> None:
@@ -192,12 +192,12 @@ class LateBody:
 
 @implementer(IPushProducer)
 class _Sending:
-    """Sends a part of a file, at the pace of the client and of the disk.
+    """Sends a part of a file, as fast as the client and the disk are.
 
     Args:
-        request: what is answered.
+        request: the request that is answered.
         reading: the file.
-        part: what of it.
+        part: the part.
     """
 
     def __init__(self, request: Any, reading: FileReading, part: ByteRange) -> None:
@@ -208,26 +208,26 @@ class _Sending:
         self._is_reading = False
 
     def begin(self) -> None:
-        """Begins."""
+        """Begins to send."""
         self._request.registerProducer(self, True)
         self.resumeProducing()
 
     def pauseProducing(self) -> None:
-        """The client does not read."""
+        """Pauses: the client does not read."""
         self._is_paused = True
 
     def resumeProducing(self) -> None:
-        """The client reads."""
+        """Goes on: the client reads."""
         self._is_paused = False
         if not self._is_reading and not self._is_stopped:
             self._is_reading = True
             Deferred.fromCoroutine(self._send()).addErrback(self._fail)
 
     def stopProducing(self) -> None:
-        """The client is gone."""
+        """Ends: the client is gone."""
         if not self._is_stopped:
             self._is_stopped = True
-            # It has this as its producer: a cycle that would live as long as somebody is connected.
+            # The request has this object as its producer: without this a reference cycle would stay.
             self._request = None
             if not self._is_reading:
                 self._reading.close()
@@ -250,7 +250,7 @@ class _Sending:
             self._request.finish()
 
     def _fail(self, failure: Failure) -> None:
-        """Ends the connection: a body that ends early is all that can tell the client."""
+        """Aborts the connection: the client can notice the failure only by a body that ends early."""
         self._is_reading = False
         is_told = self._is_stopped
         self._is_stopped = True
@@ -267,8 +267,8 @@ class FilesApi(Resource):
 
     Args:
         files: the files.
-        origins: whose pages may read the answers.
-        addresses: tells the clients' addresses.
+        origins: the origins whose pages may read the answers.
+        addresses: finds the clients' addresses.
     """
 
     isLeaf = True  # noqa: N815 - Twisted's
@@ -279,12 +279,12 @@ class FilesApi(Resource):
         self._origins = origins
         self._addresses = addresses
         self.until_known: Callable[[str | None], Deferred[None] | None] = _known
-        """Returns what fires when a token may be known that is not known yet; None where there is nothing to wait for.
+        """Returns a Deferred to wait for before a token is looked up that is not known yet; None for no wait.
 
-        In a cluster another relay may have issued it just now."""
+        In a cluster another relay may have issued the token just now."""
 
     def open_body(self, request: BoundedRequest, method: bytes, path: bytes, length: int | None) -> Body | None:
-        """Takes the body of an upload; see ``site.OpenBody``."""
+        """Returns the body of an upload; see ``site.OpenBody``."""
         if method != b"POST" or path.partition(b"?")[0] != b"/files":
             return None
         waits = None if length is None else self.until_known(bearer_of(request))
@@ -304,7 +304,7 @@ class FilesApi(Resource):
         return ArrivingBody(upload)
 
     def render(self, request: Any) -> Any:
-        """Answers a request, when its work is done."""
+        """Answers a request after its work is done."""
         set_cors_headers(request, self._origins)
         names = [name.decode("utf-8", "replace") for name in request.postpath]
         method = request.method.decode("ascii", "replace")
@@ -330,7 +330,7 @@ class FilesApi(Resource):
         if isinstance(body, RefusedBody):
             raise body.error
         if not isinstance(body, ArrivingBody):
-            raise Missing(NOT_FOUND)  # the path is /files in another spelling, so the site gave the body to nobody
+            raise Missing(NOT_FOUND)  # the path is /files in another spelling, so no ``Body`` has the body
         record = await body.upload.finish()
         if gone:
             await self._files.forget(record)
@@ -341,7 +341,7 @@ class FilesApi(Resource):
     async def _get(self, request: Any, file_id: str, method: str) -> bytes | None:
         bearer = bearer_of(request)
         gone: list[Failure] = []
-        request.notifyFinish().addErrback(gone.append)  # first of all: a client that is gone is told of only once
+        request.notifyFinish().addErrback(gone.append)  # before any wait: a later call would miss the end
         file = await self._files.find(bearer, file_id)
         if gone:
             return None
@@ -382,12 +382,12 @@ class _LengthMissing(BadInput):
 
 
 def make_files_resource(files: Files, *, origins: Origins, addresses: ClientAddresses) -> FilesApi:
-    """Returns the files, to be put at ``files`` below a site's root; the site must ask its ``open_body``, too.
+    """Returns the resource for ``files`` below a site's root; the site has to call its ``open_body``, too.
 
     Args:
         files: the files.
-        origins: whose pages may read the answers.
-        addresses: tells the clients' addresses.
+        origins: the origins whose pages may read the answers.
+        addresses: finds the clients' addresses.
     """
     return FilesApi(files, origins, addresses)
 
@@ -397,7 +397,7 @@ def _nothing() -> None:
 
 
 def _known(_bearer: str | None) -> None:
-    """Returns None: a relay that is alone knows all tokens."""
+    """Returns None: without a cluster a relay knows all tokens."""
 
 
 def _run(request: Any, work: Coroutine[Any, Any, bytes | None]) -> int:
@@ -426,7 +426,7 @@ def _refuse(failure: Failure, request: IRequest) -> bytes | None:
 
 
 def _set_headers(request: IRequest, file: StoredFile) -> None:
-    """Sets headers by which browsers download the bytes and never show or run them: a sender chose them."""
+    """Sets headers by which browsers download the bytes, and never show or run them, since any user may send them."""
     for name, value in (
         (b"Content-Type", b"application/octet-stream"),
         (b"Content-Disposition", b"attachment"),
@@ -442,7 +442,7 @@ def _set_headers(request: IRequest, file: StoredFile) -> None:
 
 
 def _etag(file: StoredFile) -> bytes:
-    """Returns its id: a file never changes."""
+    """Returns the ETag of a file: its id, since a file never changes."""
     return f'"{file.id}"'.encode()
 
 

@@ -23,7 +23,7 @@ class _Answer(NamedTuple):
 
 
 class _Page(Resource):
-    """One path.
+    """The resource of one path.
 
     Args:
         answer: makes the answer to GET and HEAD.
@@ -54,9 +54,9 @@ def make_health_resource(
     """Returns the root of the health port.
 
     Args:
-        trouble: returns why the relay is not ready; empty where it is.
+        trouble: returns why the relay is not ready; empty if it is.
         registry: the metrics.
-        status: the relay's part in its cluster, which ``/readyz`` then says as JSON; None for a relay that is alone.
+        status: returns the relay's status in its cluster, which ``/readyz`` gives as JSON; None without a cluster.
     """
 
     def health() -> _Answer:

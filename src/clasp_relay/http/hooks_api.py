@@ -48,7 +48,7 @@ class _HooksResource(Resource):
         self._addresses = addresses
 
     def render(self, request: Any) -> Any:
-        """Answers a request, when the message is sent."""
+        """Answers a request after the message was sent."""
         set_cors_headers(request, self._origins)
         if is_too_large(request):
             return refuse(request, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The request is too large.")
@@ -90,14 +90,14 @@ class _HooksResource(Resource):
 def make_hooks_resource(
     hooks: Hooks, sessions: ApiSessions, door: RequestDoor, *, origins: Origins, addresses: ClientAddresses
 ) -> IResource:
-    """Returns the webhooks, to be put at ``hooks`` below a site's root.
+    """Returns the resource for ``hooks`` below a site's root.
 
     Args:
         hooks: makes the messages.
-        sessions: sends them.
-        door: counts them.
-        origins: whose pages may read the answers.
-        addresses: tells the clients' addresses.
+        sessions: sends the messages.
+        door: counts the requests.
+        origins: the origins whose pages may read the answers.
+        addresses: finds the clients' addresses.
     """
     return _HooksResource(hooks, sessions, door, origins, addresses)
 

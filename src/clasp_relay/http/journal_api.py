@@ -1,4 +1,4 @@
-"""What the relay has kept of the past, for tools of the operator, below ``/api/journal`` (``docs/openapi.yaml``)."""
+"""History for the operator's tools, below ``/api/journal`` (``docs/openapi.yaml``)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from clasp_relay.wire.constants import ALL_TYPES, MessageCode, Signal
 __all__ = ["PATHS", "JournalApi"]
 
 PATHS = ("query", "since", "latest", "snapshot")
-"""What there is below ``/api/journal``."""
+"""The paths below ``/api/journal``."""
 
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
-"""After so much an answer ends: the rest is asked for with ``since``."""
+"""Size at which an answer ends: the client gets the rest with ``since``."""
 
 _SIGNALS = {signal.name.lower(): signal for signal in Signal}
 
@@ -32,11 +32,11 @@ Arguments = Mapping[bytes, list[bytes]]
 
 
 class JournalApi:
-    """Answers what an administrator asks.
+    """Answers requests of administrators.
 
     Args:
         relay: the core.
-        sessions: admit who asks.
+        sessions: admits the administrator.
     """
 
     def __init__(self, relay: Relay, sessions: ApiSessions) -> None:
@@ -49,11 +49,11 @@ class JournalApi:
         Args:
             path: one of ``PATHS``.
             arguments: the query.
-            token: what the client presents; None for nothing.
+            token: the presented token; None for none.
             address: the client's.
 
         Returns:
-            a Deferred of what the answer holds, as ``json.dumps`` takes it; it fails with a RequestError.
+            a Deferred of the answer, as ``json.dumps`` takes it; it fails with a RequestError.
 
         Raises:
             RequestError: UNAUTHENTICATED, SCOPE, LIMIT, NOT_CONFIGURED or MESSAGE.
@@ -91,7 +91,7 @@ class JournalApi:
         return _Reading(replays, asked, limit).done.addCallback(lambda entries: [_shown(each) for each in entries])
 
     def _snapshot(self, pattern: Pattern, token: str | None, address: str, limit: int) -> Deferred[Any]:
-        """Returns what is set now, as entries without a seq."""
+        """Returns the params that are set now, as entries without a seq."""
         listed = self._sessions.find(token, address, pattern, limit, "")
 
         def shown(told: dict[str, Any]) -> list[dict[str, Any]]:
@@ -115,12 +115,12 @@ class JournalApi:
 
 
 class _Reading:
-    """Entries that are read page by page.
+    """Reads entries page by page.
 
     Args:
         replays: has the reader.
-        asked: what is read.
-        limit: how many entries at most.
+        asked: the addresses and times that are read.
+        limit: the most entries.
     """
 
     def __init__(self, replays: Replays, asked: Asked, limit: int) -> None:
@@ -158,7 +158,7 @@ class _Reading:
 
 
 def _settled(replays: Replays) -> Deferred[int]:
-    """Returns a Deferred of the last seq, once all that has happened is recorded."""
+    """Returns a Deferred of the last seq, once all changes so far are recorded."""
     done: Deferred[int] = Deferred()
 
     def tell(seq: int | None) -> None:

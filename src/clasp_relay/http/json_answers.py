@@ -38,7 +38,7 @@ __all__ = [
 JsonObject = Mapping[str, Any]
 
 NOT_FOUND = "There is nothing here."
-"""The body's sentence for a path that does not exist."""
+"""The sentence in the answer for a path that does not exist."""
 
 
 def is_too_large(request: IRequest) -> bool:
@@ -52,7 +52,7 @@ def is_too_large(request: IRequest) -> bool:
 
 
 def has_body(request: IRequest) -> bool:
-    """Tells whether a request has a body that says anything: neither nothing nor a JSON null, as some clients send."""
+    """Tells whether a request has a body that is neither empty nor a JSON null, which some clients send."""
     content = request.content
     if content is None:
         return False
@@ -81,7 +81,7 @@ def required_text(body: JsonObject, key: str) -> str:
     """Returns a required string.
 
     Raises:
-        BadInput: it is missing, or something else.
+        BadInput: it is missing, or no string.
     """
     text = optional_text(body, key)
     if text is None:
@@ -93,7 +93,7 @@ def optional_text(body: JsonObject, key: str) -> str | None:
     """Returns an optional string; None when it is missing or null.
 
     Raises:
-        BadInput: it is something else, or no text: half a surrogate pair.
+        BadInput: it is no string, or no valid text, such as half a surrogate pair.
     """
     text = body.get(key)
     if text is None:
@@ -117,7 +117,7 @@ def bearer_of(request: IRequest) -> str | None:
 
 
 def with_length(request: IRequest, body: bytes) -> bytes:
-    """Sets Content-Length, and returns what to send: the body, or nothing for HEAD (Twisted would log a warning)."""
+    """Sets Content-Length, and returns the body; nothing for HEAD, since Twisted would log a warning."""
     request.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % len(body)])
     return b"" if request.method == b"HEAD" else body
 
@@ -125,7 +125,7 @@ def with_length(request: IRequest, body: bytes) -> bytes:
 def answer(request: IRequest, status: HTTPStatus, body: Mapping[str, object] | Sequence[object]) -> bytes:
     """Returns the bytes of an answer, and sets status and headers for them.
 
-    It is never to be stored: it may hold a token.
+    Caches must not store it, since it may contain a token.
     """
     text = json.dumps(body, ensure_ascii=False).encode("utf-8")
     request.setResponseCode(status.value, status.phrase.encode("ascii"))
@@ -140,7 +140,7 @@ def refuse(request: IRequest, status: HTTPStatus, sentence: str, retry_after_s: 
     """Returns the bytes of an error, and sets status and headers for them.
 
     Args:
-        request: what is answered.
+        request: the request that is answered.
         status: 4xx or 5xx.
         sentence: what is wrong and what to do about it.
         retry_after_s: seconds after which another try makes sense.
@@ -173,7 +173,7 @@ class AnsweredLater(Resource):
     Args:
         waits: the Deferred.
         find: returns the resource that answers then.
-        origins: whose pages may read that there is no answer.
+        origins: the origins whose pages may read an error.
     """
 
     isLeaf = True  # noqa: N815 - Twisted's
@@ -185,7 +185,7 @@ class AnsweredLater(Resource):
         self._origins = origins
 
     def render(self, request: Any) -> Any:
-        """Waits; a client that has gone meanwhile is not answered."""
+        """Waits, then answers; does nothing if the client is gone by then."""
         gone: list[object] = []
         request.notifyFinish().addErrback(gone.append)
 

@@ -48,22 +48,22 @@ _ANSWERS = (
 
 
 class Clustered(Protocol):
-    """A relay's part in its cluster."""
+    """The status of a relay in its cluster."""
 
     def status(self) -> Mapping[str, object]:
         """Returns ``role``, ``epoch``, ``behind_records`` and ``behind_ms``."""
 
     @property
     def forwarded(self) -> int:
-        """How many writes were sent to the decider."""
+        """Number of writes that were sent to the decider."""
 
     @property
     def failovers(self) -> int:
-        """How often another relay has come to decide."""
+        """Number of changes of the decider."""
 
     @property
     def alarms(self) -> int:
-        """How often the log was not what it has to be."""
+        """Number of alarms."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,15 +73,15 @@ class Sources:
     Args:
         relay: the core.
         factory: the connections.
-        saver: returns what writes the state file; None until the state is loaded.
-        auth_outcomes: returns how many calls of the auth API there were, by call and outcome.
-        hash_queue: returns how many passwords wait to be hashed.
-        loop_lag: how late the event loop is.
-        journal: what records the changes; None where nothing does.
-        doors: the ways in for other protocols.
-        files: returns the files that users send; None where the relay takes none.
-        push: tells browsers while no page is open; None where the relay does not.
-        cluster: the relay's part in its cluster; None for a relay that is alone.
+        saver: returns the writer of the state file; None until the state is loaded.
+        auth_outcomes: returns the number of calls of the auth API, by call and outcome.
+        hash_queue: returns the number of passwords that wait to be hashed.
+        loop_lag: the lag of the event loop.
+        journal: the journal's log; None without a journal.
+        doors: the doors for other protocols.
+        files: returns the files that users send; None if the relay takes no files.
+        push: sends push messages to browsers; None if the relay sends none.
+        cluster: the status of the relay in its cluster; None without a cluster.
     """
 
     relay: Relay
@@ -152,20 +152,20 @@ def _push(push: WebPush) -> Iterator[Metric]:
 class ProcessCollector(Collector):
     """Reads memory, CPU time and open files of this process, under the names that every Prometheus client uses.
 
-    The client's own collector gives nothing where ``/proc`` has processes only (systemd's ``ProcSubset=pid``), because
+    Prometheus's own collector gives nothing if ``/proc`` has processes only (systemd's ``ProcSubset=pid``), because
     it reads the time of the boot from ``/proc/stat``.
 
     Args:
-        proc: where the process's files are.
+        proc: the folder of the process's files.
     """
 
     def __init__(self, proc: Path = Path("/proc/self")) -> None:
         self._proc = proc
 
     def collect(self) -> Iterator[Metric]:
-        """See ``Collector``; nothing where there is no /proc."""
+        """See ``Collector``; yields nothing if there is no /proc."""
         try:
-            # Behind the name, which may contain spaces, in brackets: proc(5), from field 3 on.
+            # Fields from 3 on, after the name, which is in brackets and may contain spaces (proc(5)).
             fields = (self._proc / "stat").read_bytes().rpartition(b")")[2].split()
             open_files = len(os.listdir(self._proc / "fd"))
         except OSError:
@@ -305,7 +305,7 @@ def _journal(log: JournalLog) -> Iterator[Metric]:
 
 
 def _cluster(cluster: Clustered) -> Iterator[Metric]:
-    """Yields the metrics of the relay's part in its cluster."""
+    """Yields the metrics of the relay in its cluster."""
     status = cluster.status()
     family = GaugeMetricFamily("clasp_cluster_role", "1 for what the relay is in its cluster.", labels=("role",))
     for role in ("joining", "follower", "decider", "standby"):

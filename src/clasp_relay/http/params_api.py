@@ -63,16 +63,16 @@ METHODS = {
     "stream": ("GET",),
     "journal": ("GET", "HEAD"),
 }
-"""What each first word of a path takes."""
+"""The methods of paths, by the first segment below ``/api``."""
 
 _WITHOUT_ADDRESS = frozenset({"bundle", "stream"})
 
 LIST_METHODS = ("GET", "HEAD")
-"""What ``/api/params`` alone takes."""
+"""The methods of ``/api/params`` itself."""
 
 LIST_LIMIT = 1_000
 MAX_LIST_LIMIT = 10_000
-"""How many params a list has at most, where a request does not say and where it does."""
+"""The most params of a list: the default, and the most that a request may ask for."""
 
 Ask = Callable[[Message], Deferred[dict[str, Any]]]
 
@@ -102,7 +102,7 @@ class _ParamsResource(Resource):
         self._addresses = addresses
 
     def render(self, request: Any) -> Any:
-        """Answers a request, when the relay has."""
+        """Answers a request after the core has answered."""
         if self._admin is not None and request.postpath[:1] == [b"admin"]:
             return self._admin.render(request)
         set_cors_headers(request, self._origins)
@@ -132,7 +132,7 @@ class _ParamsResource(Resource):
         return NOT_DONE_YET
 
     def _note(self, body: bytes, request: Any) -> bytes:
-        """Counts a request that was refused; that something is not there, or is another revision, is an answer."""
+        """Counts a refused request; that nothing is set, or that the revision is another one, is no refusal."""
         if request.code >= HTTPStatus.BAD_REQUEST and request.code not in _ANSWERS:
             reason = json.loads(body)["error"] if body else HTTPStatus(request.code).phrase
             self._door.refused(request_address(request, self._addresses), reason)
@@ -182,22 +182,22 @@ def make_params_resource(
     door: RequestDoor | None = None,
     admin: IResource | None = None,
 ) -> IResource:
-    """Returns the API, to be put at ``api`` below a site's root.
+    """Returns the resource for ``api`` below a site's root.
 
     Args:
-        sessions: does what is asked.
+        sessions: sends messages to the core.
         streams: begins event streams.
-        journal: answers what is asked of the past.
-        origins: whose pages may read the answers.
-        addresses: tells the clients' addresses.
-        door: counts the requests, but for event streams, which have a door of their own; None for nobody.
+        journal: reads history.
+        origins: the origins whose pages may read the answers.
+        addresses: finds the clients' addresses.
+        door: counts the requests, except for event streams, which have a door of their own; None for no counts.
         admin: the console's API; None for none.
     """
     return _ParamsResource(sessions, streams, origins, addresses, journal, door or RequestDoor("http"), admin)
 
 
 def _list_asked(request: Any) -> tuple[Pattern, int, str]:
-    """Returns pattern, limit and the address that the list comes after."""
+    """Returns pattern, limit, and the address after which the list begins."""
     try:
         pattern, limit, after = (
             request.args.get(name, [default])[0].decode("utf-8")
@@ -290,7 +290,7 @@ def _is_bytes(request: IRequest) -> bool:
 
 
 def _reading_cost(request: IRequest) -> int:
-    """Returns what it costs to read the body (``wire.cost``)."""
+    """Returns the cost of reading the body, in messages (``wire.cost``)."""
     return 0 if _is_bytes(request) else json_cost(_body(request))
 
 
@@ -321,7 +321,7 @@ def _ttl(request: IRequest) -> int | None:
 
 
 def _answer(request: IRequest, method: str, message: Message, told: dict[str, Any]) -> bytes:
-    """Writes what the relay told as an HTTP answer."""
+    """Writes an answer of the core as an HTTP response."""
     if "error" in told:
         return refuse_code(request, told["code"], told["error"])
     if isinstance(message, Get):
@@ -343,13 +343,13 @@ def _with_etag(request: IRequest, told: dict[str, Any]) -> bytes:
 
 
 def refuse_code(request: IRequest, code: int, sentence: str) -> bytes:
-    """Returns the bytes of an answer that stands for an ERROR."""
+    """Returns the bytes of a response for an ERROR."""
     status = STATUS.get(code, HTTPStatus.INTERNAL_SERVER_ERROR)
     return refuse(request, status, sentence, _RETRY_AFTER_S.get(status))
 
 
 def _refuse(failure: Failure, request: IRequest) -> bytes:
-    """Answers what went wrong before the relay was asked."""
+    """Answers errors that came before the message was sent to the core."""
     error = failure.value
     if isinstance(error, RequestError):
         return refuse_code(request, error.code, error.message)

@@ -35,7 +35,7 @@ _CUT_OFF = (
 
 
 PACE_BYTES = 1024 * 1024
-"""A long body has a deadline for each mebibyte, so that a client that sends almost nothing does not keep its
+"""Bytes of a long body for which each deadline is set, so that a client that sends almost nothing cannot keep its
 connection."""
 
 
@@ -44,7 +44,7 @@ class Body(Protocol):
 
     @property
     def patience_s(self) -> float | None:
-        """Seconds that each ``PACE_BYTES`` of it may take; None for the usual deadline of a whole body."""
+        """Seconds in which each ``PACE_BYTES`` of it have to arrive; None for the usual deadline of a whole body."""
 
     @property
     def max_bytes(self) -> int:
@@ -57,7 +57,7 @@ class Body(Protocol):
         """Receives bytes; returns whether more may be written now."""
 
     def abort(self) -> None:
-        """Ends it, since the client is gone; may also be called after the end of the body."""
+        """Ends the body, since the client is gone; may also be called after the end of the body."""
 
 
 class BoundedRequest(Request):
@@ -124,7 +124,7 @@ class QuietSite(Site):
     Args:
         resource: its root.
         clock: for time-outs.
-        proxies: networks of trusted proxies, each of which speaks for many clients.
+        proxies: networks of trusted proxies, each of which has many clients.
         uses_reserve: whether it may use the last file descriptors; for health checks.
     """
 

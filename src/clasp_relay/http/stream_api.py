@@ -41,8 +41,8 @@ class StreamApi:
     Args:
         relay: the core.
         gate: admits connections.
-        tickets: what pages present in place of a token.
-        tell_refused: is told of refused requests; see ``RequestDoor``.
+        tickets: the tickets, which pages present in place of a token.
+        tell_refused: called with each refused request; see ``RequestDoor``.
     """
 
     def __init__(
@@ -56,20 +56,20 @@ class StreamApi:
         self._gate = gate
         self._tickets = tickets
         self.is_shared = False
-        """Whether other relays give out tickets, too."""
+        """Whether other relays issue tickets, too."""
         self._codec = codec_of(relay)
         self._door = RequestDoor("sse", "event streams", tell_refused)
         self.counts = self._door.counts
-        """The streams; messages are requests for one."""
+        """The counts of the event streams; messages are requests for one."""
 
     def when_known(self, request: Any) -> Deferred[None] | None:
-        """Waits a moment for a ticket that another relay of the cluster may have given out just now.
+        """Waits a moment for a ticket that another relay of the cluster may have issued just now.
 
         Args:
-            request: what asks for a stream.
+            request: the request for a stream.
 
         Returns:
-            None where there is nothing to wait for.
+            a Deferred that fires at the end of the wait; None if there is nothing to wait for.
         """
         ticket = request.args.get(b"ticket", (b"",))[0].decode("utf-8", "replace")
         if not ticket or not self.is_shared or self._tickets.knows(ticket):
@@ -77,12 +77,12 @@ class StreamApi:
         return wait_until(self._relay.clock, lambda: self._tickets.knows(ticket))
 
     def open(self, request: Any, client: str, token: str | None = None) -> None:
-        """Takes the connection of a request, and answers on it from now on.
+        """Takes over the connection of a request, for an event stream.
 
         Args:
-            request: what asked; CORS headers are set.
-            client: its client's address.
-            token: as whom it reads; None for what the request presents.
+            request: the request; its CORS headers are set.
+            client: the client's address.
+            token: the token of the reader; None for the token or ticket that the request presents.
 
         Raises:
             RequestError: the request is refused, and not answered yet: UNAUTHENTICATED, TOKEN_EXPIRED, SCOPE, PATTERN,
@@ -131,9 +131,9 @@ class StreamApi:
 
 
 def _last_id(request: Any) -> int | None:
-    """Returns the id that a reader saw last, from the header, or from the query of pages that connect anew."""
+    """Returns the last id that a reader has seen, from the header, or from the query for pages that connect again."""
     given = request.getHeader(b"last-event-id") or request.args.get(b"lastEventId", [b""])[0]
-    # # An id that is not the relay's: a reader that has seen nothing.
+    # An id that is not the relay's counts as none.
     return int(given) if re.fullmatch(rb"[0-9]{1,18}", given) else None
 
 
@@ -148,20 +148,20 @@ def _text(request: Any, name: bytes) -> str:
 
 
 def _hand_over(request: Any, connection: EventStream) -> None:
-    """Gives the connection of a request to another protocol, as Autobahn's ``WebSocketResource`` does."""
+    """Passes the connection of a request to another protocol, as Autobahn's ``WebSocketResource`` does."""
     transport, request.channel.transport = request.channel.transport, None
     if isinstance(transport, ProtocolWrapper):  # TLS
         transport.wrappedProtocol = connection
     else:
         transport.protocol = connection
-    # The HTTP channel was registered, and had paused the transport while it answers.
+    # The HTTP channel was registered as producer, and had paused the transport while it answered.
     transport.unregisterProducer()
     connection.makeConnection(transport)  # type: ignore[no-untyped-call]
     transport.resumeProducing()
 
 
 def _head(status: HTTPStatus, headers: list[tuple[bytes, bytes]]) -> bytes:
-    """Returns a response's head. The end of the connection ends the body, so that HTTP/1.0 proxies understand it."""
+    """Returns a response's header. The end of the connection ends the body, which HTTP/1.0 proxies understand, too."""
     lines = [b"%s: %s\r\n" % header for header in [*headers, (b"Connection", b"close")]]
     return b"HTTP/1.1 %d %s\r\n%s\r\n" % (status, status.phrase.encode("ascii"), b"".join(lines))
 

@@ -22,34 +22,34 @@ from clasp_relay.http.json_answers import with_length
 PAGE = "index.html"
 _CONSOLE_PAGE = "console.html"
 _CONSOLE = "console"
-"""The page for administrators, and the first word of its routes."""
+"""The page for administrators, and the first segment of its routes."""
 
 _FOREVER = b"public, max-age=31536000, immutable"
 _ASK_AGAIN = b"no-cache"
 _HASHED = re.compile(r"[-.][A-Za-z0-9_-]{8,}\.[a-z0-9]+$")
-"""The name of a file that a build gave a hash of its contents, such as ``index-B1x_9aQz.js``."""
+"""The name of a file with a hash of its contents, from the app's build, such as ``index-B1x_9aQz.js``."""
 
 _ONE_RANGE = re.compile(rb"bytes=[0-9]{0,18}-[0-9]{0,18}")
-"""A Range header that is heeded; any other gets the whole file (RFC 9110 §14.2), since many ranges cost more."""
+"""A Range header that is applied; any other gets the whole file (RFC 9110 §14.2), since many ranges cost more."""
 
 _HASHED_BYTES = 4 * 1024 * 1024
-"""Longer files are known by their size and time: to hash one would hold up the event loop."""
+"""The ETag of longer files is made from size and time: to hash one would block the event loop."""
 
 _MAX_TAGS = 1_000
-"""Of how many files the ETag is kept."""
+"""Number of files whose ETag is cached."""
 
 _NOT_FOUND = b"There is nothing here.\n"
 _TYPES = {**File.contentTypes, ".js": "text/javascript", ".webmanifest": "application/manifest+json"}
 
 
 def packaged_app() -> Path | None:
-    """Returns the folder of the packaged chat; None when the relay was built without it."""
+    """Returns the folder of the packaged chat; None if the relay was built without it."""
     folder = Path(str(resources.files("clasp_relay") / "web"))
     return folder if (folder / PAGE).is_file() else None
 
 
 def is_known(request: IRequest, etag: bytes) -> bool:
-    """Tells whether a client says that it has what has an ETag (RFC 9110 §13.1.2)."""
+    """Tells whether If-None-Match has an ETag, so that the client has the file (RFC 9110 §13.1.2)."""
     lines = request.requestHeaders.getRawHeaders(b"if-none-match") or []
     tags = [tag.strip().removeprefix(b"W/") for line in lines for tag in line.split(b",")]
     return b"*" in tags or etag in tags
@@ -73,7 +73,7 @@ def security_headers(connect_to: Iterable[str] = ()) -> dict[bytes, bytes]:
         "frame-ancestors": "'none'",
     }
     text = "; ".join(f"{name} {sources}" for name, sources in policy.items())
-    # Calls use the first three; nothing that the page embeds may.
+    # Calls use the first three; documents that the page embeds may not.
     allowed = [f"{name}=(self)" for name in ("camera", "microphone", "display-capture")]
     denied = [f"{name}=()" for name in ("geolocation", "payment", "usb")]
     return {
@@ -86,9 +86,9 @@ def security_headers(connect_to: Iterable[str] = ()) -> dict[bytes, bytes]:
 
 
 class WebRoot(Resource):
-    """Serves a folder; a path that is no file there is a route of the app and gets its page, or that of the console.
+    """Serves a folder; any path that is no file there is a route, and gets the app's page, or that of the console.
 
-    Clients that accept gzip get ``file.gz`` where there is one.
+    Clients that accept gzip get ``file.gz`` if there is one.
 
     Args:
         folder: the built app; must hold ``index.html``.
@@ -104,10 +104,10 @@ class WebRoot(Resource):
         self._folder: Any = FilePath(str(folder))
         self._headers = security_headers()
         self._tags: dict[tuple[str, int, int], bytes] = {}
-        """By path, time and size."""
+        """ETags by path, time and size."""
 
     def getChild(self, path: bytes, request: IRequest) -> Resource:  # noqa: ARG002, N802 - Twisted's
-        """Takes everything that is not put below it by name."""
+        """Returns the resource for every path that is not put below this one by name."""
         return _Leaf(self)
 
     def render_GET(self, request: IRequest) -> Any:  # noqa: N802 - Twisted's
@@ -128,7 +128,7 @@ class WebRoot(Resource):
         if is_known(request, etag):
             request.setResponseCode(HTTPStatus.NOT_MODIFIED.value)
             return b""
-        # Every file of a package may have the same time, that of another version included.
+        # All files of a package may have the same time, also in another version of the package.
         request.requestHeaders.removeHeader(b"If-Modified-Since")
         ranges = request.requestHeaders.getRawHeaders(b"Range") or []
         is_whole = len(ranges) != 1 or _ONE_RANGE.fullmatch(ranges[0]) is None
@@ -137,7 +137,7 @@ class WebRoot(Resource):
         return file.render_GET(request)
 
     def _etag(self, path: str) -> bytes:
-        """Returns the ETag of a file, by its contents where that takes no time."""
+        """Returns the ETag of a file, from its contents if it has at most ``_HASHED_BYTES``."""
         found = os.stat(path)
         key = path, found.st_mtime_ns, found.st_size
         etag = self._tags.get(key)
@@ -158,7 +158,7 @@ class WebRoot(Resource):
             return None
         if names and path.isfile():
             return path
-        # A route has no extension; a missing script or picture is missing.
+        # A route has no extension; a missing script or picture gets no page.
         if names and "." in names[-1]:
             return None
         console = self._folder.child(_CONSOLE_PAGE)

@@ -1,6 +1,7 @@
 """The application policy: one JSON file that says who may write and see what (``docs/policy.md``).
 
-Deciding is a matter of (policy, subject, address, value, params, time) alone: no Twisted, no clock.
+Decisions depend on the policy, the subject, the address, the value, the params and the given time only: the package
+uses neither Twisted nor a clock.
 """
 
 from clasp_relay.access.policy.document import GuestIds, MessageRate

@@ -19,10 +19,10 @@ WAYS_OUT = (SNAPSHOT, LIVE)
 """Values of ``applies_to``: ``snapshot`` for answers to requests, ``live`` for SETs and PUBLISHes to subscribers."""
 
 SUBJECT_MARK = "{session}"
-"""What stands for the writer in a path of ``clear_on_disconnect``."""
+"""The placeholder for the writer in a path of ``clear_on_disconnect``."""
 
 _TEXT_HEAD_BYTES = 3
-"""Before the characters of an encoded text: its type and its length."""
+"""Bytes before the characters of an encoded string: its type and its length."""
 
 
 class GuestIds(Enum):
@@ -54,10 +54,10 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class StoredText:
-    """The text in a field of a stored map, such as the name in somebody's profile.
+    """The text in a field of a stored map, such as the name in a user's profile.
 
     Args:
-        lookup: where it is stored.
+        lookup: the address of the map.
         field: the key, UTF-8.
     """
 
@@ -65,7 +65,7 @@ class StoredText:
     field: bytes
 
     def describe(self, words: tuple[str, ...]) -> str:
-        """Returns what it is, for people."""
+        """Returns a description for people: the field and the address."""
         return f"{self.field.decode()!r} of {self.lookup.expand(words)}"
 
 
@@ -75,9 +75,9 @@ class Mark:
 
     Args:
         field: the key, UTF-8. Where no mark of this field holds, the sender's own field is removed.
-        value: its value: text with captures, true or false; or what is stored somewhere.
+        value: its value: text with captures, true or false; or a stored text.
         when: the checks that must hold.
-        words: texts that a value must contain for ``when`` to hold; a quick test that saves the checks.
+        words: texts that a value must contain for ``when`` to hold; to search for them is quicker than the checks.
     """
 
     field: bytes
@@ -105,23 +105,24 @@ class FailureLimit:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How large a value may be: what is cheap to check, and is checked for each write.
+    """The size limits of a value. They are cheap to check, and checked for each write.
 
     Args:
-        most_bytes: of the encoded value; None for no bound but that of a frame.
-        characters: how many characters the texts in some fields may have; anything else there may take as many bytes.
+        most_bytes: the limit of the encoded value; None for that of a frame only.
+        characters: fields, each with the most characters that a text there may have; any other value there may take as
+            many bytes.
     """
 
     most_bytes: int | None
     characters: tuple[tuple[bytes, int], ...]
 
     def describe(self) -> str:
-        """Says what it allows, for people."""
+        """Describes the limits, for people."""
         parts = [] if self.most_bytes is None else [f"{self.most_bytes} bytes"]
         return ", ".join([*parts, *(f"{most} characters in {field.decode()!r}" for field, most in self.characters)])
 
     def problem(self, value: Value) -> str | None:
-        """Returns what is too large, for the writer; None where nothing is."""
+        """Returns a text for the writer that says what is too large; None if nothing is."""
         size = len(value)
         if self.most_bytes is not None and size > self.most_bytes:
             return f"the value may take {self.most_bytes} bytes at most, and has {size}"
@@ -239,11 +240,11 @@ class Document:
     ttl: tuple[tuple[Path, int], ...] = ()
     max_ttl: tuple[tuple[Path, int], ...] = ()
     guest_ttl_days: tuple[tuple[Path, int], ...] = ()
-    """Paths that capture a guest's id, and after how many days what that guest wrote there ends."""
+    """Paths that capture a guest's id, each with the days after which what that guest wrote there ends."""
     clear_on_disconnect: tuple[str, ...] = ()
-    """Paths of what ends with its writer's last session; ``{session}`` stands for the subject."""
+    """Paths of params that end with their writer's last session; ``{session}`` stands for the subject."""
     calls: tuple[Pattern, ...] = ()
-    """Where the places in calls are: they end with the session that wrote them, and let their writers use TURN."""
+    """Patterns of places in calls: params that end with the session that wrote them, and let their writers use TURN."""
     hello_snapshot: bool = True
     guest_ids: GuestIds = GuestIds.BEARER
     anonymous: Anonymous | None = None
@@ -259,9 +260,9 @@ class Document:
 
 
 def will_pattern(text: str, subject: str) -> Pattern:
-    """Returns the addresses of a path of ``clear_on_disconnect`` for one subject; ``*`` for those of all.
+    """Returns the pattern of a path of ``clear_on_disconnect`` for one subject; with ``*`` for all subjects.
 
     Raises:
-        RequestError: it is no pattern then.
+        RequestError: the result is no valid pattern.
     """
     return Pattern.parse(text.replace(SUBJECT_MARK, subject))

@@ -28,7 +28,7 @@ class Explanation:
 
     Args:
         allowed: whether it would be allowed (a write), or shown at all (a read).
-        lines: the answer first, then why.
+        lines: the answer first, then the reasons.
     """
 
     allowed: bool
@@ -91,7 +91,7 @@ def explain_write(
 
 
 def _refusal(policy: Policy, rule: WriteRule, write: WriteRequest, question: Question) -> str | None:
-    """Says why a rule refuses a write, with the code of the ERROR; None when it does not. No failure is counted."""
+    """Returns why a rule refuses a write, with the code of the ERROR; None if it does not. No failure is counted."""
     try:
         policy.check_keys(write.address, write.value)
         if rule.within is not None:
@@ -168,7 +168,7 @@ def explain_read(
 def _history_lines(
     policy: Policy, subject: str, address: str, value: Value | None, state: State, now_us: int
 ) -> list[str]:
-    """Says which history rule holds, if one does."""
+    """Returns lines about the history rule of an address; none if it has no rule."""
     found = policy.history_rules().find(address)
     if found is None:
         return []

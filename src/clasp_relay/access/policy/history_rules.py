@@ -28,7 +28,7 @@ SIGNALS = {signal.name.lower(): signal for signal in Signal}
 """The words of ``signals``."""
 
 OWN_ADDRESSES = "/clasp/"
-"""What is below is the protocol's own; nothing of it is ever kept."""
+"""The start of the protocol's own addresses, of which nothing is ever kept."""
 
 TYPE = b"type"
 """The field that tells deletes from other messages."""
@@ -42,17 +42,17 @@ MAX_AGE_S = 100 * 366 * 86_400
 """A hundred years."""
 
 _JOINT = "//"
-"""Between the captures in a key; no segment is empty, so it is in none of them."""
+"""The separator of the captures in a key; no segment is empty, so no capture contains it."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteMessage:
-    """Which values delete others: those whose ``type`` says so.
+    """Describes the messages that delete others.
 
     Args:
-        type: the value of the field ``type``.
-        by: the field that names what is deleted.
-        of: the field in which the deleted one has that name.
+        type: their value of the field ``type``.
+        by: their field with the id of the deleted message.
+        of: the field in which the deleted message has that id.
     """
 
     type: Value
@@ -71,8 +71,8 @@ class HistoryEntry:
         limits: how much is kept for each key.
         per: the captures that make a key; None for each address on its own.
         unless: checks; where all of them pass a change is not kept. Empty for none.
-        erased_by: a null there erases the key; None for nowhere.
-        erases: what deletes single entries.
+        erased_by: the address at which a null erases all entries of the key; None for none.
+        erases: the messages that delete single entries; None for none.
     """
 
     number: int
@@ -85,7 +85,7 @@ class HistoryEntry:
     erases: DeleteMessage | None
 
     def describe(self) -> str:
-        """Says what it keeps, for people."""
+        """Describes what it keeps, for people."""
         words = [name for name, signal in SIGNALS.items() if self.signals >> signal & 1]
         count, age_us = self.limits
         per = "each address" if self.per is None else ", ".join(f"{{{name}}}" for name in self.per) or "all together"
@@ -168,7 +168,7 @@ def _erased_by(keys: Keys, path: Path, per: tuple[str, ...] | None) -> Template:
 
 
 def _check_lookup(keys: Keys, key: str, template: Template, path: Path, per: tuple[str, ...] | None) -> None:
-    """Checks that an address tells exactly which key a change there is about."""
+    """Checks that a looked-up address names exactly the captures of a key, so that a change there is about one key."""
     known = (*path.names, SESSION)
     named = {known[place] for place in template.places}
     if SESSION in named:
@@ -192,7 +192,7 @@ def _erases(keys: Keys) -> DeleteMessage:
 
 
 OPEN_HISTORY: tuple[dict[str, object], ...] = ({"path": "/**", "signals": ["param", "event", "stream"]},)
-"""What is kept where there is no policy and a journal was asked for, as in the Rust relay."""
+"""What history keeps without a policy if a journal was asked for, as in the Rust relay."""
 
 
 def open_entries() -> tuple[HistoryEntry, ...]:
@@ -230,7 +230,7 @@ class HistoryRules:
             (entry, lookup.template, False) for entry in entries for check in entry.unless for lookup in check.lookups
         ]
         self._looks = [(entry, template.reversed(entry.path), is_null) for entry, template, is_null in looks]
-        """The addresses that are about keys: with the rule, and whether a null there erases or the ``unless`` does."""
+        """Rules, each with the path of an address that it looks up: True for ``erased_by``, False for ``unless``."""
         self._looks_table = PathTable([path for _, path, _ in self._looks])
 
     @property
@@ -281,19 +281,19 @@ class HistoryRules:
         return tuple(found.values())
 
     def _waives_all(self, entry: HistoryEntry, captured: Mapping[str, str], state: State, now_us: int) -> bool:
-        """Tells whether ``unless`` holds now for all of a key, whoever writes whatever there."""
+        """Tells whether ``unless`` holds now for all writes of a key, whatever their subject and value."""
         words = tuple(captured.get(name, "") for name in entry.path.names)
         question = Question("", words, _filled(entry.path, captured), NULL, state, now_us)
         holds = holds_all(entry.unless, question)
         return holds and not question.reads.reads_value
 
     def _deleted(self, change: Change, spot: Spot) -> tuple[Erasure, ...]:
-        """Returns what a message deletes, if it is one that does."""
+        """Returns the erasure of a message that deletes others; nothing for any other message."""
         message, erases = change.message, None if spot.rule < 0 else self.entries[spot.rule].erases
         if erases is None or not isinstance(message, Publish) or message.value is None:
             return ()
         value = message.value
-        # The first test is quick, and enough for nearly every message.
+        # The first test is quick, and rules out nearly every message.
         if erases.type not in value or find_field(value, TYPE) != erases.type:
             return ()
         target = find_field(value, erases.by)
@@ -328,7 +328,7 @@ class HistoryRules:
         entry = self.entries[rule_of(key)]
         if entry.per is None:
             return pattern.matches(about)
-        # Its captures made an address once, so with wildcards for the others they make a pattern.
+        # The captures of a key come from an address, so with wildcards for all others they make a valid pattern.
         captured = dict(zip(entry.per, about.split(_JOINT), strict=False))
         return intersects(Pattern.parse(_filled(entry.path, captured)), pattern)
 
@@ -376,10 +376,10 @@ def _key(entry: HistoryEntry, address: str, captured: Mapping[str, str]) -> str:
 
 
 def _shape(entry: HistoryEntry, pattern: Pattern) -> str:
-    """Returns what the keys of a rule have in common that a pattern may match."""
+    """Returns a text with ``*`` for any characters that fits all keys of a rule that a pattern may match."""
     if entry.per is None:
         return pattern.text.replace("/**", "*")
-    # Before the first «**» of both, a capture is what the pattern has at its place.
+    # Before the first «**» of path and pattern, a capture equals the segment of the pattern with the same index.
     known: dict[str, str] = {}
     for own, asked in zip(entry.path.text[1:].split("/"), pattern.segments, strict=False):
         if "**" in own or asked == "**":

@@ -44,7 +44,7 @@ MAX_GUEST_DAYS = 36_500
 """A hundred years."""
 
 _ADMIN = "admin:"
-"""The start of a scope that no rule holds for."""
+"""The start of an admin scope; no rule restricts what it allows."""
 
 CLASSIC_KEYS = frozenset(("scopes", "rate_limits", "write_rules", "snapshot_visibility", "snapshot_transforms"))
 """The top-level keys that the Rust relay knows."""
@@ -52,7 +52,7 @@ CLASSIC_KEYS = frozenset(("scopes", "rate_limits", "write_rules", "snapshot_visi
 BEYOND_KEYS = frozenset(
     ("stamp", "keep_hidden", "failures", "within", "literal", "unless", "catch_up", "applies_to", "lock", "owner")
 ) | {check.kind for check in BEYOND}
-"""Keys and check types that it does not know."""
+"""Keys and check types that the Rust relay does not know."""
 
 
 def parse_write_rule(keys: Keys, number: int, lock: bool = True) -> WriteRule:
@@ -60,8 +60,8 @@ def parse_write_rule(keys: Keys, number: int, lock: bool = True) -> WriteRule:
 
     Args:
         keys: its keys.
-        number: its place in the list.
-        lock: whether a writer may take the lock when the rule does not say.
+        number: its index in the list.
+        lock: whether a writer may take the lock if the rule has no ``lock``.
 
     Raises:
         StartError: a key is unknown, missing or wrong.
@@ -181,7 +181,7 @@ def parse_visibility(keys: Keys, number: int) -> VisibilityEntry:
     if not isinstance(mode, bool):
         mode = keys.choice("visible", words)
     owner = _capture(keys, "owner_segment", path) if mode == "owner" else None
-    # Keys of another mode are harmless in a file of the Rust relay, which ignores them.
+    # A file for the Rust relay may have keys of another mode: that relay ignores them, and so does this one.
     for key in ("owner_segment", "public_sub", "lookup"):
         keys.taken_if_given(key)
     literal = tuple(_named(keys, f"literal[{n}]", name, path) for n, name in enumerate(keys.texts("literal", [])))
@@ -259,7 +259,7 @@ def parse_document(value: object, source: str) -> Document:
 
     Args:
         value: the decoded JSON.
-        source: what the document is called in messages: its file name.
+        source: the document's name in error messages, such as its file name.
 
     Raises:
         StartError: a key is unknown, missing or wrong; it names the source and the key's path.
@@ -290,7 +290,7 @@ def parse_document(value: object, source: str) -> Document:
 
 
 def _notices(document: Document, values: dict[str, object]) -> tuple[str, ...]:
-    """Returns warnings about what the operator may not expect."""
+    """Returns warnings about effects of the policy that its operator may not expect."""
     notices = []
     if not document.scopes:
         who = "nobody" if document.anonymous is None else "nobody with a token"

@@ -28,22 +28,22 @@ PACKAGED = ("chat", "chat-compat")
 class Policy:
     """One application's rules. Make it with :meth:`load`, :meth:`packaged` or :meth:`from_document`.
 
-    Decisions depend on what they are given and on nothing else, but for the failures that a rule counts.
+    A decision depends on its arguments only, except for ``session_ids`` and the failures that a rule counts.
 
     Args:
-        document: what was read.
+        document: the parsed document.
     """
 
     def __init__(self, document: Document) -> None:
         self.document = document
         self.session_ids: SessionIds = NO_SESSION_IDS
-        """Which session ids were given to whom; to be set before the first write is decided."""
+        """Tells which session ids were given to which subject; to be set before the first write is decided."""
         self.visibility = Visibility(document)
         self.write_rules = WriteRules(document, self.visibility)
         self.catch_ups: Callable[[str], tuple[CatchUp, ...]] = CatchUps(document.visibility).after
-        """Returns what a change at an address may open for sessions that subscribed before."""
+        """Returns what a change at an address may open for sessions that subscribed before it."""
         self.keys_read: Callable[[str], frozenset[bytes]] = KeysRead(document).at
-        """Returns the keys that some rule, stamp or redaction looks at in a map at an address."""
+        """Returns the keys that rules, stamps and redactions read in a map at an address."""
 
     @classmethod
     def from_document(cls, document: object, source: str = "policy") -> Policy:
@@ -51,7 +51,7 @@ class Policy:
 
         Args:
             document: the JSON.
-            source: what it is called in messages.
+            source: the document's name in error messages.
 
         Raises:
             StartError: something in it is unknown, missing or wrong; it names source and key.
@@ -63,7 +63,7 @@ class Policy:
         """Reads a file.
 
         Raises:
-            StartError: it cannot be read, or as ``from_document``.
+            StartError: it cannot be read; or as for ``from_document``.
         """
         try:
             text = FilePath(path).read_text("utf-8-sig")
@@ -80,7 +80,7 @@ class Policy:
         return cls.from_document(parse_json(file.read_text("utf-8"), name), name)
 
     def scopes_for(self, user_id: str) -> tuple[str, ...]:
-        """Returns the scopes of a token for a user, or of a session without a token, by the subject of either.
+        """Returns the scopes of a user's token, or those of a session without a token, by its subject.
 
         Raises:
             ValueError: the id cannot stand in a scope.
@@ -109,20 +109,20 @@ class Policy:
 
         Args:
             subject: the writer.
-            address: valid.
+            address: a valid address.
             value: what is written; None counts as null.
-            ttl: as on the wire; None when the message brings none.
+            ttl: as on the wire; None when the message has none.
             is_publish: whether it is a PUBLISH.
-            state: the params before it.
+            state: the params before the write.
             now_us: Unix µs.
             is_admin: whether an admin scope of the writer holds the address: no rule refuses then.
             is_account: whether the writer's token is a registered user's.
-            memory: where the answer may be kept; it must be told of every change of ``state``.
-            fails_as: as whose its failures count; empty for the subject's.
+            memory: where the answer may be remembered; it must be told of every change of ``state``.
+            fails_as: the subject for which its failures are counted; empty for the writer.
 
         Returns:
-            what is to be stored, and what is remembered. The value may have grown by a stamp or by hidden fields that
-            were kept.
+            what is to be stored, and the remembered answer. A stamp, or hidden fields that were kept, may have been
+            added to the value.
 
         Raises:
             RequestError: POLICY when a rule refuses, LIMIT after too many failures.
@@ -143,7 +143,7 @@ class Policy:
             raise RequestError(ErrorCode.VALUE, text, address)
 
     def visibility_rule(self, address: str, *, is_live: bool = False) -> VisibilityRule:
-        """Returns what decides who sees an address; ask it first whether all see the same (``fixed``).
+        """Returns the rule that decides who sees an address; ``fixed``, unless None, is the verdict for all readers.
 
         Args:
             address: where the value is.
@@ -154,21 +154,21 @@ class Policy:
 
     @property
     def tells_live_apart(self) -> bool:
-        """Whether live messages are decided otherwise than snapshots."""
+        """Whether the rules for live messages differ from those for snapshots."""
         return self.visibility.tells_live_apart
 
     def history_rules(self, max_age_us: int | None = None) -> HistoryRules:
-        """Returns what the policy keeps of the past.
+        """Returns the policy's history rules.
 
         Args:
-            max_age_us: for how long, in place of what the rules say; None for what they say.
+            max_age_us: the age limit in µs in place of those of the rules; None for theirs.
         """
         entries = self.document.history
         entries = entries if max_age_us is None else with_max_age(entries, max_age_us)
         return HistoryRules(entries, self.write_rules.is_stamped)
 
     def ends_soon(self, address: str) -> bool:
-        """Tells whether the policy ends what is set at an address so soon that its ACK need not wait for the disk."""
+        """Tells whether the policy's TTL for an address is so short that an ACK need not wait for the disk."""
         return self.write_rules.ends_soon(address)
 
     def stamp_of(self, address: str, value: Value) -> str | None:

@@ -1,7 +1,7 @@
-"""Deciding who sees what: compiled once, decided for a subject, an address and sometimes a pattern.
+"""Visibility rules: compiled once, and decided for a reader, an address and sometimes a pattern.
 
-The address picks its entry and transforms (:class:`VisibilityRule`), which tell at once whether the answer is the same
-for everybody; only otherwise is anything looked up, and everything that is looked at is reported.
+The entry and the transforms of an address are its :class:`VisibilityRule`. It knows at once whether the verdict is the
+same for all readers (``fixed``); only otherwise it looks params up, and reports everything that it reads.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Redaction(NamedTuple):
 
 
 class VisibilityRule:
-    """What decides who sees some addresses: an entry and transforms, with what their paths captured.
+    """Decides who sees some addresses: an entry and transforms, with what their paths captured.
 
     Args:
         entry: the visibility entry; None when none matches.
@@ -77,12 +77,12 @@ class VisibilityRule:
 
     @property
     def depends_on_pattern(self) -> bool:
-        """Whether the reader's pattern counts besides the reader."""
+        """Whether the verdict depends on the reader's pattern, too."""
         return bool(self.spans)
 
     @property
     def catch_up(self) -> bool:
-        """Whether who newly sees it gets SNAPSHOTs for subscriptions made before."""
+        """Whether a reader to whom it becomes visible gets SNAPSHOTs for existing subscriptions."""
         return self.entry is not None and self.entry.catch_up
 
     def judge(self, subject: str, address: str, pattern: Pattern | None, state: State, now_us: int) -> Verdict:
@@ -101,7 +101,7 @@ class VisibilityRule:
         try:
             hidden_keys = redacted(self.redactions, question) if self.is_shown(question, pattern) else HIDDEN
         except RequestError:
-            # It would take too long to find out.
+            # See ``Question.match``: it would take too long to find out.
             hidden_keys = HIDDEN
         return Verdict(hidden_keys, question.reads)
 
@@ -193,16 +193,16 @@ class Visibility:
     def __init__(self, document: Document) -> None:
         listed: tuple[VisibilityEntry | Transform, ...] = (*document.visibility, *document.transforms)
         self.tells_live_apart = any(len(set(item.applies_to)) == 1 for item in listed)
-        """Whether what a session sees live differs from what it sees in snapshots."""
+        """Whether the rules for live messages differ from those for snapshots."""
         self._snapshot = _WayOut(document, SNAPSHOT)
         self._live = _WayOut(document, LIVE) if self.tells_live_apart else self._snapshot
 
     def rule(self, address: str, *, is_live: bool = False) -> VisibilityRule:
-        """Returns what decides who sees an address."""
+        """Returns the rule that decides who sees an address."""
         return (self._live if is_live else self._snapshot).rule(address)
 
     def redacted_for(self, address: str, question: Question) -> frozenset[str]:
-        """Returns the keys that are hidden from a writer in what snapshots show."""
+        """Returns the keys that snapshots hide from a writer."""
         *captured, _ = question.words
         hidden = redacted(self.rule(address).redactions, question)
         question.about(tuple(captured))
@@ -223,7 +223,7 @@ class _WayOut:
         self._words = frozenset(segment for path in paths for segment in path.text.split("/"))
 
     def rule(self, address: str) -> VisibilityRule:
-        """Returns what decides who sees an address."""
+        """Returns the rule that decides who sees an address."""
         if len(address) <= _REMEMBERED_LENGTH and not self._tells_children_apart:
             parent, _, name = address.rpartition("/")
             if name not in self._words:
@@ -233,12 +233,12 @@ class _WayOut:
         return self._bind(address)
 
     def _bind_children(self, parent: str) -> VisibilityRule | None:
-        """Returns what decides about every address below ``parent`` whose name is no word of a path.
+        """Returns the rule of every address directly below ``parent`` whose last segment is a segment of no path.
 
-        Such a name is matched by what matches every name. So if two of them are bound alike, all are.
+        Only wildcards and captures match such a segment. So if two of them have the same rule, all of them have it.
 
         Returns:
-            None where they are not: the name is captured.
+            None if the rules of two differ: the segment is captured.
         """
         one, other = (self._bind(f"{parent}/{name}") for name in _NO_WORDS)
         return one if one.key == other.key else None

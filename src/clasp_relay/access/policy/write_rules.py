@@ -33,17 +33,18 @@ ChecksLeft: TypeAlias = tuple[Check, ...]
 question has to pass these again, and is known to pass the others."""
 
 _MAX_REASON = 500
-"""Characters of a reason in an ERROR; longer ones are cut, since a reason may quote a long address."""
+"""The most characters of a reason in an ERROR; longer ones are cut, since a reason may quote a long address."""
 
 _MAX_NAMED = 10_000
-"""An ERROR names addresses of up to so many characters; with these it always fits a frame."""
+"""The most characters of an address that an ERROR names; with it the ERROR always fits a frame."""
 
 
 MAX_SUBJECTS = 10_000
-"""Subjects whose failures are counted; beyond it the one whose last failure is oldest is forgotten."""
+"""Number of subjects whose failures are counted; beyond it the subject whose last failure is oldest is forgotten."""
 
 MAX_KEYS = 64
-"""Rules and captures at which one subject may fail at the same time; beyond it all its attempts have to wait."""
+"""Number of pairs of a rule and captures for which failures of one subject count at the same time; when there are as
+many, all attempts of the subject have to wait."""
 
 _Key = tuple[int, Captured]
 
@@ -54,13 +55,13 @@ class WriteRequest:
 
     Args:
         subject: the writer.
-        address: valid.
-        value: null where the message carries none.
-        ttl: as on the wire; None when the message brings none.
-        is_publish: a PUBLISH, which stores nothing.
-        is_admin: the writer has an admin scope for the address, so rules do not hold for it.
-        fails_as: as whose its failures count; empty for the subject's.
-        is_account: the writer's token is a registered user's.
+        address: a valid address.
+        value: null where the message has none.
+        ttl: as on the wire; None when the message has none.
+        is_publish: whether it is a PUBLISH, which stores nothing.
+        is_admin: whether the writer has an admin scope for the address, so that no rule refuses the write.
+        fails_as: the subject for which its failures are counted; empty for the writer.
+        is_account: whether the writer's token is a registered user's.
         session_ids: which session ids were given to whom.
     """
 
@@ -75,7 +76,7 @@ class WriteRequest:
     session_ids: SessionIds = NO_SESSION_IDS
 
     def question(self, captured: Captured, state: State, now_us: int) -> Question:
-        """Returns what the checks of a rule are asked about.
+        """Returns the input of a rule's checks.
 
         Args:
             captured: what the rule's path captured.
@@ -100,7 +101,7 @@ class WriteRequest:
 
 
 FLEETING_S = 120
-"""Up to this life time a param is recorded without its ACK waiting: after a loss of power its client sets it again."""
+"""The longest TTL of a param whose ACK does not wait for the record: after a loss of power its client sets it again."""
 
 
 class Decision(NamedTuple):
@@ -108,7 +109,7 @@ class Decision(NamedTuple):
 
     grant: Grant
     remembered: Answer[ChecksLeft] | None = None
-    """What is remembered of it; None when nothing is."""
+    """The remembered answer; None if nothing is remembered."""
 
 
 class WriteRules:
@@ -116,7 +117,7 @@ class WriteRules:
 
     Args:
         document: the policy.
-        visibility: tells what is hidden from a writer, for ``keep_hidden``.
+        visibility: tells which keys are hidden from a writer, for ``keep_hidden``.
     """
 
     def __init__(self, document: Document, visibility: Visibility) -> None:
@@ -142,7 +143,7 @@ class WriteRules:
             write: the write.
             state: the params.
             now_us: Unix µs.
-            memory: where the answer may be kept; it must be told of every change of ``state``.
+            memory: where the answer may be remembered; it must be told of every change of ``state``.
 
         Raises:
             RequestError: POLICY when it is refused, VALUE when it is too large, LIMIT after too many failures.
@@ -173,7 +174,7 @@ class WriteRules:
     def _recall(
         self, rule: WriteRule, write: WriteRequest, question: Question, memory: Memory, now_us: int
     ) -> Answer[ChecksLeft] | None:
-        """Applies a rule by a remembered answer, or applies it and remembers the answer."""
+        """Applies a rule by a remembered answer if there is one; else applies all of it, and remembers the answer."""
         pool, key = memory.pool(write.subject), (rule.number, question.words)
         known: Answer[ChecksLeft] | None = memory.find(pool, key, write.address, lambda: now_us)
         if known is not None and holds_all(known.value, question):
@@ -193,7 +194,7 @@ class WriteRules:
         Args:
             rule: the rule of the address.
             write: a write that passed the rule.
-            question: what its checks are asked about.
+            question: the input of its checks.
 
         Raises:
             RequestError: POLICY when the value is no map or names another author, VALUE when the author is too long.
@@ -225,7 +226,7 @@ class WriteRules:
         return self._locks if found is None else found[0].lock
 
     def is_stamped(self, address: str, field: bytes) -> bool:
-        """Tells whether the relay alone sets a field (UTF-8) of what is published at an address, in some messages."""
+        """Tells whether a field (UTF-8) of what is published at an address is set by the relay only, if at all."""
         found = self.find(address)
         return found is not None and any(mark.field == field for mark in found[0].marks)
 
@@ -233,7 +234,7 @@ class WriteRules:
         """Tells whether a subject gets past a lock: the rule's ``owner``, or the one that its stamp names.
 
         Args:
-            subject: who.
+            subject: the subject.
             address: the address.
             value: what is stored there.
         """
@@ -265,16 +266,16 @@ class WriteRules:
         return ttl
 
     def gives_ttl(self, address: str) -> bool:
-        """Tells whether what brings no TTL gets one at an address."""
+        """Tells whether a SET without a TTL gets one at an address."""
         return self._ttl_table.find(address) is not None or self.bounds_ttl(address)
 
     def ends_soon(self, address: str) -> bool:
-        """Tells whether what brings no TTL gets one of at most ``FLEETING_S`` at an address, as presence does."""
+        """Tells whether a SET without a TTL gets one of at most ``FLEETING_S`` at an address, as presence does."""
         given = self._ttl_table.find(address)
         return given is not None and self._ttls[given.number] <= FLEETING_S
 
     def bounds_ttl(self, address: str) -> bool:
-        """Tells whether what brings a TTL may get a shorter one at an address."""
+        """Tells whether a SET with a TTL may get a shorter one at an address."""
         return self._max_ttl_table.find(address) is not None
 
     def stamp_of(self, address: str, value: Value) -> str | None:
@@ -348,12 +349,16 @@ def _expanded(template: Template, write: WriteRequest, question: Question) -> by
 
 
 def _marked(rule: WriteRule, write: WriteRequest, question: Question) -> Value:
-    """Returns a map with the fields of the marks that hold, of each field the first, and without the sender's own."""
+    """Returns a map without the sender's own fields of marks, and with the fields of the marks that hold.
+
+    Of several marks of one field the first that holds sets it.
+    """
     found: dict[bytes, Value | None] = {}
     for mark in rule.marks:
         if not mark.may_hold(write.value) or found.get(mark.field) is not None:
             continue
-        # What a mark finds is there for all that it may say, a name that is not stored included.
+        # Entered also without a value, so that the sender's own field is removed: the checks may fail, and a text may
+        # not be stored.
         found[mark.field] = _mark_value(mark, write, question) if holds_all(mark.when, question) else None
     value = redact(write.value, [field.decode() for field in found])
     for field, marked in found.items():
@@ -371,16 +376,16 @@ def _mark_value(mark: Mark, write: WriteRequest, question: Question) -> Value | 
 
 
 def _only_answers(rule: WriteRule) -> bool:
-    """Tells whether a rule does nothing but answer: failures are counted, stored stamps and fields alter the write."""
+    """Tells whether a rule only accepts or refuses: counts no failures, and adds no kept stamp and no hidden fields."""
     stamps = rule.stamp is not None and not rule.stamp.publish
     return rule.failures is None and not stamps and not rule.keep_hidden
 
 
 def _checks_left(rule: WriteRule, question: Question) -> tuple[ChecksLeft, Reads] | None:
-    """Splits the checks of a rule that a write passed: those that read its value, and what all others read.
+    """Returns the checks of a rule that read the value of a write that passed it, and what all other checks read.
 
     Returns:
-        None when it passed by its value alone: in mode ``any``, by checks that read the value.
+        None when the write passed by its value alone: in mode ``any``, by checks that read the value.
     """
     left: list[Check] = []
     rest = Reads()
@@ -437,7 +442,10 @@ def _stored_stamp(stamp: Stamp, param: Param | None, ended: Ended | None) -> Val
 
 
 def _administered(stamp: Stamp, value: Value, kept: Value | None) -> tuple[Value, str | None]:
-    """An admin may name another one, but a stamp that it leaves out stays."""
+    """Returns the value and the subject that outlives a null, as ``_stamped`` does, for a write with an admin scope.
+
+    An admin may stamp another subject; a stamp that is left out stays.
+    """
     if not is_map(value):
         return value, None
     named = fields_of(value).get(stamp.field)
@@ -456,7 +464,7 @@ class Failures:
         """Refuses an attempt after too many failures.
 
         Raises:
-            RequestError: LIMIT; it says how long to wait.
+            RequestError: LIMIT, with the seconds to wait.
         """
         mine = self._by_subject.get(subject)
         if mine is None:

@@ -69,7 +69,7 @@ BEYOND: tuple[type[Check], ...] = (
     AnyOf,
     AllOf,
 )
-"""The checks that it does not know."""
+"""The checks that the Rust relay does not know."""
 
 CHECKS: dict[str, type[Check]] = {check.kind: check for check in (*CLASSIC, *BEYOND)}
 """Every check by its ``type``."""

@@ -41,7 +41,7 @@ class Check:
     """Whether it reads only whether something is set, and no values."""
 
     about_writer: ClassVar[bool] = False
-    """Whether it asks about the writer what is not known of readers, so that it is for write rules only."""
+    """Whether it asks what is known of writers only, and not of readers, so that it is for write rules only."""
 
     takes_wildcards: ClassVar[bool] = False
     """Whether its lookups may be patterns."""
@@ -61,7 +61,7 @@ class Check:
         raise NotImplementedError
 
     def refusal(self, question: Question) -> str:
-        """Returns what a refused writer reads where the rule has no message of its own."""
+        """Returns the text of the refusal that the writer reads, if the rule has no message of its own."""
         return f"this needs {self.describe(question.words)}"
 
     @property
@@ -86,11 +86,11 @@ class Check:
 
     @property
     def state_keys(self) -> tuple[tuple[Template, bytes], ...]:
-        """The keys of stored maps that it looks at, each with the lookup of the map; likewise."""
+        """The keys of stored maps that it looks at, each with the lookup of the map; as for ``value_keys``."""
         return tuple(found for check in self.inner for found in check.state_keys)
 
     def describe(self, words: Captured) -> str:
-        """Returns type and keys with everything filled in, for people."""
+        """Returns type and keys with the captures filled in, for people."""
         said = (f"{name}={_show(value, words)}" for name, value in _keys(self) if value is not False)
         return f"{self.kind}({', '.join(said)})"
 

@@ -27,7 +27,7 @@ class Not(Check):
         return (self.check,)
 
     def describe(self, words: Captured) -> str:
-        """Returns the type and what it is about, for people."""
+        """Returns ``not`` and the check, for people."""
         return f"not {self.check.describe(words)}"
 
 
@@ -43,7 +43,7 @@ class AllOf(Check):
         return holds_all(self.checks, question)
 
     def refusal(self, question: Question) -> str:
-        """Returns what a refused writer reads: why the first one that fails does."""
+        """Returns what a refused writer reads: the refusal of the first check that fails."""
         return next(check.refusal(question) for check in self.checks if not check.passes(question))
 
     @property
@@ -52,7 +52,7 @@ class AllOf(Check):
         return self.checks
 
     def describe(self, words: Captured) -> str:
-        """Returns the checks with everything filled in, for people."""
+        """Returns the checks with the captures filled in, for people."""
         return f"all of ({'; '.join(check.describe(words) for check in self.checks)})"
 
 
@@ -77,7 +77,7 @@ class AnyOf(Check):
         return self.checks
 
     def describe(self, words: Captured) -> str:
-        """Returns the checks with everything filled in, for people."""
+        """Returns the checks with the captures filled in, for people."""
         return f"any of ({'; '.join(check.describe(words) for check in self.checks)})"
 
 
@@ -98,5 +98,5 @@ def holds_any(checks: tuple[Check, ...], question: Question) -> bool:
 
 
 def any_refusal(checks: tuple[Check, ...], question: Question) -> str:
-    """Says why none of several checks holds, each reason once."""
+    """Returns why none of several checks holds, each reason once."""
     return ", or ".join(dict.fromkeys(check.refusal(question) for check in checks))

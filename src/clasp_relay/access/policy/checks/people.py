@@ -1,4 +1,4 @@
-"""Checks about who is there, who wrote, and whose address it is."""
+"""Checks about users: their presence, what they wrote, and addresses that name them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from clasp_relay.access.policy.language.maps import is_map, names_in
 from clasp_relay.access.policy.language.question import Question
 
 DM_PREFIX = "dm-"
-"""What the id of a direct-message room begins with."""
+"""The prefix of the id of a direct-message room."""
 
 DM_ID_PART = 8
-"""How many characters of each user's id the id of their room has."""
+"""Number of characters of each user's id in the id of their room."""
 
 LONGEST_DM_ID = len(DM_PREFIX) + DM_ID_PART + len("-") + DM_ID_PART
 

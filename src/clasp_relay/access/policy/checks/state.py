@@ -15,7 +15,7 @@ VALUE = "value"
 """The name by which the lookup of ``state_not_null_at_value_field`` uses the field."""
 
 _NO_SEGMENT = re.compile(r"[/*]")
-"""What makes more than one segment of a text, or a pattern."""
+"""Characters that make a text more than one segment, or a pattern."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class StateNull(Check):
 class StateNotNullAtValueField(Check):
     """Something is set at an address of which the written value names one segment. In write rules only.
 
-    The field has to be a text that can be that segment: anything else would look up an address that nobody meant.
+    The field has to be a text that can be one segment: any other would make an address that the lookup does not mean.
     """
 
     kind: ClassVar[str] = "state_not_null_at_value_field"

@@ -139,6 +139,6 @@ class ValueFieldEqualsStateField(_FieldCheck):
         return one is not None and other is not None and same(one, other)
 
     def refusal(self, question: Question) -> str:
-        """Returns what a refused writer reads; not what it should have been."""
+        """Returns what a refused writer reads; it does not tell the stored value."""
         stored = f"{self.state_field.decode()!r} of {question.at(self.lookup)}"
         return f"{self.field.decode()!r} in the value does not equal {stored}"

@@ -32,10 +32,10 @@ class Path:
 
     Args:
         text: as written.
-        names: what it captures.
+        names: the names of its captures, in order.
         regex: matches a whole valid address, with one group for each name.
-        pattern: the same without captures; None when ``regex`` says all.
-        is_costly: the regex may backtrack over many combinations, so ``pattern`` is tried first.
+        pattern: the path with wildcards for its captures; None for a path that is not written as one.
+        is_costly: whether the regex may backtrack over many combinations, so that ``pattern`` is tried first.
     """
 
     text: str
@@ -174,7 +174,7 @@ class PathTable:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """Text with captures to be filled in. Make one with :meth:`parse`.
+    """Text with placeholders for captures. Make one with :meth:`parse`.
 
     Args:
         text: as written.
@@ -193,7 +193,7 @@ class Template:
 
         Args:
             text: as written.
-            names: what the path captures; ``session`` is known besides.
+            names: the captures of the path; ``session`` may always be used.
 
         Raises:
             ValueError: it uses a name that is not captured.
@@ -221,7 +221,7 @@ class Template:
         """Checks that the template makes a valid address for any captures.
 
         Args:
-            wildcards: a pattern will do.
+            wildcards: whether it may make a pattern, too.
 
         Raises:
             ValueError: it does not.

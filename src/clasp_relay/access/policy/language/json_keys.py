@@ -19,7 +19,7 @@ class Keys:
     Args:
         value: the decoded JSON.
         where: the path of its key, empty for the document itself.
-        source: what the document is called in messages.
+        source: the document's name in error messages.
     """
 
     def __init__(self, value: object, where: str, source: str) -> None:

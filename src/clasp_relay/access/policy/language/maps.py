@@ -91,7 +91,7 @@ def find_field(value: Value, key: bytes) -> Value | None:
 def without_mark(value: Value) -> Value:
     """Returns a string without the U+FEFF that it begins with, any other value as it is.
 
-    JavaScript's ``TextDecoder`` drops that character: what its clients read is what has to be compared.
+    JavaScript's ``TextDecoder`` drops that character, so texts are compared as such clients read them.
     """
     if value[3:6] != _MARK or value[0] != ValueType.STRING:
         return value
@@ -232,7 +232,7 @@ def redact(value: Value, fields: Iterable[str]) -> Value:
 
 
 def add_field(value: Value, key: bytes, field: Value) -> Value:
-    """Gives a map a field that it does not have, or that is null.
+    """Adds a field to a map that does not have it, or has it as null.
 
     Args:
         value: a map.
@@ -247,7 +247,7 @@ def add_field(value: Value, key: bytes, field: Value) -> Value:
 
 
 def with_fields(value: Value, fields: Mapping[bytes, Value]) -> Value:
-    """Gives a map fields that it must have; each takes the place of an equal key, or goes to the end.
+    """Sets fields of a map; each replaces the field with an equal key, or is appended.
 
     Args:
         value: a map.

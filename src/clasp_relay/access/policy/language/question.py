@@ -22,7 +22,7 @@ _parse_pattern = lru_cache(256)(Pattern.parse)
 
 
 class SessionIds(Protocol):
-    """Knows which session ids were given to whom."""
+    """Tells which session ids were given to which subject."""
 
     def own_until_us(self, subject: str, session_id: str, now_us: int, /) -> int | None:
         """Returns until when (Unix µs) a session id surely is a subject's own; None when it is not."""
@@ -37,7 +37,7 @@ class NoSessionIds:
 
 
 def given_id(session_id: str) -> tuple[str, str]:
-    """Returns what an answer rests on (``Reads.things``) that looked at whose a session id is."""
+    """Returns the entry in ``Reads.things`` of an answer that depends on whose a session id is."""
     return ("session id", session_id)
 
 
@@ -45,7 +45,7 @@ NO_SESSION_IDS = NoSessionIds()
 
 
 class Question:
-    """What checks decide about. Everything that a check reads besides subject and captures is noted in ``reads``.
+    """The input of checks. Everything that a check reads besides subject and captures is noted in ``reads``.
 
     Args:
         subject: the writer or reader.
@@ -110,7 +110,7 @@ class Question:
         self._addresses.clear()
 
     def at(self, lookup: Template) -> str:
-        """Returns the address that a lookup of the rule in question makes; many checks look at the same one."""
+        """Returns the address that a lookup makes; it is cached, since many checks have the same lookup."""
         address = self._addresses.get(lookup.text)
         if address is None:
             address = self._addresses[lookup.text] = lookup.expand(self.words)
@@ -142,7 +142,8 @@ class Question:
     def is_account(self) -> bool:
         """Whether the writer's token is a registered user's.
 
-        It is noted like the value: what is remembered is remembered of the subject, which may have been a guest before.
+        It is noted as a read of the value, so that the answer is not remembered: answers are remembered by subject, and
+        a subject may have been a guest before.
         """
         self.reads.reads_value = True
         return self._is_account
@@ -188,7 +189,7 @@ class Question:
 
         Raises:
             RequestError: OVERLOADED; so much else is set there that it would take too long to tell whether any matches.
-                Nobody may do or see then what depends on it, whether by what matches or by nothing that does.
+                What depends on the answer is then refused or hidden, whether it needs a match or that there is none.
         """
         try:
             pattern = _parse_pattern(text) if len(text) <= _REMEMBERED_LENGTH else Pattern.parse(text)
