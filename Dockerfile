@@ -11,29 +11,29 @@ RUN if [ -f package.json ]; then npx vite build --outDir /web --emptyOutDir; els
 
 FROM python:3.13-slim AS wheels
 WORKDIR /relay
-# What the relay depends on, known by its hashes; `make lock` renews the file. Wheels only: to build one pip would get
-# what nobody has pinned.
+# The dependencies, pinned by their hashes; `make lock` renews the file. Wheels only: to build one, pip would download
+# packages that are not pinned.
 COPY requirements.lock ./
 RUN pip wheel --no-cache-dir --only-binary :all: --require-hashes --wheel-dir /wheels --requirement requirements.lock
 COPY setup.cfg pyproject.toml README.md LICENSE ./
 COPY src src
 COPY twisted twisted
-# The relay's own wheel is built with the setuptools of that file.
+# The relay's own wheel is built with the setuptools that is pinned there.
 RUN pip install --no-cache-dir --no-index --upgrade --find-links /wheels setuptools \
     && pip wheel --no-cache-dir --no-index --no-build-isolation --no-deps --wheel-dir /wheels .
-# Without a pip of its own: nothing is ever installed there again.
+# Without pip, since nothing is installed there later.
 RUN python -m venv --without-pip /opt/clasp \
     && pip --python /opt/clasp/bin/python install --no-cache-dir --no-index --find-links /wheels 'clasp-relay[workers]'
 
 FROM python:3.13-slim
-# 999 is who owns the files of a volume that the Rust relay's image has used.
+# 999 owns the files of a volume that the Rust relay's image has used.
 RUN groupadd --system --gid 999 clasp \
     && useradd --system --uid 999 --gid 999 --home-dir /data --no-create-home --shell /usr/sbin/nologin clasp \
     && install --directory --owner=clasp --group=clasp --mode=0700 /data
 COPY --from=wheels /opt/clasp /opt/clasp
 COPY --from=app /web /usr/share/clasp/chat
 COPY src/clasp_relay/access/policies/chat-compat.json /etc/clasp/chat.json
-# So that a command of one's own finds the same folders; the command line wins.
+# So that another command finds the same folders; the command line takes precedence.
 ENV PATH=/opt/clasp/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     CLASP_DATA_DIR=/data \

@@ -10,21 +10,21 @@ JS := tests/js
 FOR_JS := $(JS)/node_modules/.package-lock.json
 APP := apps/chat
 FOR_APP := $(APP)/node_modules/.package-lock.json
-# The built app, where the relay looks for it; a wheel that is made afterwards has it too.
+# The folder where the relay looks for the built app; a wheel that is built afterwards includes it.
 WEB := src/clasp_relay/web
 BUILT := $(WEB)/index.html
 APP_SOURCES := $(shell find $(APP) -path $(APP)/node_modules -prune -o -path $(APP)/dist -prune -o -path $(APP)/tests -prune -o -type f -print 2>/dev/null)
 # Node 20 is the oldest that the npm client still supports.
 NODE := $(shell node -e 'process.exit(Number(process.versions.node.split(".")[0] < 20))' >/dev/null 2>&1 && npm --version >/dev/null 2>&1 && echo yes)
 CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
-# What runs in a process of its own: a reactor that pytest-twisted started serves no other test.
+# Tests that run in a process of their own, since no other test can use a reactor that pytest-twisted started.
 APART := tests/pytest_only
-# What starts processes, whose lines coverage does not see.
+# Tests that start processes, whose lines coverage does not see.
 SLOW := tests/integration tests/deploy tests/test_packaging.py
-# What runs relays as clusters, and what installs and deploys them.
+# Tests that run relays as clusters, and tests that install and deploy them.
 CLUSTERS := $(wildcard tests/integration/test_cluster*.py)
 DEPLOYED := tests/deploy tests/test_packaging.py
-# Prints what it has counted.
+# A test that prints what it has counted.
 DURABILITY := tests/integration/test_durability.py
 # Whether a pattern has files.
 have = $(wildcard $(1))
@@ -78,11 +78,12 @@ durability: $(FOR_DEV) ## 1,000 kills under load, and counts what is lost; 1,000
 	DURABILITY_ROUNDS=$(or $(DURABILITY_ROUNDS),1000) $(BIN)/pytest -q -s $(DURABILITY)
 	POWER_LOSSES=$(or $(DURABILITY_ROUNDS),1000) $(BIN)/pytest -q tests/integration/test_power_loss.py
 
-# Without CI's name the two that last a minute there take seconds: `slow` has run them in full. Likewise the kills.
+# Without the variable CI the two tests that last a minute with it take seconds, and there are fewer kills: `slow` runs
+# all of them in full.
 trial: $(FOR_DEV) ## the tests under trial, all of them
 	CI= DURABILITY_ROUNDS=5 $(BIN)/trial --reporter=text tests
 
-# Those of processes are left to `slow`: they see the relay from outside, and are the same under both.
+# Tests that start processes are left to `slow`: they use the relay from outside, so the runner makes no difference.
 trial-units: $(FOR_DEV) ## the tests under trial, without those that start processes
 	CI= $(BIN)/trial --reporter=text $(filter-out $(SLOW) $(APART),$(wildcard tests/test_*.py)) \
 		$(foreach each,$(filter-out $(SLOW) $(APART),$(patsubst %/__init__.py,%,$(wildcard tests/*/__init__.py))),$(subst /,.,$(each)))
@@ -128,7 +129,7 @@ $(FOR_APP): $(call have,$(APP)/package.json $(APP)/package-lock.json)
 	npm ci --prefix $(APP) --no-audit --no-fund
 	@mkdir -p $(@D) && touch $@
 
-# For every Python that the relay supports, and with what builds the relay's own wheel.
+# For every Python that the relay supports, with the setuptools that builds the relay's own wheel.
 lock: ## renews requirements.lock, the versions and hashes of what the image holds
 	$(PYTHON) -m venv --clear build/lock
 	build/lock/bin/pip install --quiet --disable-pip-version-check uv
@@ -156,7 +157,7 @@ $(FOR_DEV): setup.cfg
 	$(call install,.[dev])
 	@touch $@ $(FOR_RUN)
 
-# The .pth file is for `twistd clasp-relay`: an editable install does not show twisted/plugins to twistd.
+# The .pth file is for `twistd clasp-relay`: twistd does not find twisted/plugins of an editable install.
 define install
 @test -n "$(PYTHON)" || { echo "Python 3.11 or newer with venv is needed: apt-get install python3-venv, or make PYTHON=/its/path" >&2; exit 1; }
 @test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV)

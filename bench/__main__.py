@@ -18,16 +18,16 @@ from bench.scenarios import SCENARIOS
 from bench.server import Kind, ServerError
 
 QUICK = ("fan-out", "ingest", "latency", "newcomer", "memory")
-"""What ``--quick`` measures of what there is."""
+"""The scenarios that ``--quick`` measures."""
 
 
 def main() -> int:
-    """Measures, and writes what was asked for."""
+    """Measures, and writes the requested reports."""
     options = _arguments()
     if options.plots and not plots.can_be_made():
         print("no plots: matplotlib is missing (the extra «bench»)", file=sys.stderr)
         return 1
-    # So that the servers end with it.
+    # So that SIGTERM ends the servers, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     if options.read:
         report = Report.from_document(json.loads(options.read.read_text("utf-8")))

@@ -1,7 +1,7 @@
 """Counts the bytecodes that one message costs the relay, in one process without sockets.
 
-Other load on the machine does not change this number, so two versions can be compared on a busy machine. Counted is
-the Python code of the relay and its libraries, from the bytes of a read to those for the sockets; C code is not.
+Other load on the machine does not change this number, so two versions can be compared on a busy machine. It counts the
+Python code of the relay and its libraries, from the bytes of a read to the bytes for the sockets, but no C code.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from bench.paths import ROOT
 from clasp_relay.wire.values import encode_value
 
 WARM_UP, ROUNDS = 5, 5
-"""How often each work is done uncounted, and then counted."""
+"""Number of uncounted and of counted repetitions of each work."""
 
 TEXT_BYTES = 240
 """Size of a chat message's text; with its other fields the message has 300 bytes."""
 
 SHORT_BYTES = 10
-"""Any answer and any delivery is longer."""
+"""A lower bound of the length of an answer or a delivery."""
 
 _BENCH = str(Path(__file__).parent)
 
 
 def _bytecodes_of(call: Callable[[], None]) -> int:
-    """Returns how many bytecodes a call takes outside the benchmark."""
+    """Returns how many bytecodes a call takes, without those of the benchmark itself."""
     count = 0
 
     def step(_frame: FrameType, event: str, _arg: object) -> Any:
@@ -61,9 +61,9 @@ def _cost(world: World, messages: int, least_bytes: int) -> float:
     """Returns the bytecodes for each message.
 
     Args:
-        world: the relay, and clients that have something to say.
-        messages: how many messages that are.
-        least_bytes: at least so much has to be sent because of them.
+        world: the relay, and clients with messages to send.
+        messages: the number of these messages.
+        least_bytes: the relay has to send more bytes than this for them.
     """
     said = [(member, member.said) for member in world.members]
     counts: list[int] = []
@@ -117,7 +117,7 @@ _WORKS: Mapping[str, Callable[[str], float]] = {
 
 
 def _counted(checkout: Path) -> tuple[dict[str, float], str]:
-    """Has a checkout's own Python count, or this one where it has none; sets have the same order in each.
+    """Counts with a checkout's own Python, or this one if it has none; a fixed hash seed keeps the order of sets.
 
     Returns:
         the bytecodes by work and mode, and Python's version.
@@ -132,7 +132,7 @@ def _counted(checkout: Path) -> tuple[dict[str, float], str]:
 
 
 def _table(now: Mapping[str, float], before: Mapping[str, float]) -> Iterator[str]:
-    """Yields the lines of the table; without ``before`` it has only what is now."""
+    """Yields the lines of the table; without ``before`` it has no column for the other checkout."""
     yield "| work | mode | now | before | now ÷ before |" if before else "| work | mode | now |"
     yield "|---|---|---|---|---|" if before else "|---|---|---|"
     for name, count in now.items():

@@ -1,4 +1,4 @@
-"""The servers that there are to compare, and why one is missing."""
+"""The servers to compare, and why one is missing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RELAY, CHAT, NATS, MOSQUITTO, PLAIN = "relay", "relay, chat policy", "nats-serve
 """The names in the tables."""
 
 MQTT_DOOR = "relay, MQTT"
-"""The relay as a broker, which the tables do not have."""
+"""The relay as an MQTT broker, which is not in the tables."""
 
 _MOSQUITTO_CONFIG = """\
 listener {port} 127.0.0.1
@@ -32,7 +32,7 @@ max_queued_messages 0
 """
 
 _ROOMY = ("--host", "127.0.0.1", "--max-sessions", "60000", "--max-params", "300000", "--log-level", "error")
-"""What both kinds of relay are run with: limits that no measurement reaches."""
+"""Options of both kinds of relay: limits that no measurement reaches."""
 
 _RAISED = {
     "login_max_attempts": 1_000_000,
@@ -75,14 +75,14 @@ def _relay_command(port: int, folder: Path, checkout: Path) -> list[str]:
 
 
 def _durability(checkout: Path) -> tuple[str, ...]:
-    """Returns the options by which ACKs mean the same in every checkout: those without a journal have no other mode."""
+    """Returns the options with which an ACK means the same in every checkout; versions without a journal need none."""
     settings = checkout / "src" / "clasp_relay" / "settings.py"
     knows = settings.exists() and "    durability: " in settings.read_text("utf-8")
     return ("--durability", "snapshot") if knows else ()
 
 
 def _commit(checkout: Path) -> str:
-    """Returns which version of the sources is run; a relay that is no checkout has none."""
+    """Returns the commit of the sources; sources that are not a checkout have none."""
     result = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=checkout, check=False
     )
@@ -139,7 +139,7 @@ def nats_program() -> str:
     """Returns the path of nats-server, which is installed with Go if it is missing.
 
     Raises:
-        ServerError: it is not to be had.
+        ServerError: it is missing and cannot be installed.
     """
     path = shutil.which("nats-server", path=f"{BUILD}{os.pathsep}{os.environ.get('PATH', '')}")
     if path is None:
@@ -161,7 +161,7 @@ def nats() -> Kind:
     """nats-server as a plain broker.
 
     Raises:
-        ServerError: it is not to be had.
+        ServerError: it is missing and cannot be installed.
     """
     path = nats_program()
     text = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
@@ -207,7 +207,7 @@ def other(text: str) -> Kind:
     """A further server that speaks CLASP, such as another checkout of the relay.
 
     Args:
-        text: ``NAME=COMMAND``; ``{port}`` and ``{folder}`` stand in the command for what it is given.
+        text: ``NAME=COMMAND``; ``{port}`` and ``{folder}`` in the command are replaced.
     """
     name, _, words = text.partition("=")
     command = words.split()
@@ -220,7 +220,7 @@ def other(text: str) -> Kind:
 
 
 def available() -> tuple[list[Kind], list[str]]:
-    """Returns the servers that can be run here, in the order of the tables, and why others cannot."""
+    """Returns the servers that can be run here, in the order of the tables, and why the others cannot."""
     kinds: list[Kind] = []
     missing: list[str] = []
     for make in (relay, chat, nats, mosquitto, plain):

@@ -12,13 +12,13 @@ UPGRADE = (
     b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: clasp\r\n\r\n"
 )
-"""The request that makes a connection one for CLASP."""
+"""The WebSocket upgrade request."""
 _BINARY, _CLOSE = 0x82, 0x88
 SNAPSHOT, ACK = 0x23, 0x50
 
 
 class Client:
-    """A connection, upgraded. What is not said to be confirmed is sent with QoS 0, so it is not acknowledged.
+    """An upgraded connection. Messages without ``confirm`` have QoS 0, so they are not acknowledged.
 
     Args:
         port: where the relay listens.
@@ -46,7 +46,7 @@ class Client:
         self.send(b"\x21\x07" + _text(address) + struct.pack(">d", number), confirm=confirm)
 
     def set_name(self, address: str, name: str) -> None:
-        """Sets a map with a name, as who is present in a room does."""
+        """Sets a map with a name, like the presence of a member of a room."""
         self.send(b"\x21\x0b" + _text(address) + b"\x00\x01" + _text("name") + b"\x08" + _text(name))
 
     def publish(self, address: str, value: bytes, *, confirm: bool = False) -> None:
@@ -90,7 +90,7 @@ class Client:
 
 
 def head(frame: bytes) -> bytes:
-    """Returns what stands before mask and frame in a client's WebSocket message."""
+    """Returns the header of a client's WebSocket message, without the mask."""
     return b"\x82" + (bytes((0x80 | len(frame),)) if len(frame) < 126 else b"\xfe" + _U16.pack(len(frame)))
 
 
@@ -100,7 +100,7 @@ def _text(text: str) -> bytes:
 
 
 def _extent(data: bytes, at: int) -> tuple[int, int]:
-    """Returns end and start of the WebSocket message at ``at``; an end beyond the data where it is not whole."""
+    """Returns end and start of the WebSocket message at ``at``; an end beyond the data if it is incomplete."""
     if len(data) < at + 10 and (len(data) < at + 2 or data[at + 1] >= 126):
         return len(data) + 1, 0
     size, start = data[at + 1], at + 2

@@ -1,14 +1,15 @@
 """Measures a cluster of two relays, side by side with one relay: latency, fan-out, ingest, fail-over, and their costs.
 
 Everything runs on this machine: with two cores the first relay has one core, and the second relay, nats-server and the
-load generator share the other one; for latency the generator has one alone. So throughput is said twice: as measured,
-and as the CPU time that each process needs for a message, which is what a core of its own would allow. ``--costs FILE``
-writes those for ``bench.cluster_plan``.
+load generator share the other one; for latency the generator has one alone. So throughput is reported twice: as
+measured, and by the CPU time that each process needs for a message, as it would be with a core for each process.
+``--costs FILE`` writes these costs for ``bench.cluster_plan``.
 
 Run: ``python -m bench.cluster [--only latency,fan-out,ingest,fail-over,costs,off] [--rounds 5] [--seconds 2]
 [--costs FILE] [--before CHECKOUT]``
 
-``--before`` names a checkout of a version without clusters, for what a relay pays that has none (``off``).
+``--before`` names a checkout of a version without clusters, for ``off``: it is compared with a relay without
+``--cluster``.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Engine:
     Args:
         folder: for their files.
         count: one, or three for a quorum.
-        core: where they run.
+        core: the core that they run on; None for any.
     """
 
     def __init__(self, folder: Path, count: int, core: int | None) -> None:
@@ -92,7 +93,7 @@ class Engine:
         return sum(machine.cpu_s(process.pid) for process in self.processes)
 
     def close(self) -> None:
-        """Ends them."""
+        """Stops them."""
         for process in self.processes:
             process.kill()
             process.wait()
@@ -102,8 +103,8 @@ class Fleet:
     """Relays on one engine; the first one decides.
 
     Args:
-        relays: all, the decider first.
-        engine: what they are on.
+        relays: all of them, the decider first.
+        engine: their nats-servers.
     """
 
     def __init__(self, relays: Sequence[Server], engine: Engine) -> None:
@@ -111,12 +112,12 @@ class Fleet:
         self.engine = engine
 
     def measure(self, traffic: Traffic, seconds: float, to: int = 0) -> Measured:
-        """Makes traffic with the publishers at one of the relays.
+        """Runs traffic with the publishers at one of the relays.
 
         Args:
-            traffic: what.
-            seconds: for how long.
-            to: the number of that relay.
+            traffic: the traffic.
+            seconds: the duration.
+            to: the index of that relay.
         """
         before: list[float] = []
 
@@ -134,7 +135,7 @@ class Measured:
     """One measurement of a fleet.
 
     Args:
-        found: what the generator saw.
+        found: the generator's figures.
         relays_us: CPU time of each relay for each message sent, in µs.
         engine_us: the same of all nats-servers together.
     """
@@ -151,8 +152,8 @@ def fleet(relays: int = 2, servers: int = 1, *, is_apart: bool = True) -> Iterat
     Args:
         relays: how many.
         servers: how many nats-servers.
-        is_apart: whether all but the first relay have the generator's core; else that is the generator's alone, which
-            at a given rate never rests.
+        is_apart: whether all but the first relay share the generator's core; else the generator has it alone, since it
+            is never idle at a given rate.
 
     Raises:
         ServerError: it does not start.
@@ -205,7 +206,7 @@ def alone() -> Iterator[Server]:
 
 
 def latency(pace: Pace) -> None:
-    """How long a SET takes to a subscriber: at one relay, and in clusters with one nats-server and with three."""
+    """Measures the latency of a SET to a subscriber: at one relay, and in clusters with one and three nats-servers."""
     print("1,000 SET/s to one subscriber")
     for servers in (1, 3):
         found: dict[str, list[dict[str, float]]] = {}
@@ -230,7 +231,7 @@ def latency(pace: Pace) -> None:
 
 
 def fan_out(pace: Pace) -> None:
-    """One writer to a thousand subscribers: at one relay, and half of them at each of two."""
+    """Measures fan-out to a thousand subscribers: at one relay, and with half of them at each of two."""
     with ExitStack() as stack:
         server = stack.enter_context(alone())
         both = stack.enter_context(fleet())
@@ -260,7 +261,7 @@ def fan_out(pace: Pace) -> None:
 
 
 def ingest_rate(pace: Pace) -> None:
-    """Acknowledged SETs per second at the decider, with one nats-server, and at one relay."""
+    """Measures acknowledged SETs per second at the decider, with one nats-server, and at one relay."""
     with ExitStack() as stack:
         server = stack.enter_context(alone())
         one = stack.enter_context(fleet())
@@ -284,7 +285,7 @@ def ingest_rate(pace: Pace) -> None:
 
 
 class Writer(threading.Thread):
-    """Sets a counter, each time it was acknowledged, until it is told to stop.
+    """Increments a counter by SETs, each after the ACK of the last one, until it is stopped.
 
     Args:
         port: of the relay.
@@ -305,7 +306,7 @@ class Writer(threading.Thread):
             self._client.set_number("/bench/counter", self.acked + 1.0, confirm=True)
             while (payload := next(payloads))[0] != ACK:
                 if payload[0] == 0x51:
-                    # Refused, or unknown: the same number again.
+                    # It was refused, or its outcome is unknown, so the same number is sent again.
                     time.sleep(0.02)
                     self._client.set_number("/bench/counter", self.acked + 1.0, confirm=True)
             self.acked += 1
@@ -314,7 +315,7 @@ class Writer(threading.Thread):
 
 
 def fail_over(pace: Pace) -> None:
-    """How long a writer at the follower waits when the decider is killed."""
+    """Measures how long a writer at the follower waits when the decider is killed."""
     waits_s = []
     for _ in range(pace.rounds):
         with fleet() as both:
@@ -340,7 +341,7 @@ def fail_over(pace: Pace) -> None:
 
 
 def costs(pace: Pace) -> dict[str, float]:
-    """Returns what ``bench.cluster_plan`` needs, measured."""
+    """Measures the costs for ``bench.cluster_plan``, and returns them."""
     found: dict[str, list[float]] = {}
 
     def note(name: str, value: float) -> None:
@@ -375,7 +376,7 @@ def costs(pace: Pace) -> dict[str, float]:
 
 
 def off(pace: Pace, before: Path | None) -> None:
-    """What a relay without ``--cluster`` pays for there being such a thing."""
+    """Compares a relay without ``--cluster`` with a version before there were clusters."""
     if before is None:
         print("off: left out, since --before names no checkout without clusters")
         return

@@ -2,9 +2,9 @@
 
 The costs are measured (``python -m bench.cluster --costs FILE``); the plan is arithmetic. Every relay has one core for
 its event loop and all of its threads, every nats-server has cores of its own, and sessions are spread evenly. All load
-is proportional to the sessions, so each resource allows so many of them, and the scarcest one decides. What the
-arithmetic leaves out: the network between the machines, and that a queue grows long before a core is full (hence
-``--headroom``).
+is proportional to the number of sessions, so each resource allows a maximum of them, and the scarcest one limits the
+plan. The arithmetic leaves out the network between the machines, and that a queue grows long before a core is full
+(hence ``--headroom``).
 
 Run: ``python -m bench.cluster_plan FILE [--relays 1,2,8,32] [--headroom 0.7] [--memory-gb 4]``
 """
@@ -23,7 +23,7 @@ US_PER_S = 1e6
 
 @dataclass(frozen=True)
 class Costs:
-    """What was measured, in µs of CPU time where nothing else is said.
+    """The measured costs, in µs of CPU time unless another unit is given.
 
     Args:
         single_us: a write of an own client at a relay without a cluster, with its journal.
@@ -51,10 +51,10 @@ class Costs:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Costs:
-        """Returns the costs of a JSON object; other keys are the measurement's own.
+        """Returns the costs in a JSON object; other keys are ignored.
 
         Raises:
-            ValueError: one is missing, or is no positive number.
+            ValueError: a cost is missing, or is not a number of 0 or more.
         """
         found: dict[str, float] = {}
         for each in fields(cls):
@@ -67,12 +67,12 @@ class Costs:
 
 @dataclass(frozen=True)
 class Work:
-    """What the sessions do.
+    """The load of the sessions.
 
     Args:
-        name: of the work.
-        writes_per_s: of one session.
-        room: how many sessions hear each write.
+        name: the name of the work.
+        writes_per_s: writes per second of one session.
+        room: how many sessions receive each write.
     """
 
     name: str
@@ -90,12 +90,12 @@ WORKS = (
 
 @dataclass(frozen=True)
 class Machine:
-    """What a relay may use.
+    """The resources of a relay.
 
     Args:
-        headroom: which part of its core may be busy.
-        memory_bytes: how much memory it has.
-        engine_cores: how many cores the nats-server that leads has.
+        headroom: the share of its core that may be busy.
+        memory_bytes: its memory.
+        engine_cores: the number of cores of the nats-server that leads.
     """
 
     headroom: float = 0.7
@@ -109,9 +109,9 @@ class Plan:
 
     Args:
         relays: how many, the decider included.
-        sessions: the most that every resource allows.
-        limits: sessions that each resource allows, scarcest first.
-        work: what the sessions do.
+        sessions: the number that every resource allows.
+        limits: the number of sessions that each resource allows, the scarcest first.
+        work: the load of the sessions.
     """
 
     relays: int
@@ -121,17 +121,17 @@ class Plan:
 
     @property
     def writes_per_s(self) -> float:
-        """Of all sessions."""
+        """Writes per second of all sessions."""
         return self.sessions * self.work.writes_per_s
 
     @property
     def deliveries_per_s(self) -> float:
-        """Of all relays."""
+        """Deliveries per second of all relays."""
         return self.writes_per_s * self.work.room
 
     @property
     def rooms(self) -> float:
-        """How many rooms are full."""
+        """The number of rooms that the sessions fill."""
         return self.sessions / self.work.room
 
 
@@ -139,9 +139,9 @@ def cpu_us_per_session(costs: Costs, work: Work, relays: int, *, has_spare_decid
     """Returns how much CPU time each resource needs for each session of all relays together, in µs per second.
 
     Args:
-        costs: what was measured.
-        work: what each session does.
-        relays: how many, the decider included; one is a relay without a cluster.
+        costs: the measured costs.
+        work: the load of each session.
+        relays: how many, the decider included; 1 is a relay without a cluster.
         has_spare_decider: whether the decider takes no sessions.
     """
     writes, heard = work.writes_per_s, work.writes_per_s * work.room
@@ -173,7 +173,7 @@ def plan(costs: Costs, work: Work, relays: int, machine: Machine, *, has_spare_d
 
 
 def best(costs: Costs, work: Work, relays: int, machine: Machine) -> Plan:
-    """Returns the better of two plans: the decider takes its share of the sessions, or none."""
+    """Returns the better one of two plans: the decider takes its share of the sessions, or none."""
     shared = plan(costs, work, relays, machine)
     if relays == 1:
         return shared

@@ -1,6 +1,6 @@
-"""Measures what the journal, history and open doors cost: the same traffic, side by side, in turn.
+"""Measures what the journal, history and open doors cost: servers with and without them get the same traffic in turn.
 
-Prints the median of each server, its processor time for each message, and the ratio to the first one.
+Prints the median of each server, its CPU time for each message, and the ratio to the first server.
 
 Run: ``python -m bench.durability_cost [--only acks,rooms] [--rounds 3] [--seconds 1] [--before CHECKOUT]``
 
@@ -29,14 +29,14 @@ FAN_OUT = Traffic(subscribers=100, window=10)
 
 
 def with_options(kind: Kind, name: str, *options: str) -> Kind:
-    """Returns a relay with further options; of those that are there twice the last one holds."""
+    """Returns a relay with further options; of an option given twice the last value counts."""
     return replace(kind, name=name, command=lambda port, auth, folder: [*kind.command(port, auth, folder), *options])
 
 
 def compare(
     what: str, kinds: Sequence[Kind], traffic: Traffic, unit: str, figure: Figure, pace: tuple[int, float]
 ) -> None:
-    """Measures some servers in turn, and prints what was found."""
+    """Measures some servers in turn, and prints the figures."""
     rounds, seconds = pace
     found: dict[str, list[Found]] = {kind.name: [] for kind in kinds}
     with ExitStack() as stack:
@@ -54,7 +54,7 @@ def compare(
 
 
 def acks(pace: tuple[int, float], before: Path | None) -> None:
-    """Acknowledged SETs in each mode."""
+    """Measures acknowledged SETs in each mode."""
     relay = catalogue.relay()
     kinds = [with_options(relay, mode, "--durability", mode) for mode in ("snapshot", "kill", "power")]
     if before is not None:
@@ -64,7 +64,7 @@ def acks(pace: tuple[int, float], before: Path | None) -> None:
 
 
 def fan_out(pace: tuple[int, float], before: Path | None) -> None:
-    """How long a SET takes to a hundred subscribers, and how many are delivered."""
+    """Measures the latency of a SET to a hundred subscribers, and deliveries per second."""
     relay = catalogue.relay()
     kinds = [with_options(relay, mode, "--durability", mode) for mode in ("snapshot", "power")]
     compare(
@@ -76,14 +76,14 @@ def fan_out(pace: tuple[int, float], before: Path | None) -> None:
 
 
 def chat_rooms(pace: tuple[int, float], _before: Path | None) -> None:
-    """Rooms of the chat, with their messages kept and without."""
+    """Measures rooms of the chat, with and without history."""
     chat = with_options(catalogue.chat(), "history off", "--durability", "power", "--history", "off")
     kinds = [chat, with_options(catalogue.chat(), "history on", "--durability", "power")]
     compare(rooms.NAME, kinds, rooms.TRAFFIC, "deliveries/s", lambda found: found.per_s["deliveries"], pace)
 
 
 def doors(pace: tuple[int, float], _before: Path | None) -> None:
-    """Fan-out over WebSocket, with all doors open and with none."""
+    """Measures fan-out over WebSocket, with all doors open and with none."""
     ports = [word for door in ("mqtt", "osc", "tcp") for word in (f"--{door}-port", str(free_port()))]
     kinds = [replace(catalogue.relay(), name="doors closed"), with_options(catalogue.relay(), "doors open", *ports)]
     compare(

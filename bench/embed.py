@@ -1,9 +1,10 @@
-"""Runs the relay inside a program of ours, as ``clasp-relay`` runs it; on request it watches the event loop.
+"""Runs the relay as ``clasp-relay`` does, and on request measures its event loop.
 
 Run: ``python -m bench.embed [--turns FILE] [--profile FILE] OPTIONS OF THE RELAY``
 
-With ``--turns``, SIGRTMIN writes how many turns the loop made since the last time, and how long they took, to the file
-as JSON. With ``--profile``, the first SIGUSR2 starts a profile and the second one writes it to the file, for pstats.
+With ``--turns``, SIGRTMIN writes the number of turns of the loop since the last signal, and their durations, to the
+file as JSON. With ``--profile``, the first SIGUSR2 starts a profile and the second one writes it to the file, for
+pstats.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from clasp_relay.net.reactor import install
 
 
 class TurnMeter:
-    """Stands in the place of the reactor's epoll object and measures the time between two waits: one turn.
+    """Replaces the reactor's epoll object, and measures the time between two waits: one turn.
 
     Args:
         poller: the epoll object.
@@ -64,7 +65,7 @@ class TurnMeter:
 
 
 def watch_turns(path: Path) -> None:
-    """Has the turns of the event loop measured, of the one that the relay brings."""
+    """Installs the relay's own reactor, and measures the turns of its event loop."""
     install()
     from twisted.internet import reactor as _reactor  # noqa: PLC0415  a reactor is chosen after that
 
@@ -91,7 +92,7 @@ def watch_functions(path: Path) -> None:
 
 
 def main() -> None:
-    """Takes our options off the command line and runs the relay with the rest."""
+    """Removes this module's options from the command line, and runs the relay with the rest."""
     for option, watch in (("--turns", watch_turns), ("--profile", watch_functions)):
         if option in sys.argv:
             at = sys.argv.index(option)

@@ -1,7 +1,7 @@
 """Fuzzes the wire: any bytes decode to a message or raise an error for the client.
 
-Real frames are damaged at random and decoded. A message must be the same after it is encoded and decoded again,
-and the short way of decoding must agree with the long one. A failure prints the seed and the bytes::
+Real frames are damaged at random and decoded. A message must be the same after it is encoded and decoded again, and the
+fast decoder of frequent messages must agree with the general one. A failure prints the seed and the bytes::
 
     python bench/fuzz_wire.py --seconds 600
 """
@@ -45,7 +45,7 @@ _INTERESTING = (
 
 
 def real_frames() -> list[bytes]:
-    """Returns every frame of the vectors: from real libraries, valid and not."""
+    """Returns every frame of the test vectors, which real libraries made: valid ones and others."""
     cases = [
         case for name in ("vectors", "malformed") for case in json.loads((_VECTORS / f"{name}.json").read_text("utf-8"))
     ]
@@ -53,7 +53,7 @@ def real_frames() -> list[bytes]:
 
 
 def _damage(frame: bytearray, random_: random.Random) -> None:
-    """Changes one thing, in place."""
+    """Changes one thing in a frame, in place."""
     at = random_.randrange(len(frame))
     match random_.randrange(5):
         case 0:
@@ -72,7 +72,7 @@ def _damage(frame: bytearray, random_: random.Random) -> None:
 def damaged_frames(seed: int) -> Iterator[bytes]:
     """Yields damaged frames for ever, the same ones for the same seed.
 
-    Most get a length field that is right again, so that what is damaged is the message.
+    Most get a correct length field again, so that the message is damaged and not the frame.
     """
     random_ = random.Random(seed)
     frames = real_frames()
@@ -98,7 +98,7 @@ def check(data: bytes) -> bool:
     """Decodes ``data``; returns whether it is a message.
 
     Raises:
-        AssertionError: a message does not say the same again once it is encoded.
+        AssertionError: a message changes when it is encoded and decoded again, or the two decoders disagree.
     """
     try:
         message = decode(decode_frame(data).payload)

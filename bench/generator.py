@@ -16,7 +16,7 @@ from bench.paths import BUILD, GENERATOR_SOURCES
 from bench.server import Server, ServerError
 
 LATEST_S = 300.0
-"""A generator that is not done by then never will be."""
+"""Timeout of the generator in seconds, longer than any run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,22 +24,22 @@ class Traffic:
     """The traffic of one measurement.
 
     Args:
-        subscribers: connections that listen.
+        subscribers: connections that subscribe.
         publishers: connections that send.
         both: connections that do both, in the place of those two.
-        window: messages of a publisher without an answer.
+        window: maximum number of a publisher's unacknowledged messages.
         rate: messages per second of all publishers together, in the place of the window.
-        rooms: over how many rooms the connections are spread.
+        rooms: number of rooms that the connections are spread over.
         message_bytes: size of a chat message; 0 for a number of 8 bytes.
         is_event: PUBLISH and not SET.
-        distinct: addresses of a publisher.
-        total: messages of each publisher, in the place of a time.
+        distinct: number of addresses of a publisher.
+        total: number of messages of each publisher, in the place of a duration.
         tail: the rest of the address, below the room.
-        room: what stands for the room in the address, where it is not its number.
-        dashboard: whether the only subscriber listens to everything, with the admin token.
-        extra: further patterns of each connection, which match nothing.
-        concurrency: connections made at a time.
-        subscriber_ports: to which ports the subscribers connect in turn; the server's own where there are none.
+        room: the room in the address, if it is not the room's number.
+        dashboard: whether the only subscriber subscribes to everything, with the admin token.
+        extra: number of further patterns of each connection, which match nothing.
+        concurrency: number of connections made at a time.
+        subscriber_ports: the ports that the subscribers connect to in turn; without any, the server's own.
     """
 
     subscribers: int = 0
@@ -77,7 +77,7 @@ class Traffic:
         }
         words |= {"-b": self.both} if self.both else {"-s": self.subscribers, "-p": self.publishers}
         if server.tokens is not None:
-            # A reaction is its user's own: reactions/{msgId}/{emoji}/{userId}.
+            # Only its user may write a reaction: reactions/{msgId}/{emoji}/{userId}.
             reaction = self.tail if "/" in self.tail else f"{self.tail}/x"
             words["-a"] = f"/chat/room/{self.room}/{'messages' if self.is_event else f'reactions/{reaction}/{{user}}'}"
             words["-E"] = f"/chat/room/{self.room}/presence/{{user}}"
@@ -102,9 +102,9 @@ class Found:
     Args:
         per_s: messages sent, acknowledged and delivered per second.
         server_cpu_us: CPU time of the server for each message sent, in µs.
-        generator_share: part of the time in which the generator was busy; near 1 it may be what is measured.
+        generator_share: the share of the time that the generator was busy; near 1 it may limit the figures.
         connects_per_s: connections made per second, each up to the answer to its first message.
-        latency_ms: percentiles, where there was a rate.
+        latency_ms: percentiles, if there was a rate.
     """
 
     per_s: dict[str, float]
@@ -144,12 +144,12 @@ def run(
     """Runs the generator for a given time.
 
     Args:
-        server: to whom.
-        traffic: what.
-        seconds: for how long it is measured; 0 for only connecting.
-        warm_s: for how long before that it is not.
+        server: the server under test.
+        traffic: the traffic.
+        seconds: the duration of the measurement; 0 for only connecting.
+        warm_s: the duration of the warm-up, in seconds.
         on_measuring: called when the warm-up is over.
-        core: where the generator runs; None for the one that is for generators.
+        core: the generator's core; None for the usual one.
 
     Raises:
         ServerError: the server refused something, or ended a connection.
@@ -170,7 +170,7 @@ def run(
 
 @contextmanager
 def idle(server: Server, traffic: Traffic) -> Iterator[None]:
-    """Keeps connections with their subscriptions, which do nothing, while the block runs."""
+    """Keeps idle connections with their subscriptions while the block runs."""
     with _started(server, traffic, "-H") as process:
         assert process.stdout is not None, "it was started with a pipe"
         if process.stdout.readline() != "ready\n":

@@ -17,13 +17,13 @@ from bench.client import SNAPSHOT, Client
 
 ROOT = Path(__file__).parent.parent
 WARM_UP = 50
-"""Connections before the first measurement: what is made once is no part of a connection."""
+"""Connections before the first measurement, so that one-time allocations are not counted."""
 
 _LISTENS = re.compile(r"listens on [0-9.]+:(\d+) for WebSocket connections")
 
 
 def connect(port: int, count: int) -> list[Client]:
-    """Returns so many clients, live and subscribed."""
+    """Connects clients, and returns them live and subscribed."""
     clients = []
     for number in range(count):
         client = Client(port)

@@ -1,4 +1,4 @@
-"""A relay and its clients in one process, without sockets: for what is counted and not timed.
+"""A relay and its clients in one process, without sockets: for measurements that count and do not take times.
 
 It works with the modules of every version since 9d05226.
 """
@@ -60,9 +60,9 @@ class _Timer:
 
 
 class _Reactor:
-    """A reactor whose clock stands still within a turn, so that no turn is too long, however slow counting is.
+    """A reactor whose clock does not advance within a turn, so that no turn is too long, however slow counting is.
 
-    Twisted's ``MemoryReactorClock`` would be counted as part of the relay; what is in this folder is not.
+    Twisted's ``MemoryReactorClock`` would be counted as a part of the relay; code in this folder is not counted.
     """
 
     def __init__(self) -> None:
@@ -107,15 +107,15 @@ class _Reactor:
 
 
 class _Socket:
-    """Takes everything."""
+    """A socket that accepts all data."""
 
     def send(self, data: bytes) -> int:
-        """Returns how much was taken."""
+        """Returns the number of accepted bytes."""
         return len(data)
 
 
 class _Transport(Connection):
-    """Twisted's TCP connection, with a socket that is none and a client address of its own."""
+    """Twisted's TCP connection, with a socket in memory and a client address of its own."""
 
     socket: Any
 
@@ -142,7 +142,7 @@ class _Transport(Connection):
 
 
 class Member(Client):
-    """A client; what it says stays in ``said`` until it is read."""
+    """A client; the frames that it sends stay in ``said`` until ``World.read`` delivers them."""
 
     def __init__(self, user: str, protocol: Any) -> None:
         self.user = user
@@ -150,7 +150,7 @@ class Member(Client):
         self.said = UPGRADE
 
     def write(self, frame: bytes) -> None:
-        """Says a frame, masked as browsers do it."""
+        """Sends a frame, masked as browsers do it."""
         masked = bytes(byte ^ mask for byte, mask in zip(frame, itertools.cycle(_MASK)))
         self.said += head(frame) + _MASK + masked
 
@@ -169,7 +169,7 @@ class World:
         clock = ReactorClock(reactor, reactor.wall_s, reactor.seconds)
         self._tokens = TokenTable(reactor, reactor.wall_s)
         self.writer = TurnWriter(reactor)
-        """What writes for all sessions; it counts the bytes."""
+        """The writer of all sessions, which counts the bytes."""
         self._faults: list[tuple[str, Exception]] = []
         given: dict[str, Any] = {
             "options": RelayOptions(),
@@ -209,11 +209,11 @@ class World:
         return f"/chat/room/{room}/messages" if self._mode == POLICY else f"/bench/{room}/a"
 
     def param(self, member: Member) -> str:
-        """Returns the address of a param that is a client's own."""
+        """Returns the address of a param that only this client writes."""
         return f"/chat/room/0/reactions/a/x/{member.user}" if self._mode == POLICY else f"/bench/0/{member.user}"
 
     def read(self) -> None:
-        """Reads what the clients have said, and turns until all is done; nothing may be refused."""
+        """Delivers the clients' frames, and runs turns until all are handled; none may be refused."""
         for member in self.members:
             said, member.said = member.said, b""
             if said:
@@ -224,7 +224,7 @@ class World:
 
 
 def _factory_class() -> Any:
-    """Returns the factory of connections, which had a module of its own before."""
+    """Returns the factory of connections, which earlier versions have in a module of its own."""
     try:
         module = importlib.import_module("clasp_relay.net.factory")
     except ModuleNotFoundError:

@@ -1,7 +1,7 @@
 """Measures how long a relay takes to start from a journal alone, and how much memory that needs.
 
-Writes a journal of changes to some addresses, starts a relay on it, and prints how long the recovery took, when the
-relay listens, how much processor time that took, and its resident memory.
+Writes a journal of changes to some addresses, starts a relay on it, and prints the duration of the recovery, the time
+until the relay listens, the CPU time for that, and its resident memory.
 
 Run: ``python -m bench.journal_recovery [--rows 1000000] [--params 100000] [--folder DIR]``
 """
@@ -30,7 +30,7 @@ _RECOVERED = re.compile(r"([0-9]+) changes after the state file applied in ([0-9
 
 
 def write_journal(path: Path, rows: int, params: int) -> None:
-    """Makes a journal: each address is set as often as the others, to a short text."""
+    """Writes a journal in which all addresses are set equally often, to a short text."""
     journal = open_journal(path, syncs_each_commit=False)
     for begin in range(0, rows, BATCH):
         journal.write(
@@ -48,7 +48,7 @@ def _change(number: int, address: int, revision: int) -> Change:
 
 
 def start(folder: Path) -> str:
-    """Starts a relay on the folder, stops it, and returns what it took, in one line.
+    """Starts a relay on the folder, stops it, and returns its figures in one line.
 
     Raises:
         SystemExit: it does not start.

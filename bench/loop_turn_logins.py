@@ -1,7 +1,8 @@
 """Measures how long sign-ins block the event loop.
 
-Many users sign in at once, with passwords hashed as in service, while two others talk. Prints how long the turns of the
-event loop were before and meanwhile, how long a message took from one to the other, and how much memory it cost.
+Many users sign in at once, with passwords hashed as in production, while one client sends messages to another. Prints
+the durations of the event loop's turns before and meanwhile, the latency of the messages, and the memory that the
+sign-ins need.
 
 Run: ``python -m bench.loop_turn_logins [--users 200] [--rounds 3]``
 """
@@ -37,12 +38,12 @@ SCHEMA = (
 )
 SET = 0x21
 REST_S = 0.002
-"""Between two messages of the talk."""
+"""Pause between two messages, in seconds."""
 
 
 @dataclass
 class Talk:
-    """How long messages took, in ms, while something went on."""
+    """The latencies of the messages in ms."""
 
     latencies_ms: list[float]
 
@@ -56,7 +57,7 @@ class Talk:
 
 
 def make_users(path: Path, count: int) -> None:
-    """Writes a users.db of as many users, all with the same password."""
+    """Writes a users.db with this number of users, all with the same password."""
     path.parent.mkdir(parents=True, exist_ok=True)
     password_hash = make_hasher().hash(PASSWORD)
     with closing(sqlite3.connect(path)) as db, db:
@@ -66,7 +67,7 @@ def make_users(path: Path, count: int) -> None:
 
 
 def turns_in_words(server: Server) -> str:
-    """Returns how long the turns were since the last time."""
+    """Returns a line about the turns since the last call."""
     report = turns.since_last_time(server)
     return (
         f"{report['turns']:5} turns,    median {report['p50_ms']:6.2f} ms, "
@@ -76,7 +77,7 @@ def turns_in_words(server: Server) -> str:
 
 
 def talk_while(speaker: Client, listener: Client, goes_on: Callable[[], bool]) -> Talk:
-    """Sends messages from one client to another, one at a time, while something goes on."""
+    """Sends messages from one client to another, one at a time, while ``goes_on`` returns True."""
     payloads = listener.payloads()
     latencies_ms = []
     while goes_on():
@@ -89,8 +90,8 @@ def talk_while(speaker: Client, listener: Client, goes_on: Callable[[], bool]) -
 
 
 def sign_in(auth_port: int, number: int, barrier: threading.Barrier) -> int:
-    """Signs a user in, all at the same moment; returns the HTTP status."""
-    # An address of the loopback for a few of them: the relay hashes eight passwords of one address and refuses more.
+    """Signs a user in at the same moment as all others; returns the HTTP status."""
+    # One loopback address for eight users, since the relay hashes that many passwords of one address and refuses more.
     source = f"127.0.{1 + number // 1000}.{1 + number % 1000 // 8}"
     connection = http.client.HTTPConnection("127.0.0.1", auth_port, timeout=120, source_address=(source, 0))
     connection.connect()
@@ -103,7 +104,7 @@ def sign_in(auth_port: int, number: int, barrier: threading.Barrier) -> int:
 
 
 def sign_all_in(auth_port: int, users: int) -> dict[int, int]:
-    """Signs as many users in at the same moment; returns how many got which HTTP status."""
+    """Signs this number of users in at the same moment; returns how many got each HTTP status."""
     barrier = threading.Barrier(users)
     with ThreadPoolExecutor(users) as pool:
         return Counter(pool.map(sign_in, repeat(auth_port), range(users), repeat(barrier)))
@@ -123,7 +124,7 @@ def measure(server: Server, auth_port: int, users: int) -> None:
     print("  talk ", talk_while(speaker, listener, lambda: time.monotonic() < quiet_until_s))
     print("  loop ", turns_in_words(server), flush=True)
     before_bytes = highest_bytes = server.rss_bytes
-    # A process of their own: so many threads would keep those who talk from Python's lock.
+    # In a process of their own: so many threads would delay the talk, which needs Python's lock, too.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         began_s = time.monotonic()
         call = pool.submit(sign_all_in, auth_port, users)

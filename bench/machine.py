@@ -19,7 +19,7 @@ def cores() -> tuple[int | None, int | None]:
 
 @contextmanager
 def on_core(core: int | None) -> Iterator[None]:
-    """Has the processes that are started within run on one core only, and so a Go program use one thread at a time."""
+    """Pins processes that are started in the block to one core; a Go program then uses one thread at a time."""
     before = os.sched_getaffinity(0)
     if core is not None:
         os.sched_setaffinity(0, {core})

@@ -11,7 +11,7 @@ from bench.record import SUBJECTS, Report, Row, cases
 from bench.targets import verdicts
 
 BEGIN, END = "<!-- figures: written by python -m bench -->", "<!-- end of the figures -->"
-"""Between these two lines of a document stand the tables."""
+"""The markers: the two lines of a document that enclose the tables."""
 
 _WORDS = {True: "met", False: "**not met**", None: "–"}
 _BUSY = 0.9
@@ -29,7 +29,7 @@ def write(text: str, path: Path) -> None:
 
 
 def links(pictures: list[Path], document: Path) -> str:
-    """Returns what shows pictures in a document."""
+    """Returns the Markdown that shows pictures in a document."""
     folder = document.resolve().parent
     paths = [(picture.stem, os.path.relpath(picture.resolve(), folder)) for picture in pictures]
     return "".join(f"\n![{name}]({path})\n" for name, path in paths)
@@ -105,5 +105,5 @@ def _figure(row: Row, column: str) -> str:
         return ""
     text = f"{figure:,.0f}" if figure >= 100 else f"{figure:.2f}"
     share = row.generator_share.get(column)
-    # Then the server may be able to do more than could be measured.
+    # With a busy generator, the server may be able to do more than could be measured.
     return f"{text} ›" if share and min(share) > _BUSY and column != catalogue.PLAIN else text

@@ -1,7 +1,7 @@
 """Measures the cost of metrics: fan-out with the health port read every second, and without it, in turn.
 
-What is counted is counted in either case; ``--against`` adds a version of the relay that counts less or nothing.
-Compared is the server's CPU time for each message, which a noisy machine moves less than it moves the throughput.
+The relay counts in either case; ``--against`` adds a version of the relay that counts less or nothing. The server's CPU
+time for each message is compared, since other load on the machine changes it less than the throughput.
 
 Run: ``python -m bench.metrics_cost [--against COMMIT] [--rounds 7] [--seconds 2] [--subscribers 100] [--window 10]``
 """
@@ -35,7 +35,7 @@ OFF, ON = "health port off", "health port on, read every second"
 
 
 def older(commit: str, folder: Path) -> Kind:
-    """Returns the relay of a commit, whose sources are put into a folder."""
+    """Returns the relay of a commit, and puts its sources into a folder."""
     archive = subprocess.run(["git", "archive", commit, "src", "bench"], capture_output=True, cwd=ROOT, check=True)
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as sources:
         sources.extractall(folder, filter="data")

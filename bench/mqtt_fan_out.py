@@ -18,7 +18,7 @@ TRAFFIC = Traffic(subscribers=100, window=10)
 
 
 def main() -> None:
-    """Measures, and prints deliveries per second and how many times as many the relay makes."""
+    """Measures, and prints deliveries per second and their ratio, relay to mosquitto."""
     generator.build()
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
     bench = Bench([catalogue.mqtt_door(), catalogue.mosquitto()], Pace(rounds, 1.2, False), Report("", {}, {}))

@@ -1,4 +1,4 @@
-"""WebSocket with all doors open, side by side with the relay that has none: fan-out, and SETs that are acknowledged.
+"""WebSocket with all doors open, side by side with a relay without doors: fan-out, and acknowledged SETs.
 
 Usage: ``python -m bench.open_doors [ROUNDS]``; see docs/performance.md.
 """
@@ -26,7 +26,7 @@ WORKS = (
 
 
 def main() -> None:
-    """Measures, and prints each work's ratios; that of the CPU time says more where others use the machine, too."""
+    """Measures, and prints each work's ratios; that of the CPU times is more reliable on a busy machine."""
     generator.build()
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
     closed = catalogue.relay()

@@ -29,7 +29,7 @@ ROOM_BYTES = 1 << 20
 
 
 class Targets:
-    """The sockets of all targets, and what came.
+    """The sockets of all targets, and the packets that they received.
 
     Args:
         stack: closes them.
@@ -56,11 +56,11 @@ class Targets:
         return [word for each in words for word in ("--osc-target", each)]
 
     def begin(self) -> None:
-        """Forgets what came."""
+        """Forgets the received packets."""
         self.last, self.counts = {}, {}
 
     def take(self, wait_s: float) -> None:
-        """Takes what comes within some time."""
+        """Receives packets, once any are there or the wait is over."""
         last, counts = self.last, self.counts
         for number, _ in self._poll.poll(wait_s):
             receive = self._sockets[number].recv
@@ -74,7 +74,7 @@ class Targets:
                 continue
 
     def settle(self, seconds: float) -> None:
-        """Takes what comes for a while."""
+        """Receives packets for this time."""
         end_s = time.monotonic() + seconds
         while time.monotonic() < end_s:
             self.take(0.01)
@@ -100,7 +100,7 @@ def measure(server: Server, peer: tuple[str, int], targets: Targets, faders: int
             targets.take(0.001)
         took_s, cpu_s = time.monotonic() - began_s, server.cpu_s - cpu_s
         counted = list(targets.counts.values())
-        # The socket of a relay that has no time loses datagrams; so the last ones come when it has.
+        # The socket of a busy relay loses datagrams, so the last values are sent once it is idle.
         targets.settle(SETTLE_S)
         for number in range(faders):
             source.send(encode_message(OscMessage(f"/fader/{number:04}", (LAST,))))
@@ -117,7 +117,7 @@ def measure(server: Server, peer: tuple[str, int], targets: Targets, faders: int
 
 
 def main() -> None:
-    """Measures, and prints what each target got of each fader, and what that cost."""
+    """Measures, and prints the values that each target got of each fader, and the CPU time for that."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
     core = machine.cores()[1]
     if core is not None:

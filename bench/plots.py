@@ -28,8 +28,8 @@ def write(report: Report, folder: Path) -> list[Path]:
     """Writes a PNG for each plotted group.
 
     Args:
-        report: what was measured.
-        folder: where to; made if it is missing.
+        report: the figures.
+        folder: the folder for the files; created if it is missing.
 
     Returns:
         The files.

@@ -20,11 +20,11 @@ class Row:
     Args:
         group: the scenario.
         name: the work.
-        unit: of the figures.
+        unit: the unit of the figures.
         more_is_better: whether a higher figure is the better one.
         samples: the figures of each server or case, one for each round.
         cpu_us: CPU time of the server per message, of each server, one for each round.
-        generator_share: the same for the part of the time in which the generator was busy.
+        generator_share: the share of the time that the generator was busy, likewise.
     """
 
     group: str
@@ -60,11 +60,11 @@ class Report:
     """All figures of one run of the benchmarks.
 
     Args:
-        command: what was called.
-        machine: what it ran on.
-        versions: of every server.
+        command: the command line.
+        machine: the facts about the machine.
+        versions: the version of every server.
         missing: servers and scenarios that were left out, and why.
-        rows: what was measured.
+        rows: the figures.
     """
 
     command: str
@@ -86,12 +86,12 @@ class Report:
         return groups
 
     def as_document(self) -> dict[str, Any]:
-        """Returns it for JSON."""
+        """Returns the report as a document for JSON."""
         return asdict(self)
 
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> Report:
-        """Reads what ``as_document`` returned."""
+        """Returns the report of a document that ``as_document`` has made."""
         rows = [Row(**row) for row in document.pop("rows")]
         return cls(**document, rows=rows)
 

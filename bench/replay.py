@@ -45,7 +45,7 @@ PATTERNS = {
 
 
 def write_journal(path: Path, entries: int) -> None:
-    """Makes a journal; all addresses have as many entries as the others, in turn."""
+    """Writes a journal in which all addresses have equally many entries, in turn."""
     journal = open_journal(path, syncs_each_commit=False)
     rules = HistoryRules(open_entries())
     journal.history.begin(rules.limits, rules.fingerprint, lambda _: None)

@@ -15,7 +15,7 @@ from bench.record import Report, Row
 from bench.server import Kind, Server, ServerError, running
 
 GAP_S = 0.25
-"""Between two measurements, for the servers to forget the connections of the one before."""
+"""Pause between two measurements in seconds, in which the servers close the connections of the first one."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Pace:
 
     Args:
         rounds: how often each work is measured on each server.
-        seconds: for how long each time.
-        is_quick: whether only the works are measured that say most.
+        seconds: the duration of each measurement.
+        is_quick: whether only the most important works are measured.
     """
 
     rounds: int
@@ -39,7 +39,7 @@ class Bench:
     Args:
         kinds: the servers to compare.
         pace: how much is measured.
-        report: takes what is found.
+        report: gets the figures.
     """
 
     def __init__(self, kinds: list[Kind], pace: Pace, report: Report) -> None:
@@ -47,7 +47,7 @@ class Bench:
         self.pace = pace
         self.report = report
         self.servers: list[Server] = []
-        """Those that run all the time; idle ones cost nothing."""
+        """The servers that run all the time; idle ones cost nothing."""
 
     @contextmanager
     def all_running(self) -> Iterator[None]:
@@ -58,7 +58,7 @@ class Bench:
 
     @contextmanager
     def fresh_servers(self) -> Iterator[list[Server]]:
-        """Runs one more of every server while the block runs, for what depends on what was measured before."""
+        """Runs another instance of every server while the block runs, for figures that earlier works would affect."""
         with ExitStack() as stack:
             yield [stack.enter_context(running(kind)) for kind in self.kinds]
 
@@ -97,7 +97,7 @@ class Bench:
             self.leave_out(f"{name}: {error}")
 
     def measure(self, server: Server, traffic: Traffic, seconds: float | None = None, warm_s: float = 0.4) -> Found:
-        """Makes traffic once, after a moment of rest."""
+        """Runs traffic once, after a pause."""
         time.sleep(GAP_S)
         return generator.run(server, traffic, self.pace.seconds if seconds is None else seconds, warm_s)
 
@@ -118,8 +118,8 @@ class Bench:
             name: the work.
             traffic: the work.
             counted: ``sent``, ``acks`` or ``deliveries``.
-            without: servers that are not asked.
-            seconds: for how long each time, where it is not the usual time.
+            without: servers that are left out.
+            seconds: the duration of each measurement; None for the usual one.
         """
         row = self.row(group, name, f"{counted}/s")
         skipped = set(without)

@@ -29,12 +29,12 @@ class Kind:
     """How a server is run.
 
     Args:
-        name: as it stands in the tables.
-        version: of what is run.
-        protocol: what the generator speaks to it: ``clasp``, ``nats`` or ``mqtt``.
+        name: its name in the tables.
+        version: its version.
+        protocol: the protocol of the generator: ``clasp``, ``nats`` or ``mqtt``.
         command: makes the command line from port, auth port and a folder of its own.
-        has_accounts: whether everybody needs a token, and rooms have to be entered.
-        environment: variables beside those that are there.
+        has_accounts: whether every client needs a token, and has to enter rooms.
+        environment: environment variables in addition to this process's.
         takes_options: whether it takes the relay's options.
     """
 
@@ -51,11 +51,11 @@ class Server:
     """A running server.
 
     Args:
-        kind: what it is.
+        kind: its kind.
         process: its process.
-        port: where it listens.
-        tokens: where it has accounts, a source of tokens.
-        folder: its files.
+        port: the port that it listens on.
+        tokens: a source of tokens; None if it has no accounts.
+        folder: the folder of its files.
     """
 
     def __init__(

@@ -1,8 +1,7 @@
 """Measures how long writing a snapshot blocks the event loop.
 
-A loop turns every millisecond and makes a number of system calls in each turn, as a relay that fans out
-does; meanwhile a snapshot is written. Prints how late the turns come and how long they take, before
-and during that.
+A loop makes a turn every millisecond with a number of system calls, like a relay that fans out, while a snapshot is
+written. Prints how late the turns begin and how long they take, before and during that.
 
 Run: ``python -m bench.snapshot_pause [--params 100000] [--sends 100] [--folder DIR]``
 """
@@ -95,7 +94,7 @@ class Ticker:
 
 @inlineCallbacks
 def measure(params: int, sends: int, folder: Path) -> Generator[Deferred[Any], Any, None]:
-    """Runs it once."""
+    """Measures once."""
     state = make_state(params)
     state_file = StateFile(folder / "state.json")
     state_file.load()

@@ -1,4 +1,4 @@
-"""The relay's targets, and whether it met them."""
+"""The relay's performance targets, and whether it meets them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Verdict:
     """One line of the table of targets.
 
     Args:
-        work: what was measured.
+        work: the measured work.
         compared_with: a peer, or nothing.
-        bound: what it must reach, in words.
-        found: what it reached, in words.
-        is_met: whether that is enough; None when it was not measured.
+        bound: the target, in words.
+        found: the figure, in words.
+        is_met: whether the figure meets the target; None if it was not measured.
     """
 
     work: str
@@ -37,7 +37,7 @@ _RATIOS: tuple[tuple[str, str, float], ...] = (
     (ingest.ONE, catalogue.MOSQUITTO, 1.0),
     (ingest.FIFTY, catalogue.MOSQUITTO, 0.5),
 )
-"""Work, peer, and how many times as much as the peer the relay must do."""
+"""Work, peer, and the minimum ratio of the relay's figure to the peer's."""
 
 _LIMITS: tuple[tuple[str, str, float, str], ...] = (
     (newcomer.GROUP, newcomer.name_of(10_000), 25.0, "ms"),
@@ -45,7 +45,7 @@ _LIMITS: tuple[tuple[str, str, float, str], ...] = (
     (memory.GROUP, memory.PARAM, 600.0, "B"),
     (snapshot.GROUP, snapshot.DURING, 20.0, "ms"),
 )
-"""Scenario, work, and what the relay may need at most."""
+"""Scenario, work, and the maximum of the relay's figure, with its unit."""
 
 _P99_AT_MOST = 2.0
 _WITH_POLICY_AT_LEAST = 0.7

@@ -16,8 +16,8 @@ class Tokens:
     """Registers guests, and writes files of their tokens for the generator.
 
     Args:
-        auth_port: where the auth API listens.
-        folder: the relay's own; its admin token is in ``admin.token`` there.
+        auth_port: the port of the auth API.
+        folder: the relay's folder, with the admin token in ``admin.token``.
     """
 
     def __init__(self, auth_port: int, folder: Path) -> None:
@@ -38,8 +38,8 @@ class Tokens:
         """Writes a file with one token and user id a line.
 
         Args:
-            count: how many.
-            first_is_admin: the first one is the admin's.
+            count: the number of tokens.
+            first_is_admin: whether the first one is the admin token.
         """
         lines = [" ".join(pair) for pair in self.guests(count)]
         if first_is_admin:

@@ -1,4 +1,4 @@
-"""How long the turns of a relay's event loop were, as ``bench.embed --turns`` measures them."""
+"""Reads the durations of a relay's turns of the event loop, as ``bench.embed --turns`` measures them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 from bench.server import Server, ServerError
 
 OPTIONS = ("--turns", "{folder}/turns")
-"""What the relay is to be run with."""
+"""The options that the relay has to be run with."""
 
 
 def since_last_time(server: Server) -> dict[str, float]:
-    """Returns what the relay measured since the last time, in ms."""
+    """Returns the relay's figures since the last call, in ms."""
     path = Path(server.folder, "turns")
     path.unlink(missing_ok=True)
     server.signal(signal.SIGRTMIN)

@@ -1,10 +1,10 @@
-"""Two relays on one nats-server, to look at: ``make cluster-demo``.
+"""A demo of two relays on one nats-server: ``make cluster-demo``.
 
 Starts nats-server and two relays with their files in a temporary folder, prints the pages to open in two browsers, and
-kills the relay that decides each time that Enter is pressed: the other one takes over, and the killed one comes back.
+kills the decider each time that Enter is pressed: the other relay takes over, and the killed one is started again.
 
-The pages are the chat, of which each relay serves its own: two people at two relays chat with each other. Where it was
-not built, or with ``--faders``, they are faders without accounts.
+Each relay serves the chat, so two people at two relays can chat with each other. If the chat was not built, or with
+``--faders``, the pages have faders, and there are no accounts.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def start(folder: Path, number: int, *, has_chat: bool) -> subprocess.Popen[byte
 
 
 def decider() -> int | None:
-    """Returns the number of the relay that decides; None while none does."""
+    """Returns the number of the decider; None while there is none."""
     for number, port in enumerate(HEALTH, 1):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
         with contextlib.closing(connection), contextlib.suppress(OSError, ValueError):

@@ -146,7 +146,7 @@ static size_t parse(conn *c, const uint8_t *data, size_t size) {
             start = 4;
         } else if (length == 127) {
             if (size - at < 10) break;
-            // The longest frame is four bytes longer than 16 bits can say.
+            // The longest frame has four bytes more than a 16-bit length allows.
             length = (size_t)head[7] << 16 | (size_t)head[8] << 8 | head[9];
             start = 10;
         }

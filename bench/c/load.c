@@ -69,7 +69,7 @@ static void keep(conn *c, const uint8_t *data, size_t size) {
     c->out_len += size;
 }
 
-static int is_collecting;  // a publisher's messages of one turn go out in one piece
+static int is_collecting;  // a publisher's messages of one turn are sent with one write
 
 void put(conn *c, const void *data, size_t size) {
     if (!is_collecting && !c->out_len) {
@@ -223,7 +223,7 @@ static void dial(conn *c) {
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     int port = subscriber_port_count && !c->publishes ? subscriber_ports[c->index % subscriber_port_count] : opt_port;
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    // One address has only so many ports.
+    // One client address does not have enough ports for all connections.
     struct sockaddr_in from = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK + c->index / PER_SOURCE)};
     if (c->index >= PER_SOURCE && bind(c->fd, (void *)&from, sizeof from)) die("bind");
     if (connect(c->fd, (void *)&to, sizeof to) && errno != EINPROGRESS) die("connect");

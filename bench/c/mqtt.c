@@ -7,7 +7,7 @@
 
 enum { CONNECT = 1, CONNACK, PUBLISH, PUBACK, SUBSCRIBE = 8, SUBACK, PINGREQ = 12, PINGRESP };
 
-// "/a/*/b/**" as "a/+/b/#": an empty first level is no topic of every broker
+// "/a/*/b/**" as "a/+/b/#": not every broker accepts an empty first level
 static size_t topic_of(uint8_t *to, const char *address) {
     size_t size = 0;
     for (const char *from = address + (*address == '/'); *from; from++) {
@@ -50,7 +50,7 @@ static void greet(conn *c) {
 static void subscribe(conn *c, const char *pattern, uint32_t id) {
     uint8_t body[MAX_ADDRESS + 16] = {id >> 8, id, 0};
     size_t size = 3 + topic_of(body + 3, pattern);
-    body[size++] = 4;  // QoS 0, not one's own messages
+    body[size++] = 4;  // QoS 0, no local
     send_packet(c, SUBSCRIBE << 4 | 2, body, size);
 }
 

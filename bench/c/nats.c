@@ -50,7 +50,7 @@ static void publish(conn *c, const char *address, const uint8_t *value, size_t s
 
 static void ping(conn *c) { put(c, "PING\r\n", 6); }
 
-// "MSG subject id size\r\n": returns where the value starts, or 0 when it is not whole yet.
+// "MSG subject id size\r\n": returns where the value starts, or 0 while it is incomplete.
 static size_t message(conn *c, const uint8_t *line, size_t head, size_t size) {
     size_t length = 0, unit = 1;
     for (const uint8_t *digit = line + head - 3; *digit != ' '; digit--, unit *= 10) length += (*digit - '0') * unit;

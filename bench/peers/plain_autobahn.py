@@ -27,7 +27,7 @@ class Plain(WebSocketServerProtocol):
     """One client."""
 
     def onConnect(self, request: Any) -> str:  # noqa: ARG002
-        """Takes everybody."""
+        """Accepts every client."""
         return "clasp"
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:  # noqa: ARG002, N803

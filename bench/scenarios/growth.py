@@ -25,7 +25,7 @@ PER_CONNECTION = 1_000
 
 
 def measure(bench: Bench) -> None:
-    """Measures the whole relay with more and more params, idle sessions and subscriptions elsewhere."""
+    """Measures the whole relay with growing numbers of params, idle sessions and subscriptions elsewhere."""
     sizes = SIZES[: 2 if bench.pace.is_quick else 3]
     for what, grown in _GROWN.items():
         for kind in bench.relays():
@@ -89,5 +89,5 @@ _GROWN = {
 
 
 def _sessions_at_most() -> int:
-    """Relay and generator each need a file descriptor per session, and some more."""
+    """Returns the maximum number of sessions: relay and generator need a file descriptor for each, and some more."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 200

@@ -29,7 +29,7 @@ def measure(bench: Bench) -> None:
     maximum = bench.report.row(name_of(0, 100, 10))
     deliveries = maximum.median(catalogue.RELAY) if maximum is not None else None
     rate = deliveries / 200 if deliveries else _FALLBACK_RATE
-    # The others cannot do as much; what is measured then is a queue that grows.
+    # The others cannot sustain this rate: a growing queue would be measured.
     able = [each for each in bench.servers if each.name in {catalogue.RELAY, catalogue.CHAT, catalogue.NATS}]
     _measure_at(bench, f"{HALF} ({round(rate, -2):,.0f} SET/s)", round(rate, -2), able)
 

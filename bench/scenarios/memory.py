@@ -36,7 +36,7 @@ def measure(bench: Bench) -> None:
 
 def _per_connection(kind: Kind, count: int) -> float:
     with running(kind) as server:
-        # What is made once is no part of it.
+        # So that one-time allocations are not counted.
         with generator.idle(server, Traffic(subscribers=20, publishers=0)):
             pass
         if server.tokens is not None:

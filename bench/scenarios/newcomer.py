@@ -30,7 +30,7 @@ def fill(server: Server, params: int, message_bytes: int = 0) -> None:
 
 
 def measure(bench: Bench) -> None:
-    """Measures the relay alone: its peers keep no state."""
+    """Measures only the relay, since its peers keep no state."""
     for params in PARAMS[: 1 if bench.pace.is_quick else 2]:
         row = bench.row(GROUP, name_of(params), "ms", more_is_better=False)
         for kind in bench.relays():

@@ -33,7 +33,7 @@ def measure(bench: Bench) -> None:
 
 def _longest_ms(kind: Kind, interval_s: float, seconds: float) -> float:
     options = (*turns.OPTIONS, "--persist-interval", f"{interval_s:g}")
-    # Most of those who listen are there before the params are, so that no snapshots for newcomers are on their way.
+    # Most subscribers connect before the params are set, so that no SNAPSHOTs for them are sent meanwhile.
     with running(kind, *options) as server, generator.idle(server, AUDIENCE):
         fill(server, PARAMS, 120)
         generator.run(server, TRAFFIC, seconds, 1.0, lambda: turns.since_last_time(server))

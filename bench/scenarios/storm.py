@@ -18,7 +18,7 @@ def measure(bench: Bench) -> None:
     def note(server: Server, found: Found) -> None:
         row.add(server.name, found.connects_per_s)
 
-    # Where HELLO is answered with all params, it would count how many of them other works have left.
+    # Fresh servers, since HELLO may be answered with all params, those that other works have left included.
     with bench.fresh_servers() as servers:
         for server in servers:
             if server.tokens is not None:

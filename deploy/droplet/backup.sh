@@ -25,10 +25,10 @@ fail() {
   exit 1
 }
 
-# The relay's user owns the folder, and this script may be root: what is no plain file is not opened.
+# The relay's user owns the folder, and this script may be root, so only regular files are opened.
 # A database is copied as of one moment, whatever the relay writes meanwhile, and checked; the copy is one file without
-# a WAL. The state belongs to the moment of the journal's copy or comes after it: then no change is missing between the
-# two, for the relay trims only what the state that it wrote before the present one has.
+# a WAL. The state file is as old as the journal's copy or newer: then no change is missing between the two, since the
+# relay trims from the journal only changes that the previous state file has.
 copy_files() {
   python3 - "$@" <<'PYTHON'
 import os, re, shutil, sqlite3, stat, sys
@@ -37,7 +37,7 @@ from pathlib import Path
 
 
 def copy_file(source_path, target_path):
-    # Opening does not follow a link, and does not wait for somebody at the other end of a pipe.
+    # Opening does not follow a link, and does not wait for a writer of a named pipe.
     try:
         descriptor = os.open(source_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -66,8 +66,8 @@ def copy_database(source, target_path):
         raise sqlite3.DatabaseError(verdict)
 
 
-# Sent files never change, so a link is as good as a copy. What is deleted meanwhile is missing in the folder, and the
-# relay that starts on the copy forgets it.
+# Sent files never change, so a link is as good as a copy. A file that is deleted meanwhile is missing in the folder, and
+# a relay that starts on the copy removes its record.
 def link_files(source_folder, names):
     Path("files").mkdir()
     try:
@@ -109,14 +109,14 @@ try:
             # Read-only: only the relay's own connection may checkpoint the journal.
             source = stack.enter_context(closing(open_database(journal, "ro")))
             source.execute("BEGIN")
-            source.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()  # from here on it shows this moment
+            source.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()  # the transaction's view begins here
         if state != work:
             copy_file(state, work / "state.json")
         if journal != work:
             copy_database(source, work / "journal.db")
     if sent != work:
         copy_sent_files(sent)
-    # The accounts last: whoever the others mention is in them.
+    # The accounts last, so that they have every user whom the other files name.
     for path, target_path in zip(pairs[::2], pairs[1::2]):
         with closing(open_database(path, "rw")) as source:
             copy_database(source, target_path)
@@ -161,12 +161,12 @@ work=$(mktemp -d "$to/.backup.XXXXXXXX")
 trap 'rm -rf "$work"' EXIT
 mkdir "$work/files"
 
-# Whether there is anything under a name, be it a link to nowhere.
+# Whether anything has this name, a dangling link included.
 exists() { [ -e "$1" ] || [ -L "$1" ]; }
 
 notes=()
 
-# Prints the absolute path of a file that is to be copied; nothing where there is none.
+# Prints the absolute path of a file that is to be copied; nothing if there is none.
 found() {
   local option=$1 given=$2 usual=$3
   if [ "$given" = none ]; then return; fi

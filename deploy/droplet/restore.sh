@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Puts an archive of backup.sh in place of the relay's files. What was there is kept beside them.
+# Replaces the relay's files by those of an archive of backup.sh. The old ones are kept beside them.
 set -euo pipefail
 umask 077
 
@@ -68,7 +68,7 @@ place_of() {
   esac
 }
 
-# Whether a relay still has one of the files. Its lock ends with it; the lock file stays.
+# Whether a relay still uses one of the files. Its lock ends with the process; the lock file stays.
 is_in_use() {
   local file lock
   for file in state.json journal.db files.db users.db; do
@@ -138,8 +138,8 @@ archive=$(realpath -- "$archive")
 [ -z "$journal" ] || journal=$(realpath --no-symlinks -- "$journal")
 [ -z "$users" ] || users=$(realpath --no-symlinks -- "$users")
 
-# Everything is unpacked and checked before the relay is stopped. All that is done to the files is done in a folder that
-# is the script's own, and from inside it: whoever owns the folder above cannot put another one or a link in its place.
+# Everything is unpacked and checked before the relay is stopped. The files are handled in a folder of the script's own,
+# and from inside it, so that the owner of the folder above cannot put another one or a link in its place.
 work=$(mktemp -d "$data_dir/.restore.XXXXXXXX")
 before=
 trap end EXIT
@@ -174,9 +174,9 @@ before=$(mktemp -d "$data_dir/before-restore-$(date -u +%Y%m%dT%H%M%SZ)-XXXX")
 interrupted=yes
 old=()
 for suffix in '' .1 .tmp .1.tmp; do old+=("$(place_of state.json)$suffix"); done
-# The journal goes in any case: a newer one would be applied to the older state, or not fit it.
+# The journal is replaced in any case: a newer one would be applied to the older state, or would not fit it.
 for suffix in '' -wal -shm; do old+=("$(place_of journal.db)$suffix"); done
-# Sent files and their record belong together, too; an archive that has none takes none away.
+# Sent files and their records belong together, too; an archive without any removes none.
 if [ -f files.db ]; then
   mkdir -p files
   files=(*)

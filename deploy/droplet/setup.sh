@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes a fresh Ubuntu machine serve the relay and its chat behind HTTPS. Safe to run again at any time: what is done
-# already is left as it is, and a new checkout or image is rolled out.
+# Makes a fresh Ubuntu machine serve the relay and its chat behind HTTPS. Safe to run again at any time: completed steps
+# are left as they are, and a new checkout or image is rolled out.
 set -euo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -42,7 +42,7 @@ fail() {
   exit 1
 }
 
-# Runs a command, or says that it would.
+# Runs a command, or prints it in a dry run.
 run() {
   if [ "$dry_run" = yes ]; then
     printf '    would run:'
@@ -130,7 +130,7 @@ install_packages() {
   fi
 }
 
-# Prints what is on a device, as NAME=VALUE lines; nothing when nothing is there that anybody knows.
+# Prints the signature on a device, as NAME=VALUE lines; nothing if there is no known one.
 signature() {
   local status=0 found
   found=$(blkid --probe --output export "$1") || status=$?
@@ -150,8 +150,8 @@ is_blank() {
     cmp --silent --bytes="$ends" --ignore-initial=$((size - ends)):0 "$1" /dev/zero
 }
 
-# Formats a device ($1) if nothing is on it, and otherwise sees that it has a file system we can use. $2: what the
-# system mounts at the same place so far.
+# Formats a device ($1) if it is blank, and otherwise checks that it has a file system that can be used. $2: the device
+# that fstab mounts at the same place so far.
 format_if_blank() {
   local device=$1 found type in_use
   found=$(signature "$device")
@@ -195,7 +195,7 @@ mount_volume() {
   uuid=${uuid:-as-formatted} # in a dry run only
   if [ -z "$listed" ]; then
     say "Mounting it at $DATA_DIR at every start"
-    # nofail: a machine without its volume still lets one in. Docker waits for the volume, where there is one.
+    # nofail: a machine without its volume still boots, and can be logged in to. Docker waits for a volume that is there.
     keep_mount "UUID=$uuid $DATA_DIR auto defaults,nofail,discard,x-systemd.before=docker.service 0 2"
   elif [ "$listed" != "UUID=$uuid" ] && [ "$(readlink -f "$listed")" != "$device" ]; then
     fail "$FSTAB: mounts $listed at $DATA_DIR, expected UUID=$uuid"
@@ -203,7 +203,7 @@ mount_volume() {
   if [ -z "$mounted_from" ]; then
     run mkdir -p "$DATA_DIR"
     run mount "$DATA_DIR"
-    # With nofail, mount says nothing when it does nothing.
+    # With nofail, mount does not report that it did nothing.
     [ "$dry_run" = yes ] || mountpoint --quiet "$DATA_DIR" || fail "$DATA_DIR: $device could not be mounted there"
   fi
 }
@@ -233,7 +233,7 @@ make_folders() {
 open_firewall() {
   local port ssh_ports
   [ "$firewall" = yes ] || return 0
-  # Every port by which somebody may have come in, so that nobody is shut out.
+  # Every port that an administrator may have logged in by, so that nobody is locked out.
   ssh_ports=$(sshd -T 2>/dev/null | awk '$1 == "port" { print $2 }' || true)
   if [ -n "${SSH_CONNECTION:-}" ]; then ssh_ports+=" ${SSH_CONNECTION##* }"; fi
   say "Opening the firewall for HTTP, HTTPS and SSH"
@@ -266,8 +266,8 @@ get_images() {
   if [ "$turn" = yes ]; then compose pull turn; fi
 }
 
-# Copies the app out of the image. The folder itself stays the same, since Caddy has it mounted; the page comes last,
-# so that it never names a file that is not there yet.
+# Copies the app out of the image. The folder itself stays the same, since Caddy has it mounted; the page is copied last,
+# so that it never names a file that is missing.
 fill_web_dir() {
   local container staging
   say "Filling $WEB_DIR"
@@ -302,7 +302,7 @@ start() {
     compose logs --tail 30 relay caddy >&2 || true
     fail "it did not start; its last words are above"
   fi
-  # By standard input: a file that git or an editor replaced is another one than what the container has mounted.
+  # By standard input: if git or an editor has replaced the file, the container has still mounted the old one.
   compose exec -T caddy caddy reload --config - --adapter caddyfile <"$HERE/Caddyfile"
 }
 

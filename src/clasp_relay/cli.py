@@ -51,7 +51,7 @@ def _end_before_start(_number: int, _frame: object) -> NoReturn:
 
 
 def _options_of_twistd(twistd: Any, relay: Any) -> type:
-    """Returns twistd's own options with one plugin: looking for others takes time, and needs a folder to look in."""
+    """Returns twistd's own options with one plugin: a search for others takes time, and needs a folder to search."""
 
     class Options(twistd.ServerOptions):  # type: ignore[misc]
         synopsis = "Usage:"
@@ -80,5 +80,5 @@ def _run_command(arguments: list[str]) -> None:
             check_config.run(arguments[1:])
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader has seen enough; without this, Python would complain once more at its end.
+        # The reader has closed stdout; without this, Python would print another error at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -11,10 +11,10 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from clasp_relay.core.ports import Timer
 
 CHECK_INTERVAL_S = 1.0
-"""How often a step of the machine's clock is looked for while calls wait for longer than that."""
+"""Interval between two checks for a step of the machine's clock, in seconds, while calls wait for longer than that."""
 
 STEP_S = 0.5
-"""A step is at least so long; what is less is the reactor being late."""
+"""Minimum size of a step in seconds; less than that is a late reactor."""
 
 
 class ReactorClock:
@@ -107,12 +107,12 @@ class ReactorClock:
 
 
 class _LongTimer:
-    """A call that the machine's clock can bring forward.
+    """A call that is made earlier if the machine's clock is set forward.
 
     Args:
-        waiting: where it stands while it waits.
-        due_us: when it is due, in relay time.
-        call: what to do.
+        waiting: the waiting calls; it is one of them until it is made or cancelled.
+        due_us: when it is due, in the relay's Unix time in µs.
+        call: the call.
     """
 
     __slots__ = ("_call", "_delayed", "_waiting", "due_us")

@@ -135,7 +135,7 @@ class StartError(ClaspError):
 
 
 def cause_text(error: object) -> str:
-    """Returns an exception, or what else is a cause, in one line without Python's notation.
+    """Returns the text of an exception or another cause in one line, without Python's notation.
 
     An ``OSError`` reads as ``/data/state.json: Is a directory``.
     """

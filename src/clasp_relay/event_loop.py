@@ -19,22 +19,23 @@ from twisted.internet.tcp import Connection
 __all__ = ["BOUNDS_S", "LoopLag", "choose_reactor", "freeze_survivors", "keep_collections_short"]
 
 INTERVAL_S = 0.25
-"""Interval between two measurements: 4 calls per second cost nothing and find every turn that people notice."""
+"""Interval between two measurements in seconds: 4 calls per second cost nothing and find every turn that people
+notice."""
 
 BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""Upper bounds of the histogram's buckets; a last bucket has no bound."""
+"""Upper bounds of the histogram's buckets in seconds; a last bucket has no bound."""
 
 THRESHOLDS = (700, 3, 1)
 """gc thresholds: generation 0 every 700 allocations (Python's own), generation 1 every 4 collections of generation 0,
-generation 2 every 2 collections of generation 1: one looks at about 6,000 objects, which takes it a millisecond."""
+generation 2 every 2 collections of generation 1: one of these scans about 6,000 objects, which takes a millisecond."""
 
 WHOLE_INTERVAL_S = 600
-"""Interval between two checks whether a collection of everything is due."""
+"""Interval between two checks whether a full collection can be run, in seconds."""
 
 MAX_WHOLE_S = 0.005
-"""The longest that one may take while somebody is connected, estimated from the fastest so far: about 60,000 objects.
-Where there are more, as in a relay with accounts, it is done only while nobody is connected. The estimate is short:
-among busy attackers one of 8 ms took 11 (``make soak``)."""
+"""Maximum duration of a full collection while a client is connected, in seconds, estimated from the fastest one so far:
+about 60,000 objects. With more objects it runs only while no client is connected. The estimate may be too short: among
+busy attackers a collection of an estimated 8 ms took 11 (``make soak``)."""
 
 
 def choose_reactor() -> None:
@@ -57,16 +58,16 @@ def choose_reactor() -> None:
 def keep_collections_short(reactor: Any) -> None:
     """Sets the garbage collector's thresholds, for a process that is a relay; called once the state is loaded.
 
-    Python's own pace scans all living objects each time that a quarter of them are new, and every SET makes a new
-    param: of 200,000 params that takes 26 ms (``docs/performance.md``). Here no collection looks at more than
-    some thousand objects: what has survived one of generation 2 is frozen, as is what is loaded now.
+    With its default thresholds Python scans all live objects each time that a quarter of them are new, and every SET
+    makes a new param: with 200,000 params that takes 26 ms (``docs/performance.md``). Here no collection scans more
+    than some thousand objects: what has survived one of generation 2 is frozen, as is what is loaded now.
 
-    A cycle of frozen objects is not found until everything is looked at: every ten minutes, where that is short or
-    nobody is connected. So whatever lives long must leave none: ``tests/integration/test_memory.py`` looks at
+    A reference cycle of frozen objects is found only by a full collection: every ten minutes, if that is short or no
+    client is connected. So long-lived objects must leave no cycles; ``tests/integration/test_memory.py`` checks
     connections of every kind.
 
     Args:
-        reactor: tells the time, and who is connected.
+        reactor: has the clock and the connections.
     """
     gc.callbacks.append(freeze_survivors)
     whole = _WholeCollections(reactor)
@@ -78,22 +79,22 @@ def keep_collections_short(reactor: Any) -> None:
 
 
 def freeze_survivors(phase: str, info: dict[str, int]) -> None:
-    """Freezes what a collection of generation 2 has left; see ``gc.callbacks``."""
+    """Freezes the survivors of a collection of generation 2; see ``gc.callbacks``."""
     if phase == "stop" and info["generation"] == 2:
         gc.freeze()
 
 
 class _WholeCollections:
-    """Runs full garbage collections, of frozen objects too.
+    """Runs full garbage collections, frozen objects included.
 
     Args:
-        reactor: tells who is connected.
+        reactor: has the connections.
     """
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
         self._per_object_s = math.inf
-        """The shortest time that one took, per object that was left."""
+        """The shortest duration of one in seconds, per surviving object."""
 
     def collect(self) -> None:
         """Runs a full collection."""
@@ -102,11 +103,12 @@ class _WholeCollections:
         gc.collect()  # ``freeze_survivors`` freezes what is left
         took_s = time.thread_time() - began_s
         self._per_object_s = min(self._per_object_s, took_s / max(1, gc.get_freeze_count()))
-        # Python waits until a quarter is new of what the last full collection has left: of nothing, from now on.
+        # Python collects generation 2 only once the new objects are a quarter of the survivors of the last full
+        # collection. This second one has none, since all are frozen, so that condition is always met from now on.
         gc.collect()
 
     def look(self) -> None:
-        """Runs a full collection if it is short, or if nobody is connected."""
+        """Runs a full collection if it is short, or if no client is connected."""
         if self._per_object_s * gc.get_freeze_count() <= MAX_WHOLE_S or not self._is_anybody_connected:
             self.collect()
 
@@ -117,7 +119,7 @@ class _WholeCollections:
 
 
 class LoopLag(Service):
-    """Measures how late the event loop makes a call that is due, while the service runs.
+    """Measures the lag of the event loop while the service runs: how late it makes a call that is due.
 
     Args:
         clock: makes calls when they are due, or later; the reactor.

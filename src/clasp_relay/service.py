@@ -53,22 +53,22 @@ if TYPE_CHECKING:
     from clasp_relay.assembly.cluster import ClusterParts
 
 MESSAGES_PER_SECOND = 30.0
-"""Default of messages a second for one session in authenticated mode."""
+"""Default message rate of one session of a relay with accounts, in messages per second."""
 
 SHARE_FACTOR = 4
 """The share of a client address, in shares of one user: enough for a family."""
 
 BURST_FACTOR = 4
-"""The burst of messages, in seconds of the rate."""
+"""The burst of messages that a session may send, in seconds of its message rate."""
 
 
 _WATCHER = Bearer(scopes=Scopes.parse(ADMIN_SCOPES))
-"""The identity by which the relay itself watches params."""
+"""The identity with which the relay itself subscribes to params."""
 
 _EMPTY_MAP = encode_value({})
 
 LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
-"""Hosts at which only this machine can connect: there clients have no addresses that differ."""
+"""Hosts at which only this machine can connect, so that the addresses of clients do not differ."""
 
 
 def make_service(settings: Settings, reactor: Any) -> RelayService:
@@ -197,7 +197,7 @@ def _turn(settings: Settings, holds_place: Callable[[str], bool]) -> TurnServer:
 
 
 def _may_enter(permissions: TokenPermissions, params: Params, room: str, subject: str) -> bool:
-    """Tells whether somebody may enter a room of the chat, and so read what is said there."""
+    """Tells whether a subject may enter a room of the chat, and so read its messages."""
     return permissions.may_set(subject, f"/chat/room/{room}/presence/{subject}", _EMPTY_MAP, params)
 
 

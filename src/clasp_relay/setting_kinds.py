@@ -134,11 +134,11 @@ class FilePath:
         return "a path"
 
     def accepts(self, value: object) -> bool:
-        """See ``Kind``; whether the path exists is the start's business."""
+        """See ``Kind``; the start checks whether the path exists."""
         return isinstance(value, Path) and "\0" not in str(value)
 
     def parse(self, text: str) -> Path:
-        """See ``Kind``; an empty text would mean the working directory, and hardly ever does."""
+        """See ``Kind``; an empty text is refused: it would name the working directory, which is hardly ever meant."""
         if not text:
             raise ValueError(text)
         return Path(text)
@@ -207,7 +207,7 @@ class Levels:
 
 @dataclass(frozen=True, slots=True)
 class OrNone:
-    """What another kind accepts, or None; no text says None."""
+    """What another kind accepts, or None; no text is parsed to None."""
 
     kind: Kind
 
@@ -262,7 +262,7 @@ def _is_origin(value: object) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
-    """An address below which a door's clients are, or ``/``."""
+    """The address below which the params and signals of a door's clients are, or ``/``."""
 
     @property
     def expected(self) -> str:
@@ -280,7 +280,7 @@ class Namespace:
         return value.isprintable() and not value.startswith("/clasp/")
 
     def parse(self, text: str) -> str:
-        """See ``Kind``; a slash at the end says the same as none."""
+        """See ``Kind``; a slash at the end is ignored."""
         return text.rstrip("/") or "/"
 
 
@@ -298,7 +298,7 @@ class Targets:
         return isinstance(value, tuple) and all(isinstance(each, str) and split_target(each) for each in value)
 
     def parse(self, text: str) -> tuple[str, ...]:
-        """See ``Kind``; a text without any is a mistake."""
+        """See ``Kind``; a text without any is refused."""
         targets = tuple(part.strip() for part in text.split(",") if part.strip())
         if not targets:
             raise ValueError(text)
@@ -306,7 +306,7 @@ class Targets:
 
 
 def split_target(text: str) -> tuple[str, int, str] | None:
-    """Returns address, port and pattern of an OSC target; None when it is none."""
+    """Returns address, port and pattern of an OSC target; None if the text is not one."""
     place, _, pattern = text.partition("=")
     host, _, port = place.rpartition(":")
     try:
@@ -321,7 +321,7 @@ def split_target(text: str) -> tuple[str, int, str] | None:
 
 @dataclass(frozen=True, slots=True)
 class Contact:
-    """Whom others may write to: an e-mail address or a page, as a URL."""
+    """A contact: the URL of an e-mail address or of a page."""
 
     @property
     def expected(self) -> str:
@@ -355,7 +355,7 @@ class HostPorts:
         return isinstance(value, tuple) and all(isinstance(each, str) and _HOST_PORT.fullmatch(each) for each in value)
 
     def parse(self, text: str) -> tuple[str, ...]:
-        """See ``Kind``; a text without any is a mistake."""
+        """See ``Kind``; a text without any is refused."""
         places = tuple(part.strip() for part in text.split(",") if part.strip())
         if not places:
             raise ValueError(text)
@@ -400,7 +400,7 @@ class EngineUrls:
         return isinstance(value, tuple) and all(isinstance(each, str) and _is_engine(each) for each in value)
 
     def parse(self, text: str) -> tuple[str, ...]:
-        """See ``Kind``; a text without any is a mistake."""
+        """See ``Kind``; a text without any is refused."""
         urls = tuple(part.strip() for part in text.split(",") if part.strip())
         if not urls:
             raise ValueError(text)
@@ -434,7 +434,7 @@ class TurnUrls:
         return isinstance(value, tuple) and all(isinstance(each, str) and _TURN_URL.fullmatch(each) for each in value)
 
     def parse(self, text: str) -> tuple[str, ...]:
-        """See ``Kind``; a text without any is a mistake."""
+        """See ``Kind``; a text without any is refused."""
         urls = tuple(part.strip() for part in text.split(",") if part.strip())
         if not urls:
             raise ValueError(text)
@@ -460,7 +460,7 @@ class Networks:
         return isinstance(value, tuple) and all(isinstance(network, Network) for network in value)
 
     def parse(self, text: str) -> tuple[Network, ...]:
-        """See ``Kind``; a text without any is a mistake."""
+        """See ``Kind``; a text without any is refused."""
         networks = parse_networks(text)
         if not networks:
             raise ValueError(text)

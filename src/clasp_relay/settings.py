@@ -57,10 +57,10 @@ NOT_SHARED = (
     "announce",
     "osc_port",
 )
-"""What a set of workers cannot have: it is different for each of them, or chosen for them."""
+"""Settings that cannot be used with ``workers``, since each worker needs its own or they are chosen for it."""
 
 MAX_WORKERS = 64
-"""A machine with more cores for relays than that would still have one decider."""
+"""More workers would not help: even a machine with more cores would have only one decider."""
 
 NO_POLICY = "none"
 """The ``app_config`` that is no policy."""
@@ -119,7 +119,7 @@ class Settings:
     """Twisted endpoint string for the auth API, instead of host, auth port and TLS; None: those."""
 
     tcp_port: Annotated[int | None, OrNone(Whole(0, 65_535))] = None
-    """TCP port for CLASP frames behind their length, for boards; 0 takes any free port; None: no such port."""
+    """TCP port for CLASP frames, each behind its length, for boards; 0 takes any free port; None: no such port."""
 
     announce: Annotated[bool, Flag()] = False
     """Whether the relay is announced to the local network by mDNS."""
@@ -146,10 +146,10 @@ class Settings:
     """Where OSC addresses are in CLASP; ``/`` for the whole tree. The Rust relay's default."""
 
     osc_allow: Annotated[tuple[Network, ...], Networks()] = LOCAL_NETWORKS
-    """Networks whose OSC clients are heard and answered: UDP shows no sender that could be trusted."""
+    """Networks whose OSC clients are heard and answered, since the sender's address in UDP cannot be trusted."""
 
     osc_token: Annotated[Path | None, OrNone(FilePath())] = None
-    """File with the token whose scopes OSC clients have; None: anonymous ones. No option, which ``ps`` would show."""
+    """File with the token whose scopes OSC clients have; None: anonymous ones. ``ps`` would show a token itself."""
 
     osc_targets: Annotated[tuple[str, ...], Targets()] = ()
     """OSC clients that are always sent what changes, as ``HOST:PORT`` or ``HOST:PORT=PATTERN``."""
@@ -379,12 +379,12 @@ class Settings:
 
     @property
     def keeps_entries(self) -> bool:
-        """Whether there is a place for history."""
+        """Whether history can be kept, in a journal or in memory."""
         return self.writes_journal or self.journal_memory
 
     @property
     def asks_for_journal(self) -> bool:
-        """Whether a journal was asked for by name: then everything is kept where there is no policy."""
+        """Whether a journal was asked for by an option; then history keeps everything if there is no policy."""
         return self.journal_path is not None or self.journal_memory
 
     @property
@@ -394,12 +394,12 @@ class Settings:
 
     @property
     def files_cache(self) -> Path:
-        """Where copies of files are kept that are in the object store of a cluster."""
+        """Where copies of the files in a cluster's object store are kept."""
         return self.data_dir / "files-cache"
 
     @property
     def files_bucket_bytes(self) -> int:
-        """How big the object store of a cluster may become: each file takes some hundred bytes more than its own."""
+        """Maximum size of a cluster's object store in bytes: each file takes some hundred bytes more than its size."""
         return self.files_max_bytes + self.files_max_bytes // 4 + 64 * 1024 * 1024
 
     @property
@@ -418,13 +418,13 @@ class Settings:
         return self.data_dir / "users.db" if self.auth_db is None else self.auth_db
 
     def check_together(self, given: Collection[str]) -> None:
-        """Checks what no field can tell alone.
+        """Checks the rules about several fields.
 
         Args:
-            given: the fields that somebody set, be it to their defaults.
+            given: the fields that were set, even to their defaults.
 
         Raises:
-            Contradiction: two or three of them cannot hold together.
+            Contradiction: two or three fields contradict each other.
         """
         for one, other in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
             if one in given and other not in given:
@@ -452,7 +452,7 @@ class Settings:
         self._check_endpoints(given)
 
     def _check_cluster(self, given: Collection[str]) -> None:
-        """Checks that nothing is asked for that a cluster does not have."""
+        """Checks that no field is set that a cluster does not support."""
         asked = "cluster"
         if self.workers > 1:
             asked = "workers"
@@ -469,7 +469,7 @@ class Settings:
             raise Contradiction("{}: needs a journal; leave {} out, or set durability to power", asked, name)
 
     def _check_endpoints(self, given: Collection[str]) -> None:
-        """Checks that nothing is said twice about where to listen."""
+        """Checks that endpoints are not set together with what they replace, and that the two ports differ."""
         endpoints = {"port": self.endpoint} | ({} if self.is_open_mode else {"auth_port": self.auth_endpoint})
         for port in ("port", "auth_port"):
             endpoint = "auth_endpoint" if port == "auth_port" else "endpoint"

@@ -57,7 +57,7 @@ class RelayApplication(MultiService):
         self._twistd_options: Mapping[str, object] = options.parent or {}
         self._log_target: TextIO | SharedLogFile | None = None
         child.setServiceParent(self)
-        # Not a child: it has to go on saying that the relay is alive until the others have stopped.
+        # Not a child: it has to notify systemd that the relay is alive until the others have stopped.
         self._systemd = systemd
 
     def setServiceParent(self, parent: IServiceCollection) -> None:
@@ -136,7 +136,7 @@ def stop_on(number: signal.Signals, reactor: Any, pid_file: str | None = None) -
 
     Args:
         number: the signal.
-        reactor: what is stopped.
+        reactor: the one that is stopped.
         pid_file: removed when the process ends at once; twistd has written it for this process, or not yet.
     """
 
@@ -169,7 +169,7 @@ def _remove_pid_file(path: str | None) -> None:
 
 
 def _end_as_failed() -> NoReturn:
-    """Ends the process with status 1, which twistd has no way to say; the last of what Python does at its end."""
+    """Ends the process with status 1, which twistd has no way to do; called at the end of Python's shutdown."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(1)
@@ -181,12 +181,12 @@ def _end_at_once(number: int, _: object) -> NoReturn:
 
 
 def call_on(number: signal.Signals, reactor: Any, call: Callable[[], object]) -> None:
-    """Has a signal make a call in the reactor's thread, in the place of what it did before.
+    """Replaces a signal's handler by a call in the reactor's thread.
 
     Args:
         number: the signal.
         reactor: makes the call.
-        call: what to do.
+        call: the call.
     """
     signal.signal(number, lambda _number, _frame: reactor.callFromThread(call))
 
@@ -243,10 +243,10 @@ def makeService(options: Options) -> RelayApplication:
     except StartError as error:
         fail(str(error))
     application = RelayApplication(service, options, SystemdNotifier(reactor), lambda: service.is_saved)
-    # Likewise: the signals of a program that embeds the relay are its own business.
+    # Not in the service either: a program that embeds the relay has signal handlers of its own.
     reactor.addSystemEventTrigger("before", "shutdown", begin_stop, reactor)
     service.on_lost = reactor.stop
-    # As twistd does for its own observer, in the place of which ours stands.
+    # As twistd does for its own log observer, which the relay's replaces.
     call_on(signal.SIGUSR1, reactor, application.rotate_log)
     if options.settings.cluster and isinstance(service, RelayService):
         call_on(signal.SIGUSR2, reactor, service.hand_over)

@@ -1,8 +1,8 @@
 """Several relays on one machine as one: ``--workers N`` runs a nats-server and N relays that share a port.
 
-Each worker is a relay as the command line says, with a folder of its own and ``--cluster``; this process only starts
-them, and starts again what has ended. nats-server listens on the loopback, with a password that is drawn at each start;
-what it keeps is bounded, since the workers' journals have it all.
+Each worker is a relay with this command line, a folder of its own and ``--cluster``. This process only starts the
+others, and starts them again when they end. nats-server listens on the loopback, with a random password for each start;
+what it stores is bounded, since the workers' journals have all of it.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ __all__ = ["WorkerSet", "nats_program"]
 
 MAX_MEMORY_BYTES = 64 * 1024 * 1024
 MAX_FILE_BYTES = 2 * 1024 * 1024 * 1024
-"""What nats-server may keep in memory, and on disk beside the files that users send."""
+"""Limits of nats-server in bytes: of what it keeps in memory, and on disk beside the files that users send."""
 
 RESTART_S = 1.0
-"""How long it waits before it starts again what has ended."""
+"""Delay before a process that has ended is started again, in seconds."""
 
 SHORT_S = 30.0
-"""Whoever ends three times in this time is not started again: all of it stops, with status 1."""
+"""A process that ends three times within this time (in seconds) is not started again: all stop, with status 1."""
 
 MOST_ENDS = 3
 
@@ -54,7 +54,7 @@ _LAUNCH = (
     "if os.getppid() != int(sys.argv[1]): sys.exit(0)\n"
     "os.execv(sys.argv[2], sys.argv[2:])\n"
 )
-"""Starts a program that is told to stop when this process ends, however it ends."""
+"""Starts a program that gets SIGTERM when this process ends, however it ends."""
 
 
 def nats_program(path: str | None = None) -> str:
@@ -77,13 +77,13 @@ def nats_program(path: str | None = None) -> str:
 
 
 class WorkerSet(Service):
-    """The processes, as a service in the place of a relay.
+    """Runs nats-server and the workers, as a service in the place of a relay.
 
     Args:
-        settings: what the relay is told; ``workers`` says how many.
-        arguments: the command line that said so, without the program.
+        settings: the settings of the workers and their number.
+        arguments: the command line of this process, without the program.
         reactor: runs the processes.
-        environment: of the processes.
+        environment: the environment of the processes; None for this process's own.
     """
 
     is_saved = True
@@ -100,13 +100,13 @@ class WorkerSet(Service):
         self._workers: list[_Child] = []
         self._reserved: list[socket.socket] = []
         self.on_lost: Callable[[], object] = self.stopService
-        """Called when something does not stay alive; by default the workers stop."""
+        """Called when a process ends again and again; by default all processes stop."""
 
     def privilegedStartService(self) -> None:
-        """Looks for what a start needs, before anything is started.
+        """Checks what a start needs, before any process is started.
 
         Raises:
-            StartError: something is missing, or in the way.
+            StartError: nats-server is missing, a port is in use, or the folder has files of a relay without workers.
         """
         program = nats_program()
         folder = self._settings.data_dir
@@ -138,7 +138,7 @@ class WorkerSet(Service):
             child.start()
 
     def stopService(self) -> Deferred[Any]:
-        """Stops the workers in order, and nats-server behind them.
+        """Stops the workers in order, then nats-server.
 
         Returns:
             A Deferred that fires when all have ended.
@@ -159,7 +159,7 @@ class WorkerSet(Service):
         return [self._engine, *self._workers]
 
     def _options_of(self, number: int, port: int) -> list[str]:
-        """Returns what a worker is told beside the command line; the last one of an option counts."""
+        """Returns a worker's own options; behind the command line's, since an option's last occurrence counts."""
         settings = self._settings
         options = ["--workers=1", "--share-port", f"--port={port}", f"--relay-name=worker-{number}"]
         options.append(f"--data-dir={settings.data_dir / f'worker-{number}'}")
@@ -181,7 +181,7 @@ class WorkerSet(Service):
         return path
 
     def _reserve(self, host: str, port: int, *, is_shared: bool) -> int:
-        """Returns a port that is free: the one that is asked for, or any where that is 0."""
+        """Returns a free port: the given one, or any if that is 0."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         holder = socket.socket(family, socket.SOCK_STREAM)
         try:
@@ -209,10 +209,10 @@ class _Child(ProcessProtocol):
     """A process that is started again when it ends.
 
     Args:
-        owner: whose it is.
-        name: in log lines.
-        command: what runs.
-        environment: its variables.
+        owner: the set that it belongs to.
+        name: its name in log lines.
+        command: its command line.
+        environment: its environment.
     """
 
     def __init__(self, owner: WorkerSet, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
@@ -230,7 +230,7 @@ class _Child(ProcessProtocol):
         """Starts the process."""
         self._restart = None
         launch = (sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), *self._command)
-        # Its input ends at once, and what it writes goes where this process writes.
+        # Its stdin is closed at once; its stdout and stderr are this process's.
         self._process = self._reactor.spawnProcess(
             self, sys.executable, launch, self._environment, childFDs={0: "w", 1: 1, 2: 2}
         )
@@ -250,7 +250,7 @@ class _Child(ProcessProtocol):
         return stopped
 
     def signal(self, name: str) -> None:
-        """Sends a signal, where the process is there."""
+        """Sends a signal to the process, if it runs."""
         if self._process is not None:
             self._process.signalProcess(name)
 

@@ -103,7 +103,8 @@ PURGE_INTERVAL_S = 3600
 
 
 MOVE_INTERVAL_S = 5
-"""Interval between two attempts to move this relay's files of before into the cluster, until all are there."""
+"""Interval between two attempts to move files from before this relay joined its cluster into the object store, in
+seconds."""
 
 DEVICES_INTERVAL_S = 0.5
 """Interval between two checks for device tokens that the operator made or revoked: they take effect within a
@@ -134,11 +135,11 @@ class Clients(NamedTuple):
 
 
 class Acting:
-    """What the relay does by itself in the core that decides: it ends what users and guests have left behind.
+    """Ends in the core that decides the params that lost users and former guests have left behind.
 
     Args:
         relay: the core.
-        policy: says what ends; None for nothing.
+        policy: says which params end; None for none.
         tokens: the valid tokens.
     """
 
@@ -148,12 +149,12 @@ class Acting:
         self.wills = Wills(paths, relay.params, relay.committer, relay.work, relay.sessions, relay.clock)
         relay.hooks.when_gone = self.wills.gone
         self.guests: GuestParams | None = None
-        """Ends what former guests wrote for themselves, if the policy says so; else None."""
+        """Ends the params that former guests wrote for themselves; None without a policy."""
         if policy is not None:
             self.guests = GuestParams(policy.document, relay.params, relay.committer, relay.work, tokens, time.time)
 
     def stop(self) -> None:
-        """Stops: the core no longer decides, so work that is under way there never ends."""
+        """Stops, since the core no longer decides and never finishes the work that it has begun."""
         if self.guests is not None:
             self.guests.stop()
 
@@ -176,7 +177,7 @@ def _not_told(*_: str) -> None:
 
 
 class Tells(NamedTuple):
-    """The functions that are called with what happens."""
+    """The functions that log calls and refused requests."""
 
     call: Tell
     """Called with each call of the auth API; see ``accounts.Tell``."""
@@ -193,16 +194,16 @@ class AuthServer(Service):
         rights: the rights of clients.
         clients: checks origins and client addresses.
         core: the core and its connections.
-        tells: the functions that are called with what happens.
+        tells: the functions that log calls and refused requests.
         turn: makes credentials for the TURN server.
         push: sends push messages to browsers; None where it is off.
-        shared: the accounts as a cluster has them; None for a relay that is alone.
-        clear: in a cluster, has the relay that decides end params (``Search``); None for a relay that is alone.
+        shared: the cluster's accounts; None for a relay that is alone.
+        clear: ends params at the decider of a cluster (``Search``); None for a relay that is alone.
         objects: the files that users of a cluster have sent; None for a relay that is alone, or takes none.
     """
 
     _before: FilesOfBefore | None = None
-    """Moves what users sent before this relay was in a cluster; None once nothing is left."""
+    """Moves files from before this relay joined its cluster; None once none is left."""
 
     def __init__(
         self,
@@ -232,7 +233,7 @@ class AuthServer(Service):
             policy.session_ids = self._session_ids
             relay.hooks.when_began = self._session_ids.began
         self._acting: Acting | None = None
-        """Ends what users and guests have left behind; None while another relay decides."""
+        """Ends what lost users and former guests have left; None while another relay decides."""
         self._clear = clear
         self._is_starting, self._tell = True, tells.call
         self._accounts: Accounts | None = None
@@ -259,7 +260,7 @@ class AuthServer(Service):
         self._shared, self._objects = shared, objects
         tokens.is_following = shared is not None
         self._calls: Workers = shared or self.sql
-        """Where users.db is called."""
+        """Makes the calls of users.db."""
         self.hashing = ThreadWorkers(
             reactor,
             HASHES_AT_ONCE,
@@ -279,10 +280,10 @@ class AuthServer(Service):
             self.act_in(relay)
 
     def act_in(self, relay: Relay) -> None:
-        """See ``AtDecider``: what users and guests have left ends there, and browsers are told."""
+        """See ``AtDecider``: ends there what lost users and former guests have left, and sends push messages."""
         self.rest()
         self._acting = Acting(relay, self._policy, self._tokens)
-        if relay is not self._relay:  # a core for sessions of all relays
+        if relay is not self._relay:  # the decider's core, which has the sessions of all relays
             memory = relay.permissions.memory
             relay.hooks.when_began = lambda session: memory.outdated(given_id(session.id))
         if self.running:
@@ -463,7 +464,7 @@ class AuthServer(Service):
         return site
 
     def _instead(self, request: IRequest, find: Callable[[Any], Any]) -> AnsweredLater | None:
-        """Lets a request wait whose token is unknown here: another relay may have issued it just now."""
+        """Delays a request whose token is unknown here, since another relay may have issued it just now."""
         bearer = bearer_of(request)
         if bearer is not None and bearer.startswith(CONSOLE_PREFIX) and not self.console.knows(bearer):
             waits = wait_until(self._relay.clock, lambda: self.console.knows(bearer))
@@ -487,7 +488,7 @@ class AuthServer(Service):
         console: ConsoleParts,
         key: bytes,
     ) -> None:
-        """Connects the accounts with those of the cluster."""
+        """Connects this relay's accounts with the cluster's."""
         file = self._settings.users_file
 
         def take_key(key: bytes) -> None:
@@ -547,7 +548,7 @@ class AuthServer(Service):
         return files
 
     def _open_files_of_before(self, files: SharedFiles) -> FilesOfBefore | None:
-        """Opens the files that users sent before this relay was in a cluster; returns None if there are none."""
+        """Opens the files from before this relay joined its cluster; returns None if there are none."""
         settings = self._settings
         if not settings.files_database.exists():
             return None
@@ -564,7 +565,7 @@ class AuthServer(Service):
             Deferred.fromCoroutine(self.files.registered(user_id)).addErrback(events.AUTH_FAULT.failure)
 
     async def _purge(self, accounts: Accounts) -> None:
-        """Ends what former guests have in the state, then old tokens and addresses, which can wait at the start."""
+        """Ends the params of former guests, then deletes old tokens and addresses, which can wait at the start."""
         is_start, self._is_starting = self._is_starting, False
         self._session_ids.renew()
         if self.files is not None:

@@ -1,4 +1,4 @@
-"""Assembles a relay's part in its cluster: engine, node, the core that decides. Imported only with ``--cluster``."""
+"""Assembles a relay's part in its cluster: engine, node, deciding core. Imported only with ``--cluster``."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ from clasp_relay.wire.messages import Message
 __all__ = ["ClusterParts", "MakeRelay"]
 
 NAME_FILE = "relay-name"
-"""The file in the data-dir with the name that the relay has made for itself."""
+"""The file in the data-dir with the generated name of the relay."""
 
 LONGEST_HOST = 20
 
 RETRY_AFTER_S = 5
-"""After how many seconds a call is tried again that the cluster has not answered."""
+"""Retry after, in seconds, for a call that the cluster has not answered."""
 
 MakeRelay = Callable[[Mapping[type[Message], Handler], Clock, FanOut, Log], Relay]
 """Makes a core with the same rights and limits as the one that serves clients."""
@@ -124,10 +124,10 @@ class ClusterParts:
         return None if self._deciding_now is None else self._deciding_now.relay
 
     def watch_tokens(self, knows_token: Callable[[str], bool]) -> None:
-        """Sets the function that tells whether a token is known here; without it tokens have no meaning.
+        """Sets the function that tells whether this relay knows a token; without it all tokens count as known.
 
         Args:
-            knows_token: tells it.
+            knows_token: called with a token.
         """
         self._following.knows_token = knows_token
 
@@ -137,10 +137,10 @@ class ClusterParts:
             self._deciding_now.pass_sessions(subject, old, new)
 
     def clear(self, addresses: Sequence[str]) -> Deferred[None]:
-        """Has the decider end the params at some addresses by nulls of the relay's own.
+        """Has the decider end the params at some addresses, by nulls in the relay's name.
 
         Returns:
-            a Deferred that fires when that is done and known here; it fails with ``Busy``, so that it is tried again.
+            a Deferred that fires once this relay has applied the nulls; it fails with ``Busy``, to be tried again.
         """
         done: Deferred[None] = Deferred()
 
@@ -164,11 +164,11 @@ class ClusterParts:
         relay.committer.when_accounts = self._has_accounts if self.accounts is None else self.accounts.follow
 
     def take_passes(self, tickets: Callable[[], Tickets], console: Callable[[], Console]) -> None:
-        """Sets the passes that clients may also use at other relays: those that are in no database.
+        """Sets the passes, which are in no database, so that clients may also use them at other relays.
 
         Args:
-            tickets: returns what stands for tokens in URLs, once the relay is opened.
-            console: returns what has the tokens of the console, likewise.
+            tickets: returns the tickets; called once the relay is opened.
+            console: returns the console tokens, likewise.
         """
         self._passes = tickets, console
 
@@ -177,19 +177,19 @@ class ClusterParts:
         self._reader = reader
 
     def take_doors(self, doors: Iterable[object]) -> None:
-        """Sets the relay's doors, and what else acts only while it decides."""
+        """Sets the relay's doors, and other parts that act only while it decides."""
         self._at_decider = [door for door in doors if isinstance(door, AtDecider)]
 
     @property
     def claims(self) -> Claims:
-        """Tells other relays which clients of a door are here."""
+        """Returns the object that claims client names of a door, so that other relays know which are here."""
         return self._following
 
     def open(self) -> None:
-        """Reads from the journal how much of the log it has; the state is loaded.
+        """Reads from the journal how much of the log it has; the state must be loaded.
 
         Raises:
-            StartError: the files were changed by a relay without the cluster.
+            StartError: a relay that was not in the cluster has changed the files.
         """
         settings = self._settings
         name = self._name = self._name or _made_name(settings.data_dir)
@@ -255,11 +255,11 @@ class ClusterParts:
         )
         engine.subscribe(f"{name}.past", past.heard_request)
         engine.subscribe(f"{name}.page", past.heard_page)
-        # Until it is known what this relay has, everything may be elsewhere.
+        # Until the journal tells which history this relay has, all of it may be at other relays only.
         self._know_past(MAX_SEQ)
 
     def _begin_history(self, last_us: int) -> None:
-        """Notes the time of another relay's entry: this relay's position in history is after it."""
+        """Notes the time of another relay's entry, so that later entries of this relay get later times."""
         if self._relay.keeping is not None:
             self._relay.keeping.begin(last_us)
 
@@ -276,7 +276,7 @@ class ClusterParts:
             self._past.start()
 
     def stop(self) -> Deferred[None]:
-        """Leaves the cluster in order; the sessions have ended."""
+        """Leaves the cluster in order; the sessions must have ended."""
         if self._past is not None:
             self._past.stop()
         if self.objects is not None:
@@ -300,7 +300,7 @@ class ClusterParts:
             self._node.sweep()
 
     def hand_over(self) -> None:
-        """Hands the deciding to another relay, if there is one."""
+        """Has another relay decide, if there is one."""
         if self._node is not None:
             self._node.hand_over()
 

@@ -48,13 +48,13 @@ class ConsoleParts:
     Args:
         store: the users' database.
         sql: the thread that the store is called on.
-        accounts: verify passwords.
-        passwords: make hashes.
+        accounts: verifies passwords.
+        passwords: hashes passwords.
         tokens: the valid tokens.
         devices: loads device tokens.
         audit: the audit log.
         relay: the core.
-        files: the files that people sent; None where the relay takes no files.
+        files: the files that users sent; None where the relay takes no files.
         clear: ends params at the decider of a cluster; see ``Search``.
         acts: tells whether this relay finishes deletions; see ``People``.
     """
@@ -99,16 +99,16 @@ class ConsoleParts:
         )
 
     def load(self) -> None:
-        """Loads what the operator has decided; called before the event loop runs."""
+        """Loads device tokens and the administrators' decisions; called before the event loop runs."""
         self._devices.load()
         self.console.load()
 
     async def take_note(self) -> None:
-        """Loads what was decided at any relay of a cluster."""
+        """Loads the decisions of administrators again, after the log of a cluster has brought some."""
         await self._people.take_note()
 
     async def look(self) -> None:
-        """Loads what another process has decided since the last time."""
+        """Loads the decisions that another process has written since the last call."""
         await self._people.look()
 
     def make_resource(
@@ -130,10 +130,10 @@ class ConsoleParts:
         """Returns the API.
 
         Args:
-            sessions: sends messages.
-            streams: begins event streams.
-            journal: reads history.
-            factory: the connections.
+            sessions: sends messages for administrators.
+            streams: the API of event streams.
+            journal: the API that reads history.
+            factory: the WebSocket connections.
             policy: the application's rules; None for none.
             registry: returns the metrics.
             doors: returns the doors.

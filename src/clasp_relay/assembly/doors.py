@@ -1,4 +1,4 @@
-"""Makes the doors that the settings ask for; ``service`` gives them to the relay's service."""
+"""Makes the doors that the settings turn on; ``service`` passes them to the relay's service."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def make_doors(
     sign_in: SignIn | None = None,
     claims: Claims | None = None,
 ) -> Sequence[Door]:
-    """Returns the doors that the settings ask for, not open yet.
+    """Returns the doors that the settings turn on, not open yet.
 
     Args:
         settings: the settings.
@@ -51,7 +51,7 @@ def make_doors(
         gate: admits connections and passes on what they send.
         log: logs what doors refuse.
         sign_in: returns the identity of a name and a password; None where there are no accounts.
-        claims: tells other relays of a cluster which MQTT clients are here; None for a relay that is alone.
+        claims: claims the names of MQTT clients in a cluster; None for a relay that is alone.
     """
 
     def place(port: int | None) -> TcpPlace | None:

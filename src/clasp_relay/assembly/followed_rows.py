@@ -1,8 +1,8 @@
-"""Updates a cluster relay's memory of accounts by the rows of ``users.db`` that the log brings.
+"""Updates what a relay of a cluster has of ``users.db`` in memory, from the rows that the log brings.
 
-Tokens, and everything else by which clients are admitted, are updated as soon as the log has the rows, before the file
-has them: a revoked token ends its sessions on all relays, and a token that one relay has issued is valid on all others
-before any client can present it. What has to be read from the file is updated once the file has the rows.
+Tokens and everything else that admits clients are updated as soon as the log has the rows, before they are in the file:
+so a revoked token ends its sessions on all relays, and a token that one relay has issued is valid on all others before
+any client can present it. What has to be read from the file is updated once the rows are in it.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ from clasp_relay.storage.users_sqlite import SqliteUsers
 __all__ = ["FollowedRows"]
 
 DECIDED = frozenset({"administrators", "disabled_subjects", "choices", "device_tokens", "deletions"})
-"""Tables whose decisions the relay reads again after a change."""
+"""Tables with the decisions of administrators and operators, which are read again after a change."""
 
 
 class FollowedRows:
-    """Implements ``cluster.accounts.Memory``.
+    """Updates tokens, decisions, session ids and subscriptions in memory. Implements ``cluster.accounts.Memory``.
 
     Args:
         store: the users' database.
         sql: the thread that it is called on.
         tokens: the valid tokens.
         devices: loads device tokens.
-        accounts: the calls of the auth API.
-        console: what administrators have decided.
+        accounts: the accounts, with the cache of passwords.
+        console: the parts of the console, with administrators' decisions.
         session_ids: the session ids and their owners.
         known: the addresses from which users have signed in lately.
         limiter: counts attempts to sign in.
@@ -99,7 +99,7 @@ class FollowedRows:
         }
 
     def follow(self, rows: Sequence[Row]) -> None:
-        """Updates memory by changed rows, in the log's order."""
+        """Updates memory from changed rows, in the log's order."""
         for row in rows:
             taker = self._takers.get(row.table)
             if taker is not None:
@@ -107,7 +107,7 @@ class FollowedRows:
         self._users(rows)
 
     def written(self, rows: Sequence[Row]) -> None:
-        """Updates what has to be read from the file, once rows are in it."""
+        """Updates what has to be read from the file; called once the rows are in it."""
         self._devices.written(sum(row.table == "device_tokens" and row.values is not None for row in rows))
         if any(row.table in DECIDED for row in rows):
             self._take_note()
@@ -147,7 +147,7 @@ class FollowedRows:
             of["subject"],
             of["username"],
             bool(of["guest"]),
-            # All records share one string, since many are in memory.
+            # Interned, so that the many records in memory share one string.
             intern(of["scopes_name"]),
             of["created_at"],
             of["expires_at"],
@@ -213,7 +213,7 @@ class FollowedRows:
                 self._known.add(address, folded[str(user_id)], _columns(row)["last_used_at"])
 
     def _take_note(self) -> None:
-        """Reads decisions again, once for all changes that come meanwhile."""
+        """Reads the decisions again, only once for all changes that come meanwhile."""
         self._is_stale = True
         if self._is_taking_note:
             return
@@ -245,7 +245,7 @@ class FollowedRows:
 
 
 def _columns(row: Row) -> dict[str, Any]:
-    """Returns the columns of a row that are not of its key, by name."""
+    """Returns the columns of a row that are not in its key, by name."""
     assert row.values is not None, "a row that is gone has no columns"
     return dict(zip(TABLES[row.table].rest, row.values, strict=True))
 

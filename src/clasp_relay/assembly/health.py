@@ -25,7 +25,7 @@ __all__ = ["HealthServer"]
 
 
 class HealthServer(Service):
-    """Serves ``/healthz``, ``/readyz`` and ``/metrics`` while it runs. A stop of the relay ends it last.
+    """Serves ``/healthz``, ``/readyz`` and ``/metrics`` while it runs. A stop of the relay stops it last.
 
     Args:
         place: where it listens; None for nowhere.
@@ -33,9 +33,9 @@ class HealthServer(Service):
         relay: the core.
         factory: the connections.
         auth: the accounts; None in open mode.
-        trouble: returns why the relay is not ready; empty where it is.
+        trouble: returns why the relay is not ready; empty if it is.
         saver: returns the saver of the state file; None until the state is loaded.
-        metrics_place: where ``/metrics`` is served alone; None for nowhere.
+        metrics_place: where it serves ``/metrics`` alone; None for nowhere.
         journal: the journal; None for none.
         doors: the doors.
         cluster: the relay's part in its cluster; None for a relay that is alone.
@@ -90,7 +90,7 @@ class HealthServer(Service):
         """Listens; does nothing if it listens already.
 
         Raises:
-            StartError: it cannot.
+            StartError: it cannot listen on a port.
         """
         if self.port is None and self._place is not None:
             self.port = listen(self._reactor, self._place, self._site, "--health-port")
@@ -103,7 +103,7 @@ class HealthServer(Service):
         self._lag.startService()
 
     def stopService(self) -> Deferred[Any]:
-        """Ends the measuring and the ports."""
+        """Stops measuring, and closes the ports."""
         if self.running:
             Service.stopService(self)
             self._lag.stopService()

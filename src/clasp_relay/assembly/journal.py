@@ -50,7 +50,7 @@ class JournalKeeper:
         settings: the settings.
         relay: the relay whose changes it has.
         log: records the changes; None for ``--durability snapshot``, where an older journal is read once.
-        on_lost: called when a commit has failed, after the sessions were told.
+        on_lost: called when a commit has failed, after the sessions were ended.
         reader: reads the history in it; None where there are no history rules.
     """
 
@@ -71,7 +71,7 @@ class JournalKeeper:
         self._loaded_seq = 0
         self._was_low = False
         self.applied_seq: Callable[[], int] | None = None
-        """Returns the last row whose change is applied, where rows are recorded before; set by whoever does that."""
+        """Returns the last row whose change is applied; set in a cluster, where rows are recorded before that."""
         if log is not None:
             log.on_lost = self._lost
 
@@ -100,7 +100,7 @@ class JournalKeeper:
         return 0 if self.log is None else self.log.appended_seq - self._loaded_seq
 
     def capture(self) -> Deferred[StateImage]:
-        """Captures the state and its last journal entry in one step, as soon as no bundle is half done."""
+        """Captures the state and the row of its last change in one step, as soon as no bundle is half applied."""
         captured: Deferred[StateImage] = Deferred()
 
         def take() -> None:
@@ -121,7 +121,7 @@ class JournalKeeper:
 
         Args:
             state: the state file, which the relay has loaded.
-            previous_seq: the last change that the generation before has.
+            previous_seq: the last change in the previous generation of the state file.
 
         Raises:
             StartError: the journal cannot be used.
@@ -194,7 +194,7 @@ class JournalKeeper:
         return self.log is not None
 
     def _begin_history(self, file: JournalFile) -> None:
-        """Sets the history rules in force; entries that they do not keep are removed.
+        """Puts the history rules in force; entries that they do not keep are removed.
 
         Raises:
             StartError: an entry cannot be read.

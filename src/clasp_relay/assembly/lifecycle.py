@@ -36,10 +36,11 @@ if TYPE_CHECKING:
     from clasp_relay.assembly.cluster import ClusterParts
 
 JOURNAL_INTERVAL_S = 1.0
-"""Interval of the journal's maintenance; with ``--durability kill`` a loss of power loses at most this time."""
+"""Interval of the journal's maintenance in seconds; with ``--durability kill`` a loss of power loses the writes of at
+most this time."""
 
 SWEEP_INTERVAL_S = 0.5
-"""Interval between two searches for expired params: they end at most a second late."""
+"""Interval between two searches for expired params in seconds: they end at most a second late."""
 
 
 class RelayService(MultiService):
@@ -53,7 +54,7 @@ class RelayService(MultiService):
         auth: the accounts and their port; None in open mode.
         log: the log, flushed at the end of a stop.
         journal: records the relay's changes; None for none.
-        clock: the relay's; stopped before the last save, so that nothing changes after it.
+        clock: the relay's clock; stopped before the last save, so that nothing changes after it.
         doors: the doors.
         reader: reads the history in the journal; None where nothing is kept there.
         cluster: the relay's part in its cluster; None for a relay that is alone.
@@ -76,7 +77,7 @@ class RelayService(MultiService):
         MultiService.__init__(self)
         self.settings = settings
         self.relay = relay
-        """For programs that embed it."""
+        """The core, for programs that embed the relay."""
         self.factory = factory
         self.port: IListeningPort | None = None
         """The WebSocket port while it listens; ``port.getHost().port`` is its number when the settings say 0."""
@@ -90,7 +91,7 @@ class RelayService(MultiService):
         self._state_file = StateFile(settings.state_file)
         self._locks: list[FileLock] = []
         self._opened_as: int | None = None
-        """The user who opened the files."""
+        """The user id of the process when it opened the files."""
         self._tls: ServerTls | None = None
         self._log = log
         self._clock = clock
@@ -99,11 +100,11 @@ class RelayService(MultiService):
         self._cluster = cluster
         self._journal = JournalKeeper(settings, relay, journal, self._journal_lost, reader)
         self.on_lost: Callable[[], object] = self.stopService
-        """Called when the journal cannot be written any more, to end the process; by default the relay alone stops."""
+        """Called when the journal cannot be written any more, to end the process; by default only the relay stops."""
         self.is_saved = True
         """Whether the last snapshot was saved; at the end of a stop, whether all changes are on disk."""
         self.health: HealthServer | None = None
-        """The health port, the metrics port, and the metrics for the console; None where there is none of them."""
+        """The health port, the metrics port, and the metrics for the console; None if none of these is there."""
         if auth is not None or settings.health_port is not None or settings.metrics_port is not None:
             self.health = HealthServer(
                 None if settings.health_port is None else TcpPlace(settings.host, settings.health_port),
@@ -158,7 +159,7 @@ class RelayService(MultiService):
         return self._tls is not None and self._tls.reload()
 
     def reload(self) -> None:
-        """Reads the files again that may change while the relay runs: certificate and key, rules."""
+        """Reads the files again that may change while the relay runs: certificate, key and rules."""
         if self._tls is not None:
             self.reload_tls()
         for door in self.doors:
@@ -179,7 +180,7 @@ class RelayService(MultiService):
         if self.running:
             return
         self._open()
-        if os.geteuid() != self._opened_as:  # twistd's --uid: another user saves than the one that loaded
+        if os.geteuid() != self._opened_as:  # twistd's --uid: the user that saves is not the one that loaded
             try:
                 self._try_files()
             except StartError:
@@ -284,7 +285,7 @@ class RelayService(MultiService):
             raise
 
     def _close_everything(self) -> None:
-        """Closes what a start that failed has opened; the journal's thread would keep the process from ending."""
+        """Closes what a failed start has opened, since the journal's thread would keep the process from ending."""
         self._stop_listening()
         if self.health is not None:
             self.health.stopService()
@@ -318,7 +319,7 @@ class RelayService(MultiService):
             events.STATE_MISSING.log(path=str(state_file.path))
 
     def _files(self) -> list[tuple[str, Path]]:
-        """Returns the files that are this relay's alone, and the option that names each."""
+        """Returns the files that only this relay may use, each with the option that names it."""
         settings = self.settings
         files = [("--data-dir" if settings.state_path is None else "--persist", self._state_file.path)]
         if self._journal.log is not None or settings.journal_file.exists():
@@ -338,7 +339,7 @@ class RelayService(MultiService):
                 events.STATE_WARNING.log(text=lock.warning)
 
     def _try_files(self) -> None:
-        """Checks what saving needs later, as the user who will save."""
+        """Checks that files can be saved later, as the user who will save them."""
         for option, path in self._files():
             prepare_folder(option, path.parent)
         self._state_file.try_write(self._files()[0][0])
@@ -373,7 +374,7 @@ class RelayService(MultiService):
         return self._journal.maintain()
 
     def _journal_lost(self) -> None:
-        """Stops the relay; nothing that happened since the journal was lost is saved or acknowledged."""
+        """Stops the relay; nothing since the failed commit is saved or acknowledged."""
         self.is_saved = False
         self.on_lost()
 
@@ -388,7 +389,7 @@ class RelayService(MultiService):
 
 
 def _clears_nothing(_who: object) -> None:
-    """Does nothing: a stop ends all sessions, but clears none of their params."""
+    """Does nothing, since a stop ends all sessions and must not clear their params."""
 
 
 def _outcome(aborted: int, saved: bool) -> str:

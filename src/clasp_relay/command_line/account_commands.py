@@ -1,6 +1,6 @@
-"""``clasp-relay token``, ``invite`` and ``hook``: device tokens, invites and webhooks, made also while the relay runs.
+"""``clasp-relay token``, ``invite`` and ``hook``: manage device tokens, invites and webhooks.
 
-What a script needs (a new token, a list) goes to stdout and all else to stderr.
+They may be used while the relay runs. What a script needs (a new token, a list) goes to stdout and all else to stderr.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ COMMANDS = ("token", "invite", "hook")
 """The first words of these command lines."""
 
 COMMAND_LINE = "command line"
-"""Who the audit log says has done what a command does."""
+"""The actor in the audit log for what a command does."""
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])")
@@ -109,7 +109,7 @@ def add_verb(verbs: argparse._SubParsersAction[CommandParser], verb: str, what: 
     """Adds a verb, with the options that say where the users' database is.
 
     Args:
-        verbs: where it is added.
+        verbs: the parser's verbs.
         verb: the word.
         what: what it does, in a sentence.
     """
@@ -219,14 +219,14 @@ def _as_json(device: DeviceToken) -> dict[str, object]:
 
 
 def aligned(rows: Sequence[tuple[str, ...]]) -> Iterable[str]:
-    """Yields rows of a table as lines, their columns one below the other."""
+    """Yields the rows of a table as lines with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
 
 
 def time_text(at_s: int | None) -> str:
-    """Returns a time in Unix seconds for people; None is never."""
+    """Formats a time in Unix seconds for people; None is never."""
     return "never" if at_s is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at_s))
 
 

@@ -1,7 +1,7 @@
-"""``clasp-relay admin``: who may use the console, and what has to work without it; also while the relay runs.
+"""``clasp-relay admin``: grants access to the console, and does what has to work without it.
 
-A relay that runs on the same file takes note within a second. What a script needs (a list, a link, the audit log) goes
-to stdout and all else to stderr.
+It may be used while the relay runs: a relay with the same ``users.db`` applies the change within a second. What a
+script needs (a list, a link, the audit log) goes to stdout and all else to stderr.
 """
 
 from __future__ import annotations
@@ -106,9 +106,9 @@ class _Change(NamedTuple):
 
     make: Callable[[AdminStore, str, AuditEntry], None]
     done: str
-    """What is said then, behind the user's name."""
+    """The message once it is done, behind the user's name."""
     not_so: str = ""
-    """What is said where there is nothing to change."""
+    """The message if there is nothing to change."""
 
 
 _CHANGES = {

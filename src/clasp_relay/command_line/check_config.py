@@ -134,7 +134,7 @@ def _explain(policy: Policy, asked: argparse.Namespace, address: str) -> Explana
             is_account=not asked.guest,
             session_ids=_Session(asked.session),
         )
-    except ValueError as error:  # the user's id cannot stand in a scope
+    except ValueError as error:  # the user's id is not valid in a scope
         fail(f"--as: {error}")
 
 
@@ -178,7 +178,7 @@ def _show_settings(arguments: Sequence[str], out: TextIO) -> None:
 
 
 def _history(settings: Settings, policy: Policy | None) -> list[str]:
-    """Says what is kept of the past."""
+    """Returns a line for each history rule in force."""
     by_name = settings.asks_for_journal
     rules = choose_history(policy, settings.history, by_name=by_name) if settings.keeps_entries else None
     if rules is None:
@@ -187,7 +187,7 @@ def _history(settings: Settings, policy: Policy | None) -> list[str]:
 
 
 def _show_rules(rules: Rules, out: TextIO) -> None:
-    """Says what each rule waits for, and what it then does."""
+    """Prints the trigger and the actions of each rule."""
     print(f"rules: {len(rules.rules)} at work, {rules.disabled} disabled", file=out)
     if rules.scopes is not None:
         print(f"rules may do: {', '.join(rules.scopes) or 'nothing'}", file=out)

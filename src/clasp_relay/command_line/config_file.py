@@ -1,4 +1,4 @@
-"""The config file: options in TOML. The command line and the environment win over it."""
+"""The config file: options in TOML. The command line and the environment take precedence over it."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def read_config(path: Path) -> dict[Option, str]:
         path: the file: the long names of options without their dashes, and their values.
 
     Returns:
-        What each option is given, as it would stand on the command line; not checked yet.
+        The value of each option as it would stand on the command line; not checked yet.
 
     Raises:
-        ConfigError: the file cannot be read, is no TOML, or has a key that is no option.
+        ConfigError: the file cannot be read, is not TOML, or has a key that is not an option.
     """
     try:
         document = tomllib.loads(path.read_text("utf-8-sig"))
@@ -52,7 +52,7 @@ def read_config(path: Path) -> dict[Option, str]:
 
 
 def _why_not(key: str) -> str:
-    """Says why there is no such key."""
+    """Returns why a key is not accepted."""
     if key == "config":
         return "a config file cannot name another config file"
     if key in NOT_SUPPORTED:
@@ -74,7 +74,7 @@ def _text_of(option: Option, value: object) -> str | None:
     if isinstance(value, int):
         return str(value)
     if isinstance(value, float):
-        # Without an exponent, which no option takes; NaN and infinity stay what no option accepts.
+        # Without an exponent, which no option accepts; NaN and infinity are refused by every option, too.
         return format(Decimal(repr(value)), "f")
     if isinstance(value, list) and option.is_list and all(isinstance(item, str) for item in value):
         return ",".join(value)

@@ -195,7 +195,7 @@ def _write(found: Iterator[dict[str, object]], out: TextIO) -> int:
 
 
 def _write_new(found: Iterator[dict[str, object]], path: Path) -> int:
-    """Writes entries to a file that is not there yet; one that is not whole does not stay."""
+    """Writes entries to a new file, and removes it if it cannot be written whole."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
     except FileExistsError:
@@ -216,7 +216,7 @@ def _write_new(found: Iterator[dict[str, object]], path: Path) -> int:
 def _trim(asked: argparse.Namespace, settings: Settings, _out: TextIO) -> None:
     path = settings.journal_file
     with _opened(open_to_read(path)) as file:
-        # What is no journal is not made one, and a damaged one stays as it is.
+        # So that a file that is not a journal is not made into one, and a damaged journal is not changed.
         file.check_structure()
     lock = FileLock("--data-dir" if settings.journal_path is None else "--journal", path)
     try:

@@ -71,7 +71,7 @@ def settings_of(asked: argparse.Namespace, names: Sequence[str]) -> Settings:
 
     Args:
         asked: the command's arguments.
-        names: those of them that are options of the relay, without dashes in front; what is None was not given.
+        names: those of them that are options of the relay, without dashes in front; None stands for one not given.
 
     Raises:
         SystemExit: they are wrong; one line on stderr has said why.
@@ -94,8 +94,8 @@ def _spelled_out(arguments: Sequence[str], upstream: UpstreamOptions) -> list[st
 
     Options of the Rust relay that have no effect are left out and noted in ``upstream``.
 
-    ``getopt`` also takes abbreviations, whose meaning would change when an option is added, and its complaints
-    name neither what was given nor what was expected.
+    ``getopt`` also takes abbreviations, whose meaning would change when an option is added, and its error texts name
+    neither the given value nor the expected one.
     """
     result: list[str] = []
     rest = iter(arguments)
@@ -246,7 +246,7 @@ class Options(usage.Options):
     def _variables(self) -> dict[Option, str]:
         """Returns what the environment sets, by option.
 
-        An empty variable is as good as none: Compose files pass ``CLASP_PORT: ${CLASP_PORT:-}``. Kubernetes sets
+        An empty variable counts as unset: Compose files pass ``CLASP_PORT: ${CLASP_PORT:-}``. Kubernetes sets
         ``CLASP_PORT=tcp://10.0.0.1:7330`` in every container where there is a Service called ``clasp``.
         """
         found: dict[Option, str] = {}

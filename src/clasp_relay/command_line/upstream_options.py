@@ -1,6 +1,6 @@
-"""Command lines of the Rust relay: what of them is taken, ignored with a warning, or refused with a reason.
+"""Command lines of the Rust relay: which options are accepted, ignored with a warning, or refused with a reason.
 
-Whoever runs that relay keeps the command line. Options that both relays have are in ``option_table``.
+So an operator of that relay can keep its command line. Options that both relays have are in ``option_table``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ IGNORED: Mapping[str, tuple[Kind, str]] = {
 """Options without effect that its set-up script always writes: which values they take, and what the warning says."""
 
 SPELLINGS = frozenset({"ws-port", "cert", "key", *IGNORED})
-"""Names that the Rust relay has and this one takes for its sake only."""
+"""Names of options that this relay accepts only because the Rust relay has them."""
 
 ABOUT_ACCOUNTS = frozenset(
     {
@@ -43,7 +43,7 @@ ABOUT_ACCOUNTS = frozenset(
 """Settings that only a relay with accounts has: whoever sets one of them wants accounts."""
 
 OPEN_SOURCE = "{spelling}, without an option about accounts"
-"""Where the auth port's 0 comes from when the Rust relay would be open."""
+"""The source of auth port 0, for ``check-config``, where the Rust relay would be in open mode."""
 
 _REASONS = {
     "artnet-port": "Art-Net is not offered",
@@ -53,11 +53,11 @@ _REASONS = {
     "no-websocket": "WebSocket is what clients connect with",
     "quic-port": "QUIC is not offered; clients connect with WebSocket (--port)",
 }
-"""Why an option is not supported, by its name or by the first word of it."""
+"""Why an option is not supported, by its name or the first word of its name."""
 
 
 def reason_against(name: str) -> str:
-    """Returns why an option of the Rust relay is not supported, as the end of a sentence; empty for no more than that.
+    """Returns why an option of the Rust relay is not supported, as the end of a sentence; empty if there is no reason.
 
     Args:
         name: the option without its dashes.
@@ -73,7 +73,7 @@ _VALUE_REASONS = {
 
 
 def reason_against_value(name: str, text: str) -> str | None:
-    """Returns why a value of the Rust relay is not supported; None where it is no such value.
+    """Returns why a value that the Rust relay accepts is not supported; None for other values.
 
     Args:
         name: the option without its dashes.
@@ -83,7 +83,7 @@ def reason_against_value(name: str, text: str) -> str | None:
 
 
 class UpstreamOptions:
-    """What one command line has of the Rust relay's options.
+    """The options of the Rust relay in one command line.
 
     Attributes:
         spelling: the first option with a name that only the Rust relay has, as it was given; empty for none.
@@ -113,7 +113,7 @@ class UpstreamOptions:
             raise ValueError(text)
         self.note(f"--{name}")
         if name == "rendezvous-port" and int(text) == 0:
-            return  # turned off there, too
+            return  # 0 turns it off in the Rust relay, too
         self._ignored.setdefault(why, []).append(f"--{name}")
 
     @property

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 __all__ = ["CATALOGUE", "NOT_OURS", "Event", "auth_reason", "log_auth_call"]
 
 NOT_OURS = "twisted.message"
-"""The event name of lines that a library logs: Twisted, or Python's warnings."""
+"""The event name of lines that are not the relay's: those of Twisted, and Python's warnings."""
 
 _LEVELS = {
     "error": LogLevel.error,
@@ -45,7 +45,7 @@ class Event:
     """Twisted's logger of the part."""
 
     def __post_init__(self) -> None:
-        """Makes the logger, whose namespace tells the part."""
+        """Makes the logger, with a namespace for the part."""
         namespace = "clasp_relay" if self.part == "relay" else f"clasp_relay.{self.part}"
         object.__setattr__(self, "logger", Logger(namespace=namespace))
 
@@ -54,7 +54,7 @@ class Event:
 
         Args:
             logger: logs it instead of the event's own logger.
-            values: what the sentence names, and more for JSON lines.
+            values: the values that the sentence names, and others that only JSON lines show.
         """
         logger = self.logger if logger is None else logger
         if self.level == "trace":
@@ -65,9 +65,9 @@ class Event:
         """Logs the event with a traceback.
 
         Args:
-            failure: whose traceback; the exception that is being handled when it is None.
+            failure: the failure with the traceback; None for the exception that is being handled.
             logger: logs it instead of the event's own logger.
-            values: what the sentence names, and more for JSON lines.
+            values: the values that the sentence names, and others that only JSON lines show.
         """
         logger = self.logger if logger is None else logger
         level = _LEVELS[self.level]

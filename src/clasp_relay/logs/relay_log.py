@@ -1,8 +1,8 @@
 """Logs sessions, messages and calls of the auth API.
 
-No line per message at info. What a client can cause as often as it likes is logged at once and then once a minute for
-each client, with a count. The values of params and signals belong to their users: only traces show them, in the frames.
-Tokens and passwords are in no line.
+At level info there is no line per message. What a client can cause as often as it likes is logged at once and then once
+a minute for each client, with a count. The values of params and signals are private to users: only level trace shows
+them, in the frames. Tokens and passwords are in no line.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ _UNLIMITED_CALLS = frozenset({"logout", "refresh"})
 """Calls that no limit of attempts counts."""
 
 _SHORT = frozenset({"osc", "http-single"})
-"""Doors at which a client may be a new session with each of its messages, as with ``oscsend``: it is its address."""
+"""Doors where each message of a client may begin a session, as with ``oscsend``: there clients are told apart by their
+address."""
 
 _NOT_TOLD = _SHORT | {"mqtt-kept", "rules"}
-"""Doors whose sessions have no line at their end: those, and those of nobody who is connected."""
+"""Doors whose sessions have no line at their end: those, and doors whose sessions have no connection."""
 
 _MAX_TEXT_LENGTH = 200
 """Characters of a text that a client chose; the rest is cut off."""
@@ -38,8 +39,8 @@ class RelayLog:
     """Writes the log. Implements ``core.observer.Observer`` and ``net.observer.NetObserver``.
 
     Args:
-        levels: what is logged; the relay does not report what is not.
-        clock: tells the time and calls later.
+        levels: the levels; ``watches`` and ``traces`` are false for what they exclude.
+        clock: the clock and its timers.
     """
 
     def __init__(self, levels: LogLevels, clock: Clock) -> None:
@@ -51,7 +52,7 @@ class RelayLog:
         self._tally = Tally(clock.call_later, lambda count: events.LOG_OVERFLOW.log(count=count))
 
     def flush(self) -> None:
-        """Logs the counts that wait for their minute to end; to be called at the stop."""
+        """Logs the counts whose minute has not ended; to be called at the stop."""
         self._tally.flush()
 
     # core.observer.Observer
@@ -214,7 +215,7 @@ def described(message: Message) -> str:
 
 
 def _who(session: Session) -> str:
-    """Returns the subject of a session, with what an operator called it."""
+    """Returns the subject of a session, with its label, which an operator has chosen."""
     who = session.identity
     return f"{who.subject} ({_cut(who.label)})" if who.label else who.subject or "none"
 

@@ -1,4 +1,4 @@
-"""The last lines of the log, kept in memory for the console, as the log has them: with its levels, and masked."""
+"""The last lines of the log, kept in memory for the console: by the same levels, and with tokens masked."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from clasp_relay.logs.lines import text_line
 __all__ = ["MAX_LINES", "Line", "LogRing"]
 
 MAX_LINES = 1_000
-"""Lines that are kept."""
+"""Maximum number of lines that are kept."""
 
 MAX_CHARACTERS = 2_000
-"""Characters of a line that are kept; tracebacks are longer."""
+"""Maximum length of a line in characters; the rest, as of a traceback, is cut off."""
 
 
 class Line(NamedTuple):
@@ -58,7 +58,7 @@ class LogRing:
             self._lines.append(Line(self._seq, float(event.get("log_time") or 0.0), level, part, text))
 
     def after(self, seq: int) -> list[Line]:
-        """Returns the lines behind one, the oldest first."""
+        """Returns the lines after the one with this number, the oldest first."""
         lines = list(self._lines)
         behind = self._seq - seq
         return list(islice(lines, max(0, len(lines) - behind), None)) if behind > 0 else []

@@ -49,7 +49,7 @@ class Tally:
 
         Args:
             offender: the key that it is counted by: kind and client.
-            say: writes the line, now, or at the end of the minute if it is the last occurrence of that minute.
+            say: writes the line: at once if it is the first occurrence, at the end of the minute if it is the last one.
         """
         if offender not in self._entries and len(self._entries) >= MAX_OFFENDERS:
             offender, say = None, self._say_others

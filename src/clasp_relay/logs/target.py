@@ -1,4 +1,4 @@
-"""The target of the log: stdout, or a file that logrotate may work on."""
+"""The target of the log: stdout, or a file that logrotate may rotate."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ __all__ = ["LevelObserver", "SharedLogFile", "log_observer", "log_target"]
 
 
 class SharedLogFile(LogFile):
-    """twistd's log file, which logrotate may move, replace or truncate. Like twistd's it is rotated at 1 MB, too."""
+    """twistd's log file, rotated at 1 MB as there; logrotate may also move, replace or truncate it."""
 
     _file: Any
 
     def start_new(self) -> None:
-        """Goes on in a new file.
+        """Continues in a new file.
 
-        Where the path names another file than the one that is open, or none, logrotate has done its part (``create``,
-        ``nocreate``): the path is opened again. Otherwise the file is rotated as twistd does.
+        If the path names another file than the one that is open, or none, logrotate has moved the file (``create``,
+        ``nocreate``), and the path is opened again. Otherwise the file is rotated as twistd does.
         """
         try:
             named = os.stat(self.path)
@@ -41,7 +41,8 @@ class SharedLogFile(LogFile):
 
     def _openFile(self) -> None:  # noqa: N802  Twisted's name
         super()._openFile()  # type: ignore[no-untyped-call]
-        # Behind a truncation (``copytruncate``) the next line goes to the beginning, not behind a hole.
+        # After a truncation (``copytruncate``) the next line is written at the start of the file, without a hole
+        # before it.
         flags = fcntl.fcntl(self._file, fcntl.F_GETFL)
         fcntl.fcntl(self._file, fcntl.F_SETFL, flags | os.O_APPEND)
 
@@ -63,7 +64,7 @@ def log_target(twistd_options: Mapping[str, object]) -> TextIO | SharedLogFile |
     if path not in (None, "", "-"):
         return cast(SharedLogFile, SharedLogFile.fromFullPath(str(path)))  # type: ignore[no-untyped-call]
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # where the locale is ASCII no line is lost
+        sys.stdout.reconfigure(errors="backslashreplace")  # so that no line is lost in an ASCII locale
     return sys.stdout
 
 

@@ -21,13 +21,13 @@ from clasp_relay.wire.values import PyValue, decode_value
 __all__ = ["ChatNotices"]
 
 EVERY_S = 30
-"""Seconds between two notices to a person about one room."""
+"""Minimum interval between two notices to a person about one room, in seconds."""
 
 MAX_MENTIONS = 20
-"""People that one message can mention."""
+"""Maximum number of mentions of a message that cause notices."""
 
 MAX_CALLED = 50
-"""Members of a room at most whose people are told of a call."""
+"""Calls in rooms with more members than this cause no notices."""
 
 CALL_S = 60
 MESSAGE_S = 86_400
@@ -41,8 +41,8 @@ _VALUE_BYTES = 32 * 1024
 """Longer messages cause no notices."""
 
 _FIELD_BYTES = 4 * 1024
-"""Fields that are longer are not looked at. Only the fields of interest are decoded: with all that a message or a meta
-may hold it takes 10 ms, and a meta is looked at with each message."""
+"""Longer fields are ignored. Only the fields of interest are decoded: decoding the whole of a message or a meta of the
+maximum size takes 10 ms, and the meta is read for each message."""
 
 
 class ChatNotices:
@@ -50,7 +50,7 @@ class ChatNotices:
 
     Args:
         relay: the core.
-        identity: the identity by which it watches, which may see everything.
+        identity: the identity that it subscribes with, which may see everything.
         subscriptions: the browsers.
         may_enter: tells whether a subject may enter a room, and so read it.
         send: sends a notice to one browser.
@@ -76,7 +76,7 @@ class ChatNotices:
             Watcher(relay, identity, "push calls", [_CALLS], Signal.PARAM, self._joined),
         )
         self._in_call: dict[str, set[str]] = {}
-        """The places that are taken in the call of each room."""
+        """The addresses of the occupied places in the call of each room."""
 
     def open(self) -> None:
         """Begins to watch; does nothing if it watches already."""
@@ -158,7 +158,11 @@ class ChatNotices:
             self._send(subscription, notice)
 
     def _is_to_be_told(self, person: str, sender: str, notice: Notice) -> bool:
-        """Tells whether somebody belongs to a room, may read it, has no page open, and wants to hear of it."""
+        """Tells whether a person gets a notice.
+
+        They do if they are a member and may read the room, no page of theirs is visible, and they have neither muted
+        the room or all notices nor blocked the sender.
+        """
         try:
             visible = Pattern.parse(f"/chat/user/{person}/visible/*")
         except RequestError:
@@ -174,7 +178,7 @@ class ChatNotices:
         return self._may_enter(notice.room, person)
 
     def _is_quiet(self, person: str, room: str) -> bool:
-        """Tells whether somebody has muted a room or all notices: what their devices share."""
+        """Tells whether a person has muted a room or all notices, in the settings that their devices share."""
         if self._field_at(f"/chat/user/{person}/sync/{room}", b"muted") is True:
             return True
         status = self._field_at(f"/chat/user/{person}/profile", b"status")
@@ -190,7 +194,7 @@ class ChatNotices:
 
 
 def _field(value: Value, key: bytes, field_of: Callable[[Value, bytes], Value | None] = find_field) -> PyValue:
-    """Returns a field of a map; None where there is none, or a long one."""
+    """Returns a field of a map; None if it is missing or too long."""
     found = field_of(value, key)
     return None if found is None or len(found) > _FIELD_BYTES else decode_value(found)
 

@@ -1,8 +1,9 @@
 """The allowed destinations of push messages: push services on the public internet, never the relay's own network.
 
-Whoever subscribes names a URL that the relay then posts to. So only https is taken; the name is resolved, and if one
-address of it is not public, nothing is sent; and the connection goes to one of the very addresses that were looked at,
-so that a name which resolves otherwise a moment later gains nothing. Redirects are not followed.
+A client that subscribes names a URL that the relay then posts to. So that it cannot reach internal services with that
+(server-side request forgery), only https is accepted; the host name is resolved, and if one of its addresses is not
+public, nothing is sent. The connection goes to one of the addresses that were checked, so a name that resolves
+differently a moment later (DNS rebinding) has no effect. Redirects are not followed.
 """
 
 from __future__ import annotations
@@ -40,33 +41,33 @@ from clasp_relay.errors import ClaspError
 __all__ = ["ForbiddenPlaceError", "LookUps", "Place", "Places", "is_public", "make_agent", "place_of"]
 
 MAX_URL = 1_024
-"""Characters of an endpoint; those of push services have 150 to 300."""
+"""Maximum length of an endpoint in characters; those of push services have 150 to 300."""
 
 CONNECT_S = 5
-"""How long one connection may take to be made."""
+"""Timeout of a TCP connect to one address, in seconds."""
 
 CONNECTION_S = 20
-"""How long one connection may last in all: longer than the sender waits for an answer, whatever becomes of that."""
+"""Maximum lifetime of a connection in seconds, longer than the deadline of a request (``sender.REQUEST_S``)."""
 
 MAX_ADDRESSES = 3
-"""Addresses of one name that are tried."""
+"""Maximum number of addresses of one host that are tried."""
 
 MAX_ANSWER_BYTES = 64 * 1024
-"""How much of an answer is read, headers included; push services answer with a few hundred bytes."""
+"""Maximum size of a response, headers included; those of push services have a few hundred bytes."""
 
 _NAT64 = ip_network("64:ff9b::/96")
 
 _NOT_PUBLIC_EITHER = (
-    ip_network("192.0.0.0/24"),  # IETF protocol assignments (RFC 6890); some clouds have their metadata there
-    ip_network("192.88.99.0/24"),  # 6to4 relays, given up (RFC 7526)
-    ip_network("168.63.129.16/32"),  # a service of the machine's host in Azure, which looks like a public one
-    ip_network("fec0::/10"),  # site-local, given up (RFC 3879)
+    ip_network("192.0.0.0/24"),  # IETF protocol assignments (RFC 6890); the metadata service of some clouds
+    ip_network("192.88.99.0/24"),  # 6to4 relays, deprecated (RFC 7526)
+    ip_network("168.63.129.16/32"),  # Azure's host services, at a public address
+    ip_network("fec0::/10"),  # site-local, deprecated (RFC 3879)
 )
-"""What ``ipaddress`` takes for public."""
+"""Networks that are not public although ``ipaddress`` counts them as global."""
 
 
 class ForbiddenPlaceError(ClaspError):
-    """The relay does not send there; the text says why, for people."""
+    """The relay does not send to this endpoint; the message says why, for people."""
 
 
 class Place(NamedTuple):
@@ -77,7 +78,7 @@ class Place(NamedTuple):
 
     @property
     def origin(self) -> str:
-        """What VAPID's ``aud`` names (RFC 6454 §6.1)."""
+        """The origin (RFC 6454 §6.1), which is the ``aud`` of a VAPID token (RFC 8292 §2)."""
         return f"https://{self.host}" + ("" if self.port == 443 else f":{self.port}")
 
 
@@ -85,24 +86,25 @@ LOOK_UPS_AT_ONCE = 8
 LOOK_UPS_AT_ONCE_IN_LANE = 2
 MAX_LOOK_UPS_WAITING = 200
 MAX_LOOK_UPS_WAITING_IN_LANE = 4
-"""How many names are looked up at once, and wait for it; in all, and for one client or push service."""
+"""Maximum numbers of concurrent and of queued look-ups: in all, and in one lane, which is a client or a push
+service."""
 
 KNOWN_S = 300
-"""How long the addresses of a host are known, so that those of the usual push services are there while others' name
-servers take all look-ups."""
+"""How long the addresses of a host are cached, in seconds. So the usual push services can be reached while slow name
+servers of other hosts occupy all look-ups."""
 
 MAX_KNOWN = 1_000
-"""Hosts whose addresses are known; the one that was asked for longest ago is forgotten."""
+"""Maximum number of hosts whose addresses are cached; the least recently used one is removed."""
 
 Resolve = Callable[[str, int, str], "Deferred[list[str]]"]
-"""Returns the addresses of a host as texts; the third argument is whose turn is taken."""
+"""Returns the addresses of a host as texts; called with the host, the port and the lane."""
 
 
 def place_of(endpoint: str) -> Place:
-    """Returns where an endpoint is.
+    """Returns the host and port of an endpoint.
 
     Raises:
-        ForbiddenPlaceError: it is no https URL of a host by its name or IPv4 address.
+        ForbiddenPlaceError: it is not an https URL with a host name or an IPv4 address.
     """
     if len(endpoint) > MAX_URL or not endpoint.isascii() or not endpoint.isprintable() or " " in endpoint:
         raise ForbiddenPlaceError("The endpoint is not a URL that the relay takes.")
@@ -118,7 +120,7 @@ def place_of(endpoint: str) -> Place:
 
 
 def is_public(text: str) -> bool:
-    """Tells whether an IP address is one of the public internet; of one that contains another, whether both are."""
+    """Tells whether an IP address is public; IPv4 addresses embedded in an IPv6 address have to be public, too."""
     try:
         address = ip_address(text.partition("%")[0])
     except ValueError:
@@ -137,7 +139,7 @@ def _is_public(address: IPv4Address | IPv6Address) -> bool:
 
 
 def _inside(address: IPv6Address) -> list[IPv4Address]:
-    """Returns the IPv4 addresses that an IPv6 one stands for: mapped, 6to4, Teredo, NAT64."""
+    """Returns the IPv4 addresses embedded in an IPv6 address: mapped, 6to4, Teredo, NAT64."""
     found = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
     if address in _NAT64:
         found.append(IPv4Address(int(address) & 0xFFFFFFFF))
@@ -149,11 +151,11 @@ def _look_up(host: str, port: int) -> list[str]:
 
 
 class Places:
-    """Looks up where a push service is, and whether the relay may send there.
+    """Resolves push services, and checks whether the relay may send to them.
 
     Args:
         resolve: returns the addresses of a host.
-        allowed: hosts and ports that may be anywhere, as ``host:port``.
+        allowed: push services that need not be public, as ``host:port``.
     """
 
     def __init__(self, resolve: Resolve, allowed: Collection[str] = ()) -> None:
@@ -164,11 +166,11 @@ class Places:
         """Returns the addresses to connect to.
 
         Args:
-            place: where.
-            lane: whose turn the look-up takes; the host's where it is empty.
+            place: the push service.
+            lane: the lane of the look-up; the host is the lane where it is empty.
 
         Raises:
-            ForbiddenPlaceError: the host has none, or one that is not public.
+            ForbiddenPlaceError: the host has no address, or one that is not public.
             Busy: too many look-ups wait.
         """
         try:
@@ -183,14 +185,14 @@ class Places:
 
 
 class LookUps:
-    """Asks the machine's resolver in threads of its own, since a name server that does not answer holds one for long.
+    """Resolves hosts with the machine's resolver, in threads of its own: a dead name server blocks one for long.
 
-    What many ask for waits; of one lane only two look-ups are at work, and few wait, so that nobody can take all. What
-    was found is known for a while.
+    Look-ups are queued while too many run. Each lane has at most two running and a few queued ones, so that no client
+    can occupy all. Results are cached.
 
     Args:
-        reactor: is given the answers.
-        look_up: as ``socket.getaddrinfo`` without its types: returns addresses, or raises an OSError.
+        reactor: the results are passed to its thread.
+        look_up: calls ``socket.getaddrinfo``: returns the addresses of a host and port, or raises an OSError.
     """
 
     def __init__(self, reactor: Any, look_up: Callable[[str, int], list[str]] = _look_up) -> None:
@@ -199,13 +201,13 @@ class LookUps:
         self._running: Counter[str] = Counter()
         self._waiting: deque[tuple[str, Callable[[], None]]] = deque()
         self._known: OrderedDict[tuple[str, int], tuple[list[str], float]] = OrderedDict()
-        """Addresses, and until when they are known; who was asked for last comes last."""
+        """The cache: addresses, and when they expire in the reactor's seconds; the most recently used come last."""
 
     def resolve(self, host: str, port: int, lane: str) -> Deferred[list[str]]:
         """See ``Resolve``.
 
         Raises:
-            Busy: too many wait, in all or of that lane; the Deferred fails with it.
+            Busy: too many look-ups are queued, in all or in this lane; the Deferred fails with it.
         """
         known = self._known.get((host, port))
         if known is not None and self._reactor.seconds() < known[1]:
@@ -233,7 +235,7 @@ class LookUps:
                 answer = error if isinstance(error, OSError) else OSError(str(error))
             self._reactor.callFromThread(ended, answer)
 
-        # A daemon: the end of the relay does not wait for it.
+        # A daemon thread, so that the end of the process does not wait for it.
         self._waiting.append((lane, Thread(target=ask, name="push look-up", daemon=True).start))
         self._begin()
         return found
@@ -257,16 +259,16 @@ class LookUps:
 
 
 Trust = Callable[[SSL.Context], None]
-"""Says whose certificates are believed."""
+"""Sets the certificate authorities that a TLS context trusts."""
 
 
 def make_agent(reactor: Any, places: Places, trust: Trust = SSL.Context.set_default_verify_paths) -> IAgent:
-    """Returns what makes requests to push services.
+    """Returns an agent for requests to push services.
 
     Args:
         reactor: connects.
-        places: tells where a push service is.
-        trust: says whose certificates are believed; by default those that the machine knows.
+        places: resolves and checks push services.
+        trust: sets the trusted certificate authorities; by default the machine's.
     """
     pool = HTTPConnectionPool(reactor, persistent=False)
     agent: IAgent = Agent.usingEndpointFactory(reactor, _EndpointFactory(reactor, places, trust), pool)
@@ -281,7 +283,7 @@ class _EndpointFactory:
         self._trust = trust
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:  # noqa: N802 - Twisted's
-        """Returns what connects to a URL."""
+        """See ``IAgentEndpointFactory``."""
         if uri.scheme != b"https":
             raise ForbiddenPlaceError("The endpoint must be an https URL of a push service.")
         place = Place(uri.host.decode("ascii"), uri.port)
@@ -290,7 +292,7 @@ class _EndpointFactory:
 
 @implementer(IStreamClientEndpoint)
 class _CheckedEndpoint:
-    """Connects with TLS to one of the addresses that were looked at."""
+    """Connects with TLS to one of the addresses that were checked."""
 
     def __init__(self, reactor: Any, places: Places, place: Place, trust: Trust) -> None:
         self._reactor = reactor
@@ -315,7 +317,7 @@ class _CheckedEndpoint:
                 assert isinstance(wrapper, _Checked), "connected with another protocol"
                 await wrapper.ready
             except CancelledError:
-                raise  # nobody waits any more, so no other address is tried
+                raise  # the request was cancelled, so no other address is tried
             except Exception as error:
                 failed = error
             else:
@@ -327,9 +329,9 @@ class _CheckedEndpoint:
 
 @implementer(IOpenSSLClientConnectionCreator)
 class _Tls:
-    """Begins TLS without callbacks from OpenSSL into Python, as ``net.tls`` does and Twisted's own options do not.
+    """Starts TLS without callbacks from OpenSSL into Python, as ``net.tls`` does and Twisted's own options do not.
 
-    They would need memory that can be written and executed, which systemd's ``MemoryDenyWriteExecute`` denies.
+    Such callbacks need memory that is writable and executable, which systemd's ``MemoryDenyWriteExecute`` denies.
     """
 
     def __init__(self, host: str, trust: Trust) -> None:
@@ -340,7 +342,7 @@ class _Tls:
         trust(self._context)
 
     def clientConnectionForTLS(self, _protocol: Any) -> SSL.Connection:  # noqa: N802 - Twisted's
-        """See ``IOpenSSLClientConnectionCreator``; OpenSSL checks the chain, ``_Checked`` the name."""
+        """See ``IOpenSSLClientConnectionCreator``; OpenSSL verifies the certificate chain, ``_Checked`` the name."""
         connection = SSL.Connection(self._context, None)
         connection.set_tlsext_host_name(self._host.encode("ascii"))
         connection.set_connect_state()
@@ -348,7 +350,7 @@ class _Tls:
 
 
 class _Factory(WrappingFactory):
-    """Makes protocols that know whom they are to talk to."""
+    """Makes protocols that verify the name of the host."""
 
     noisy = False
 
@@ -364,7 +366,10 @@ class _Factory(WrappingFactory):
 
 @implementer(IHandshakeListener)
 class _Checked(ProtocolWrapper):
-    """Begins to talk once the other side has proved its name; ends a connection that says too much or lasts long."""
+    """Starts the wrapped protocol once the host's name is verified.
+
+    It aborts a connection that receives more than ``MAX_ANSWER_BYTES`` or lasts longer than ``CONNECTION_S``.
+    """
 
     received = 0
 
@@ -373,14 +378,14 @@ class _Checked(ProtocolWrapper):
         self._host = host
         self._end = reactor.callLater(CONNECTION_S, self._abort)
         self.ready: Deferred[None] = Deferred(lambda _ready: self._abort())
-        """Fires when the handshake is over and the name is right; the connection ends when it is cancelled."""
+        """Fires when the handshake is complete and the name verified; cancelling it aborts the connection."""
 
     def makeConnection(self, transport: Any) -> None:
         """Waits for the handshake."""
         self.transport = transport
 
     def handshakeCompleted(self) -> None:  # noqa: N802 - Twisted's
-        """Checks the name, then begins."""
+        """Verifies the name in the certificate, then starts the wrapped protocol."""
         transport: Any = self.transport
         try:
             verify_hostname(transport.getHandle(), self._host)
@@ -392,7 +397,7 @@ class _Checked(ProtocolWrapper):
         self.ready.callback(None)
 
     def dataReceived(self, data: bytes) -> None:
-        """Passes on what came."""
+        """Passes on the data, unless the response is too large."""
         self.received += len(data)
         if self.received > MAX_ANSWER_BYTES:
             self._abort()
@@ -404,7 +409,7 @@ class _Checked(ProtocolWrapper):
         transport.abortConnection()
 
     def connectionLost(self, reason: Failure = CONNECTION_DONE) -> None:
-        """Tells whoever waits."""
+        """Passes on the end of the connection; fails ``ready`` if it ended before the handshake."""
         if self._end.active():
             self._end.cancel()
         if self.connected:

@@ -1,4 +1,4 @@
-"""What is sent to a push service: a message that only one browser can read (RFC 8291), and who sends it (RFC 8292)."""
+"""Encrypts push messages for one browser (RFC 8291), and signs the requests to push services (VAPID, RFC 8292)."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from py_vapid import Vapid02
 __all__ = ["AUTH_BYTES", "NO_CONTACT", "Vapid", "check_public_key", "decode_base64url", "encrypt", "make_vapid_key"]
 
 AUTH_BYTES = 16
-"""Length of a browser's secret."""
+"""Length of a browser's authentication secret (RFC 8291 §3.2)."""
 
 PADDED_BYTES = 160
-"""Payloads are padded to this length, so that it tells nothing about the room; longer ones are sent as they are."""
+"""Payloads are padded to this length, so that it reveals nothing about the room; longer ones are sent as they are."""
 
 _SALT_BYTES = 16
 _RECORD_BYTES = 4096
-"""The size of a record (RFC 8188 §2.1); a payload is one record, and push services take no larger ones."""
+"""The record size (RFC 8188 §2.1); a payload is one record, and push services accept no larger ones."""
 
 NO_CONTACT = "mailto:nobody@clasp-relay.invalid"
-"""Whom a push service may write to where the operator named nobody; some push services refuse that."""
+"""The contact for push services if the operator has set none; some push services refuse it."""
 
 _LAST_RECORD = b"\x02"
 _VAPID_LIFE_S = 12 * 3600
-"""How long a proof is valid; RFC 8292 §2 allows 24 hours."""
+"""Lifetime of a VAPID token in seconds; RFC 8292 §2 allows 24 hours."""
 
 _MAX_PROOFS = 100
 
@@ -48,16 +48,16 @@ def check_public_key(point: bytes) -> None:
     """Checks a browser's public key.
 
     Raises:
-        ValueError: it is no point of P-256, uncompressed.
+        ValueError: it is not an uncompressed point of P-256.
     """
     ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point)
 
 
 def decode_base64url(text: str) -> bytes:
-    """Returns what a text encodes in base64url, with padding or without.
+    """Decodes base64url, with padding or without.
 
     Raises:
-        ValueError: it is no such text.
+        ValueError: the text is not base64url.
     """
     data = urlsafe_b64decode(text + "=" * (-len(text) % 4))
     if _base64url(data) != text.rstrip("="):
@@ -79,13 +79,13 @@ def encrypt(
     Args:
         payload: at most about 4,000 bytes.
         p256dh: the browser's public key.
-        auth: its secret.
-        padded_bytes: to which length it is padded.
-        key: the key of this one message; a new one when not given.
-        salt: 16 bytes; random when not given.
+        auth: its authentication secret.
+        padded_bytes: the length that the payload is padded to.
+        key: the relay's key for this message alone; by default a new one.
+        salt: 16 bytes; by default random.
 
     Raises:
-        ValueError: the public key is none.
+        ValueError: the public key is not valid.
     """
     browser = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), p256dh)
     key = key or ec.generate_private_key(ec.SECP256R1())
@@ -101,11 +101,11 @@ def encrypt(
 
 
 class Vapid:
-    """Proves to push services that this relay sends.
+    """Signs requests to push services, so that they can tell that this relay sends them.
 
     Args:
         pem: the relay's private key.
-        contact: whom a push service may write to, as ``mailto:…`` or ``https://…``; empty for nobody.
+        contact: the operator's contact for push services, as ``mailto:…`` or ``https://…``; empty for none.
         now_s: Unix seconds.
     """
 
@@ -117,13 +117,13 @@ class Vapid:
         self._proofs: OrderedDict[str, tuple[str, int]] = OrderedDict()
         point = self._vapid.public_key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
         self.public_key = _base64url(point)
-        """What a page gives to its browser as ``applicationServerKey``, in base64url."""
+        """The public key in base64url, which a page passes to its browser as ``applicationServerKey``."""
 
     def authorization(self, origin: str) -> str:
         """Returns the value of the Authorization header for a push service.
 
         Args:
-            origin: of the endpoint, ``https://push.example``.
+            origin: the origin of the endpoint, as ``https://push.example``.
         """
         now_s = int(self._now_s())
         proof = self._proofs.get(origin)

@@ -25,30 +25,31 @@ from clasp_relay.storage.push_subscriptions import Subscription
 __all__ = ["Notice", "Sender"]
 
 AT_ONCE = 8
-"""Requests at once."""
+"""Maximum number of concurrent requests."""
 
 AT_ONCE_PER_LANE = 2
-"""Of them to browsers of one lane, whose push services may be slow on purpose. A lane is an account, or the guests of
-one client address, who cost nothing to invent."""
+"""Maximum number of them for one lane, since its push services may be slow on purpose. A lane is an account, or all
+guests of one client address, because a client can create as many guests as it likes."""
 
 MAX_WAITING = 2_000
 MAX_WAITING_PER_SUBJECT = 50
-"""Messages that wait for their turn, in all and to one subject; more are left out. Where all are too many, whoever has
-most loses the newest, so that slow push services of some do not keep others from being told."""
+"""Maximum number of queued messages, in all and for one subject; further ones are dropped. When the queue is full, the
+newest message of the subject with the most, in the lane with the most, is dropped instead: so slow push services of
+some people do not keep others from being told."""
 
 MAX_ROOM_MADE = 10
-"""A subject with fewer waiting messages than this takes the place of others' when the queue is full: one for each
+"""Only a subject with fewer queued messages than this displaces others' when the queue is full: one for each
 browser."""
 
 FIRST_REST_S = 10.0
 LONGEST_REST_S = 600.0
-"""The first and the longest pause in s after a host could not be reached."""
+"""The first and the longest pause after a host could not be reached, in seconds."""
 
 REQUEST_S = 15
 """Deadline of one request, in seconds."""
 
 TOLD_EVERY_S = 60
-"""A push service that fails is logged once a minute."""
+"""Minimum interval between two log lines about one push service that fails, in seconds."""
 
 Lane: TypeAlias = Hashable
 
@@ -57,22 +58,22 @@ _GONE = (404, 410)
 
 
 class Notice(NamedTuple):
-    """A notice to a browser: the room and the kind of event, never its text."""
+    """A notice to a browser: the room and the kind of event, never the text of a message."""
 
     room: str
     kind: str
     """``dm``, ``mention`` or ``call``."""
     ttl_s: int
-    """How long it is of use, in seconds."""
+    """How long it is useful, in seconds: the push service drops it then (RFC 8030 §5.2)."""
 
     @property
     def payload(self) -> bytes:
-        """As the service worker reads it."""
+        """The JSON that the chat's service worker reads."""
         return json.dumps({"room": self.room, "kind": self.kind}, ensure_ascii=False).encode()
 
     @property
     def topic(self) -> str:
-        """A newer message takes the place of one with the same topic that waits (RFC 8030 §5.4)."""
+        """The topic: at the push service a message replaces a waiting one with the same topic (RFC 8030 §5.4)."""
         return urlsafe_b64encode(sha256(self.room.encode()).digest()[:24]).decode()
 
 
@@ -89,10 +90,10 @@ class Sender:
     Args:
         reactor: for its clock.
         agent: makes the requests.
-        vapid: proves that this relay sends.
-        workers: a thread for what takes longer than a moment: encryption.
+        vapid: signs the requests.
+        workers: a thread for encryption, which is slow.
         gone: called with subscriptions that have ended.
-        lane_of: returns whose turn a message to a browser takes.
+        lane_of: returns the lane of a browser.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class Sender:
         self._reactor = reactor
         self._agent = agent
         self.vapid = vapid
-        """Proves who sends."""
+        """Signs the requests."""
         self._workers = workers
         self._gone = gone
         self._lane_of = lane_of
@@ -119,7 +120,7 @@ class Sender:
         """Number of waiting messages in all."""
         self._running: dict[Deferred[None], Lane] = {}
         self._rests: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        """Until when nothing is sent to a host that could not be reached, and for how long the last time."""
+        """For each host that could not be reached, when its pause ends and how long it is, in seconds."""
         self._told_s: dict[str, float] = {}
         self._is_open = True
         self.outcomes: Counter[str] = Counter()
@@ -127,7 +128,7 @@ class Sender:
 
     @property
     def waiting(self) -> int:
-        """How many messages wait or are on their way."""
+        """Number of messages that are queued or being sent."""
         return self._queued + len(self._running)
 
     def send(self, subscription: Subscription, notice: Notice) -> None:
@@ -143,7 +144,12 @@ class Sender:
         self._start()
 
     def _has_room(self, lane: Lane, count: int) -> bool:
-        """Makes room for somebody for whom so many wait, if it can, and tells whether there is any."""
+        """Tells whether another message fits into the queue; drops one of others where that makes room.
+
+        Args:
+            lane: the lane of the message.
+            count: how many messages to its subject are queued.
+        """
         if self._queued < MAX_WAITING:
             return True
         if count >= MAX_ROOM_MADE:
@@ -160,7 +166,7 @@ class Sender:
         return True
 
     def _take(self, lane: Lane, subject: str, which: Callable[[_Queue], _Item]) -> _Item:
-        """Removes and returns the next waiting message, round robin."""
+        """Removes a queued message and returns it; its lane and subject are then served last."""
         subjects = self._waiting.pop(lane)
         queue = subjects.pop(subject)
         taken = which(queue)
@@ -187,7 +193,7 @@ class Sender:
             request.cancel()
 
     def _start(self) -> None:
-        """Starts requests, round robin over the lanes and a lane's people; each lane has a few requests at once."""
+        """Starts requests, round robin over lanes and over a lane's subjects, as many as may run at once."""
         if len(self._running) >= AT_ONCE:
             return
         for lane in list(self._waiting):
@@ -205,7 +211,7 @@ class Sender:
     def _ended(self, _result: object, request: Deferred[None]) -> None:
         self._running.pop(request, None)
         if self._waiting and self._is_open:
-            # Not at once: what ends without waiting would end in a recursion as deep as the queue is long.
+            # In a later turn, since requests that end at once would recurse as deep as the queue is long.
             self._reactor.callLater(0, self._start)
 
     def _rests_now(self, subscription: Subscription) -> bool:
@@ -262,7 +268,7 @@ class Sender:
             "Topic": notice.topic,
             "Urgency": "high",
         }
-        # One client for each request: it would keep cookies.
+        # One client for each request, since a client keeps cookies.
         client = HTTPClient(self._agent)
         response = await client.post(subscription.endpoint, data=body, headers=headers, allow_redirects=False)
         await response.content()

@@ -19,16 +19,16 @@ from clasp_relay.storage.push_subscriptions import PushStore, Subscription
 __all__ = ["MAX_PER_SUBJECT", "MAX_SUBSCRIPTIONS", "Subscriptions"]
 
 MAX_PER_SUBJECT = 10
-"""Browsers of one subject; beyond it the oldest is removed."""
+"""Maximum number of browsers of one subject; beyond it the oldest is removed."""
 
 MAX_SUBSCRIPTIONS = 20_000
-"""Browsers in all, about 20 MB."""
+"""Maximum number of browsers in all, about 20 MB."""
 
 GUESTS_SHARE = 0.5
-"""The share of them that guests may have, so that invented guests do not keep users out."""
+"""The share of ``MAX_SUBSCRIPTIONS`` that guests may have, so that made-up guests do not keep users out."""
 
 MAX_PER_GUEST_ADDRESS = 200
-"""Browsers of the guests of one client address."""
+"""Maximum number of browsers of all guests of one client address."""
 
 _MAX_KEY = 200
 
@@ -41,7 +41,7 @@ class Subscriptions:
     """The browsers of each subject.
 
     Args:
-        places: tells whether a push service may be sent to.
+        places: checks whether the relay may send to a push service.
         now_s: Unix seconds.
     """
 
@@ -85,7 +85,7 @@ class Subscriptions:
             self.follow(subscription, guests.get(subscription.subject))
 
     def follow(self, subscription: Subscription, guest_address: bytes | None) -> None:
-        """Adds a browser that is in the store, at whichever relay it subscribed.
+        """Adds a browser that is in the store; it may have subscribed at another relay of the cluster.
 
         Args:
             subscription: the browser.
@@ -108,7 +108,7 @@ class Subscriptions:
         return list(self._of.get(subject, {}).values())
 
     def lane_of(self, subscription: Subscription) -> Hashable:
-        """Returns the lane of a browser: of an account its own, of guests that of their client address."""
+        """Returns the lane of a browser: the subject of a user, the hashed client address of a guest."""
         return self._guests.get(subscription.endpoint) or subscription.subject
 
     def add(
@@ -127,16 +127,16 @@ class Subscriptions:
             endpoint: the URL of its push service.
             p256dh: its public key, in base64url.
             auth: its secret, likewise.
-            lane: the client's address, of which a few names may be looked up at once.
-            still_holds: raises a Refusal where the token has ended meanwhile.
+            lane: the client's address, as the lane of the look-up of the host.
+            still_holds: raises a Refusal if the token has ended meanwhile.
 
         Raises:
             BadInput: the keys are not valid.
 
         Returns:
-            a Deferred. Where it is cancelled, a browser that was not known before is not known afterwards, neither in
-            memory nor in the store. It fails with BadInput where the relay does not send there, with Busy where too
-            many browsers are known, or the store cannot be reached, and with what ``still_holds`` raises.
+            a Deferred. If it is cancelled, a new browser is afterwards neither in memory nor in the store. It fails
+            with BadInput if the relay does not send to that push service, with Busy if there are too many browsers or
+            the store cannot be reached, and with what ``still_holds`` raises.
         """
         gone: list[Failure] = []
 
@@ -163,7 +163,7 @@ class Subscriptions:
             raise BadInput(str(error)) from None
         if gone:
             return
-        still_holds()  # the look-up may have taken as long as the client wanted
+        still_holds()  # the client's name server may have delayed the look-up
         before = self._by_endpoint.get(endpoint)
         if before is None:
             self._check_room(record)
@@ -194,7 +194,7 @@ class Subscriptions:
             raise Busy("Too many browsers get push messages from this relay. Try again another day.", 86_400)
 
     def remove(self, subject: str, endpoint: str | None) -> Deferred[None]:
-        """Removes a browser of a subject, or all where none is named; cancelling ends the waiting, not the work."""
+        """Removes a browser of a subject, or all if ``endpoint`` is None; the work goes on when it is cancelled."""
         mine = self._of.get(subject, {})
         work = self._remove([each for each in mine if endpoint in (None, each)])
         return uncancellable(Deferred.fromCoroutine(work))
@@ -205,7 +205,7 @@ class Subscriptions:
             self._is_guests_no_more(endpoint)
 
     async def gone(self, subscription: Subscription) -> None:
-        """Removes a browser of which its push service says that it is gone, unless it has subscribed anew."""
+        """Removes a browser that its push service reports as gone, unless it has subscribed again."""
         if self._by_endpoint.get(subscription.endpoint) == subscription:
             await self._remove([subscription.endpoint])
 
@@ -215,12 +215,12 @@ class Subscriptions:
         await self._remove([each.endpoint for each in self.of(record.subject) if each.sign_in == sign_in])
 
     async def purge(self) -> None:
-        """Removes the browsers of subjects of whom nothing is known any more; to be called every hour."""
+        """Removes the browsers of subjects without an account or a stored token; to be called every hour."""
         store, calls = self._opened()
         try:
             await self._remove(await calls.run(store.forgotten))
         except Busy:
-            return  # in an hour
+            return  # the next attempt is in an hour
 
     async def _remove(self, endpoints: list[str]) -> None:
         if not endpoints:
@@ -264,7 +264,7 @@ class Subscriptions:
 
 
 def _key(p256dh: str, auth: str) -> tuple[bytes, bytes]:
-    """Returns the key and the secret of a browser.
+    """Decodes a browser's public key and its secret.
 
     Raises:
         BadInput: they are not valid.

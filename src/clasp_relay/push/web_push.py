@@ -36,7 +36,7 @@ class WebPush:
         settings: the settings.
         reactor: the reactor.
         relay: the core.
-        identity: the identity by which it watches messages.
+        identity: the identity that it subscribes to messages with.
         may_enter: tells whether a subject (the second argument) may enter a room, and so read it.
         trust: the certificate authorities of push services; by default the machine's.
     """
@@ -50,7 +50,8 @@ class WebPush:
         may_enter: Callable[[str, str], bool],
         trust: Trust = SSL.Context.set_default_verify_paths,
     ) -> None:
-        # Subscribers may name hosts whose name servers do not answer; sending does not wait for them.
+        # Look-ups of its own, since subscribers may name hosts whose name servers do not answer; sending does not wait
+        # for these.
         self.subscriptions = Subscriptions(Places(LookUps(reactor).resolve, settings.push_allow), time.time)
         """The browsers."""
         self._contact = settings.push_contact or ""
@@ -67,7 +68,7 @@ class WebPush:
 
     @property
     def public_key(self) -> str:
-        """What a page gives to its browser as ``applicationServerKey``, in base64url."""
+        """The public key in base64url, which a page passes to its browser as ``applicationServerKey``."""
         assert self._vapid is not None, "asked before it was opened"
         return self._vapid.public_key
 
@@ -78,7 +79,7 @@ class WebPush:
 
     @property
     def waiting(self) -> int:
-        """Number of messages that wait or are being sent."""
+        """Number of messages that are queued or being sent."""
         return 0 if self._sender is None else self._sender.waiting
 
     def open(self, store: PushStore, sql: Workers) -> None:
@@ -93,10 +94,10 @@ class WebPush:
         self.subscriptions.open(store, sql)
 
     async def reload(self) -> None:
-        """Takes keys and subscriptions from the store, as they are there now.
+        """Loads the keys and subscriptions from the store again.
 
         Raises:
-            Refusal: the store cannot be asked now.
+            Refusal: the store cannot be read now.
         """
         assert self._calls is not None, "used before it was opened"
         assert self._store is not None, "used before it was opened"
@@ -114,7 +115,7 @@ class WebPush:
             self._sender.vapid = self._vapid
 
     def start(self) -> None:
-        """Begins to send notices, if this relay has to; the state must be loaded."""
+        """Begins to send notices, unless another relay of the cluster does; the state must be loaded."""
         self._workers.start()
         self._is_started = True
         self.subscriptions.changed = self._follow
@@ -137,7 +138,7 @@ class WebPush:
         self._follow()
 
     def _follow(self) -> None:
-        """Watches rooms while there are subscriptions; without any it costs nothing."""
+        """Watches rooms only while there are subscriptions, since watching costs time for each message."""
         if self._is_started and self._is_acting and len(self.subscriptions):
             self._notices.open()
         else:
@@ -157,7 +158,7 @@ class WebPush:
 
 
 def _run(work: Coroutine[Deferred[Any], Any, None]) -> None:
-    """Runs work that nothing waits for. If it fails, a browser that is gone is known again after a restart."""
+    """Runs a removal that nothing waits for. If it fails, the removed browser is loaded again at a restart."""
     Deferred.fromCoroutine(work).addErrback(_tell)
 
 
