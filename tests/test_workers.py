@@ -277,6 +277,14 @@ class OptionTests(SynchronousTestCase):
                 said = self.refusal(option)
                 self.assertIn(f"{option.partition('=')[0]}: conflicts with --workers; leave it out", said)
 
+    def test_ports_of_health_and_metrics_do_not_meet(self) -> None:
+        """Each worker has its own, from the given one on: here both ask for 7361."""
+        for ports in (("7360", "7361"), ("7361", "7360")):
+            said = self.refusal("--auth-port=0", *map("--{}-port={}".format, ("health", "metrics"), ports))
+            self.assertIn(
+                "--metrics-port: the workers have one port each from here on, and from --health-port on", said
+            )
+
     def test_what_a_cluster_does_not_have_workers_do_not_have(self) -> None:
         """And it is said of the option that was given."""
         said = self.refusal("--auth-port=0", "--durability=snapshot")

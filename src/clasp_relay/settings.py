@@ -459,6 +459,10 @@ class Settings:
             for name in NOT_SHARED:
                 if name in given:
                     raise Contradiction("{}: conflicts with {}; leave it out", name, asked)
+            health_port, metrics_port = self.health_port or 0, self.metrics_port or 0
+            if health_port and metrics_port and abs(health_port - metrics_port) < self.workers:
+                words = "{}: the workers have one port each from here on, and from {} on; set ports further apart"
+                raise Contradiction(words, "metrics_port", "health_port")
         elif not self.cluster:
             for name in ("cluster_name", "cluster_creds", "relay_name", "standby", "files_cache_bytes"):
                 if name in given:

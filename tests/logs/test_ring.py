@@ -1,5 +1,8 @@
 """Tests of clasp_relay.logs.ring: the last lines of the log, in memory."""
 
+import sys
+from threading import Thread
+
 from twisted.logger import Logger
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -42,6 +45,18 @@ class LogRingTests(SynchronousTestCase):
         self.assertEqual([line.seq for line in self.ring.after(MAX_LINES + 8)], [MAX_LINES + 9, MAX_LINES + 10])
         self.assertEqual(self.ring.after(MAX_LINES + 10), [])
         self.assertEqual(self.ring.after(MAX_LINES + 99), [])
+
+    def test_lines_of_several_threads_have_numbers_of_their_own(self) -> None:
+        """Threads log, too, as those that hash passwords."""
+        interval_s = sys.getswitchinterval()
+        self.addCleanup(sys.setswitchinterval, interval_s)
+        sys.setswitchinterval(1e-6)
+        threads = [Thread(target=lambda: [self.log("x") for _ in range(200)]) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual([line.seq for line in self.ring.after(0)], list(range(1, 801)))
 
     def test_long_line_is_cut(self) -> None:
         """The log itself has all of it."""

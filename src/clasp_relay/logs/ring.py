@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from itertools import islice
+from threading import Lock
 from typing import Any, NamedTuple
 
 from twisted.logger import ILogObserver
@@ -46,6 +47,7 @@ class LogRing:
         self._levels = levels
         self._lines: deque[Line] = deque(maxlen=MAX_LINES)
         self._seq = 0
+        self._lock = Lock()
 
     def __call__(self, event: dict[str, Any]) -> None:
         """See ``ILogObserver``."""
@@ -54,11 +56,12 @@ class LogRing:
             text = text_line(event).rstrip("\n")
             if len(text) > MAX_CHARACTERS:
                 text = f"{text[:MAX_CHARACTERS]} …"
-            self._seq += 1
-            self._lines.append(Line(self._seq, float(event.get("log_time") or 0.0), level, part, text))
+            with self._lock:
+                self._seq += 1
+                self._lines.append(Line(self._seq, float(event.get("log_time") or 0.0), level, part, text))
 
     def after(self, seq: int) -> list[Line]:
         """Returns the lines after the one with this number, the oldest first."""
-        lines = list(self._lines)
-        behind = self._seq - seq
+        with self._lock:
+            lines, behind = list(self._lines), self._seq - seq
         return list(islice(lines, max(0, len(lines) - behind), None)) if behind > 0 else []
