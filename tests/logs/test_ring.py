@@ -51,7 +51,12 @@ class LogRingTests(SynchronousTestCase):
         interval_s = sys.getswitchinterval()
         self.addCleanup(sys.setswitchinterval, interval_s)
         sys.setswitchinterval(1e-6)
-        threads = [Thread(target=lambda: [self.log("x") for _ in range(200)]) for _ in range(4)]
+
+        def log_some() -> None:
+            for _ in range(200):
+                self.log("x")
+
+        threads = [Thread(target=log_some) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
