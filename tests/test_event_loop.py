@@ -3,6 +3,7 @@
 import gc
 import subprocess
 import sys
+import time
 import weakref
 from typing import Any
 
@@ -102,6 +103,28 @@ class CollectingTests(SynchronousTestCase):
         self.reactor.advance(WHOLE_INTERVAL_S)
         self.assertIsNone(there())
         self.assertGreater(gc.get_freeze_count(), 1_000)
+
+    def test_one_that_took_long_is_not_repeated_before_nobody_is_connected(self) -> None:
+        """An estimate from a quick one would be too short: the same objects take longer once they are scattered."""
+        durations_s = iter((0.0, 60.0))  # before the collection, and behind it
+        now_s = 0.0
+
+        def thread_time() -> float:
+            nonlocal now_s
+            now_s += next(durations_s, 0.0)
+            return now_s
+
+        self.patch(time, "thread_time", thread_time)
+        self.reactor.advance(WHOLE_INTERVAL_S)  # nobody is connected
+        self.reactor.readers.append(Connection.__new__(Connection))
+        there = weakref.ref(make_cycle())
+        gc.freeze()
+        for _ in range(3):
+            self.reactor.advance(WHOLE_INTERVAL_S)
+        self.assertIsNotNone(there())
+        self.reactor.readers.pop()
+        self.reactor.advance(WHOLE_INTERVAL_S)
+        self.assertIsNone(there())
 
     def test_garbage_that_grew_old_is_found_where_that_is_short(self) -> None:
         """Also while somebody is connected."""

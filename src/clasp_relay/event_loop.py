@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import math
 import select
 import sys
 import time
@@ -33,9 +32,9 @@ WHOLE_INTERVAL_S = 600
 """Interval between two checks whether a full collection can be run, in seconds."""
 
 MAX_WHOLE_S = 0.005
-"""Maximum duration of a full collection while a client is connected, in seconds, estimated from the fastest one so far:
-about 60,000 objects. With more objects it runs only while no client is connected. The estimate may be too short: among
-busy attackers a collection of an estimated 8 ms took 11 (``make soak``)."""
+"""Maximum duration of a full collection while a client is connected, in seconds, estimated from the slowest one so far:
+at most some 100,000 objects. With more objects it runs only while no client is connected: the objects of a relay that
+has run for long are scattered over the memory, where one takes up to three times as long as at the start."""
 
 
 def choose_reactor() -> None:
@@ -93,8 +92,8 @@ class _WholeCollections:
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
-        self._per_object_s = math.inf
-        """The shortest duration of one in seconds, per surviving object."""
+        self._per_object_s = 0.0
+        """The longest duration of one in seconds, per surviving object."""
 
     def collect(self) -> None:
         """Runs a full collection."""
@@ -102,7 +101,7 @@ class _WholeCollections:
         gc.unfreeze()
         gc.collect()  # ``freeze_survivors`` freezes what is left
         took_s = time.thread_time() - began_s
-        self._per_object_s = min(self._per_object_s, took_s / max(1, gc.get_freeze_count()))
+        self._per_object_s = max(self._per_object_s, took_s / max(1, gc.get_freeze_count()))
         # Python collects generation 2 only once the new objects are a quarter of the survivors of the last full
         # collection. This second one has none, since all are frozen, so that condition is always met from now on.
         gc.collect()
