@@ -17,6 +17,16 @@ from clasp_relay.errors import (
 class ErrorTests(SynchronousTestCase):
     """The tree of errors."""
 
+    def test_equal_one_can_be_raised_instead_of_one_that_is_kept(self) -> None:
+        """The kept one stays without a traceback."""
+        refusal, end = RequestError(ErrorCode.LIMIT, "slow down", "/a"), Disconnect(CloseCode.TOO_BIG, "too big")
+        for kept in (refusal, end):
+            with self.assertRaises(type(kept)) as caught:
+                raise kept.again()
+            self.assertEqual(vars(caught.exception), vars(kept))
+            self.assertEqual(str(caught.exception), str(kept))
+            self.assertIsNone(kept.__traceback__)
+
     def test_errors_say_code_cause_and_address(self) -> None:
         """What is logged has the code, the words, and the address when there is one."""
         cases: list[tuple[Exception, str]] = [

@@ -105,6 +105,31 @@ class SizeTests(SynchronousTestCase):
         self.assertEqual({name: length for name, length in lengths.items() if length > LONGEST_FUNCTION}, {})
 
 
+RAISED_ONCE = {
+    "cluster/engine.py: self._fault": "ends the engine",
+    "http/files_api.py: body.error": "of one request",
+}
+"""Attributes that are raised all the same, and why."""
+
+
+class RaiseTests(SynchronousTestCase):
+    """What is raised is made for that: the traceback of an exception that is kept grows with each raise of it."""
+
+    def test_no_kept_exception_is_raised(self) -> None:
+        """Neither a constant nor an attribute; ``again`` makes an equal one."""
+        found = {
+            f"{name}: {ast.unparse(node.exc)}"
+            for name, path in modules().items()
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Raise)
+            and (
+                (isinstance(node.exc, ast.Attribute) and not node.exc.attr[0].isupper())  # a class of a module
+                or (isinstance(node.exc, ast.Name) and node.exc.id.isupper())
+            )
+        }
+        self.assertEqual(found, set(RAISED_ONCE))
+
+
 class LayerTests(SynchronousTestCase):
     """Imports point one way."""
 

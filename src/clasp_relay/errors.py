@@ -90,6 +90,13 @@ class RequestError(ClaspError):
         self.message = message
         self.address = address
 
+    def again(self) -> RequestError:
+        """Returns an equal one to be raised, for an object that is kept.
+
+        Python adds the frames of each raise to the traceback of the object that is raised, with all that these hold.
+        """
+        return RequestError(self.code, self.message, self.address)
+
     def __str__(self) -> str:
         about = "" if self.address is None else f" ({self.address})"
         return f"{self.code:d}: {self.message}{about}"
@@ -121,6 +128,10 @@ class Disconnect(ClaspError):
         self.close_code = close_code
         self.reason = reason
         self.code = code
+
+    def again(self) -> Disconnect:
+        """Returns an equal one to be raised, for an object that is kept; see ``RequestError.again``."""
+        return Disconnect(self.close_code, self.reason, self.code)
 
     def __str__(self) -> str:
         return f"close {self.close_code:d}: {self.reason}"

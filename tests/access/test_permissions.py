@@ -11,7 +11,15 @@ from hypothesis import given, settings
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access import session_ids
-from clasp_relay.access.permissions import EXPIRED, MAX_PLACE_CHARACTERS, MAX_PLACES, Bearer, TokenPermissions
+from clasp_relay.access.permissions import (
+    BAD_TOKEN,
+    EXPIRED,
+    MAX_PLACE_CHARACTERS,
+    MAX_PLACES,
+    NO_TOKEN,
+    Bearer,
+    TokenPermissions,
+)
 from clasp_relay.access.policy import PACKAGED, Policy
 from clasp_relay.access.policy.checks import CHECKS
 from clasp_relay.access.policy.language.question import given_id
@@ -667,6 +675,15 @@ class AdmissionTests(SynchronousTestCase):
                 assert client.outbox.closed is not None
                 self.assertEqual(client.outbox.closed[0], CloseCode.POLICY_VIOLATION)
                 self.assertIn(words, client.outbox.closed[1])
+
+    def test_refusals_keep_nothing_of_their_sessions(self) -> None:
+        """An exception that is raised again and again keeps the frames of each time, with all that they hold."""
+        world = AuthWorld(None)
+        world.add("old", expires_s=int(world.clock.now_us() / 1e6) - 1)
+        for token in ("", "nonsense", "old"):
+            world.connect().send(Hello(1, 0xE0, "test", token))
+        for refusal in (NO_TOKEN, BAD_TOKEN, EXPIRED):
+            self.assertIsNone(refusal.__traceback__)
 
     def test_scopes_hold_for_every_message(self) -> None:
         """301 names the address; nothing happens."""

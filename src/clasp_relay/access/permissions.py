@@ -130,9 +130,9 @@ class TokenPermissions:
         try:
             record = self._tokens.lookup(token)
         except TokenExpired:
-            raise EXPIRED from None
+            raise EXPIRED.again() from None
         except TokenUnknown:
-            raise BAD_TOKEN from None
+            raise BAD_TOKEN.again() from None
         return self._bearer(record)
 
     def _bearer(self, record: TokenRecord) -> Bearer:
@@ -149,7 +149,7 @@ class TokenPermissions:
         """Admits a session without a token, if the policy has scopes for such sessions (``anonymous``)."""
         anonymous = None if self._policy is None else self._policy.document.anonymous
         if self._policy is None or anonymous is None:
-            raise NO_TOKEN
+            raise NO_TOKEN.again()
         subject = ANONYMOUS + session.id
         rate = anonymous.message_rate
         return Bearer(

@@ -481,7 +481,7 @@ class Deciding:
         else:
             identity = permissions.admit("", session)
         if identity is None:
-            raise REFUSED
+            raise REFUSED.again()
         session.identity = identity
         session.account = relay.accounts.open(identity.subject, session.origin)
         relay.admit(session)

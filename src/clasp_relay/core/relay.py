@@ -465,7 +465,7 @@ class Relay:
             Disconnect: the token is not valid, or no session is admitted now.
         """
         if self.refuses is not None:
-            raise self.refuses
+            raise self.refuses.again()
         session.identity = self.permissions.admit(token, session)
         session.account = self.accounts.open(session.identity.subject, session.origin)
 

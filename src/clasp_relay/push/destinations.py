@@ -324,7 +324,10 @@ class _CheckedEndpoint:
                 inner: IProtocol = wrapper.wrappedProtocol
                 return inner
         assert failed is not None, "a push service without addresses"
-        raise failed
+        try:
+            raise failed
+        finally:
+            del failed  # its traceback has this frame, which must not have it
 
 
 @implementer(IOpenSSLClientConnectionCreator)

@@ -277,7 +277,7 @@ class Params:
                 over_params -= places
                 over_bytes -= freed_bytes
         if over_params > 0 or over_bytes > 0:
-            raise refusal
+            raise refusal.again()
 
     def _moves(self, writes: Mapping[str, Change], *, by_origin: bool) -> Iterator[Move]:
         for address, change in writes.items():
