@@ -107,7 +107,6 @@ class SizeTests(SynchronousTestCase):
 
 RAISED_ONCE = {
     "cluster/engine.py: self._fault": "ends the engine",
-    "http/files_api.py: body.error": "of one request",
 }
 """Attributes that are raised all the same, and why."""
 

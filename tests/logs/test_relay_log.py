@@ -1,5 +1,7 @@
 """Tests of clasp_relay.logs.relay_log."""
 
+import weakref
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.core.session.identity import Identity
@@ -26,6 +28,17 @@ class RelayLogTests(SynchronousTestCase):
         self.session = Session("S", MemoryOutbox(), HOME, CODEC, START_US)
         self.session.name = "phone"
         self.addCleanup(self.log.flush)
+
+    def test_refusal_is_not_kept_until_it_is_logged(self) -> None:
+        """With its traceback it has the message and all that this was handled with."""
+        for _ in range(3):
+            refusal = RequestError(ErrorCode.LIMIT, "slow down", "/a")
+            self.log.refused(self.session, refusal)
+            kept = weakref.ref(refusal)
+            del refusal
+            self.assertIsNone(kept())
+        self.log.flush()
+        self.assertEqual(len(said(self.events)), 2)
 
     def test_it_wants_only_what_is_logged(self) -> None:
         """Operations at debug of core, frames at trace of net."""

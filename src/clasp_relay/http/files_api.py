@@ -83,8 +83,15 @@ class RefusedBody:
     patience_s = None
 
     def __init__(self, error: Refusal, max_bytes: int) -> None:
-        self.error = error
+        # A traceback has the frames of the request, which has this body.
+        self._error: Refusal | None = error.with_traceback(None)
         self.max_bytes = max_bytes
+
+    def take_error(self) -> Refusal:
+        """Returns the reason, which is to be raised, and lets go of it; may be called once."""
+        error, self._error = self._error, None
+        assert error is not None, "answered twice"
+        return error
 
     def when_room(self, call: Callable[[], None]) -> None:
         """Does nothing: there is always room, since bytes are discarded."""
@@ -328,7 +335,7 @@ class FilesApi(Resource):
         if isinstance(body, LateBody):
             body = await body.found
         if isinstance(body, RefusedBody):
-            raise body.error
+            raise body.take_error()
         if not isinstance(body, ArrivingBody):
             raise Missing(NOT_FOUND)  # the path is /files in another spelling, so no ``Body`` has the body
         record = await body.upload.finish()

@@ -107,14 +107,13 @@ class RelayLog:
             if session.door == "osc":
                 self.door_refused("OSC", session.peer, refusal.message)
             return
+        # Not the refusal itself: its traceback has all that the message was handled with.
+        session_id, code, reason = session.id, int(refusal.code), _cut(refusal.message)
+        about = "" if refusal.address is None else f" ({_cut(refusal.address)})"
         self._tally.note(
-            ("refused", session.id),
+            ("refused", session_id),
             lambda count: events.SESSION_MESSAGES_REFUSED.log(
-                session=session.id,
-                count=count,
-                code=int(refusal.code),
-                reason=_cut(refusal.message),
-                about="" if refusal.address is None else f" ({_cut(refusal.address)})",
+                session=session_id, count=count, code=code, reason=reason, about=about
             ),
         )
 
