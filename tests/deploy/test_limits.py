@@ -72,9 +72,13 @@ LIMITS = {
     ),
     "params that one write evicts": f"{params.LOOKED_AT}",
     "announced signals, 200 bytes each": (
-        f"{size(signals.MAX_SIGNAL_BYTES)}; {size(signals.MAX_SIGNAL_BYTES // signals.SHARE)}"
+        f"{size(signals.MAX_SIGNAL_BYTES)}; {size(signals.MAX_SIGNAL_BYTES // signals.SHARE)}; "
+        f"{size(signals.MAX_SIGNAL_BYTES // signals.ADDRESS_SHARE)}"
     ),
-    "announced signals with wildcards": f"{signals.MAX_WILDCARDS:,}; {signals.MAX_WILDCARDS // signals.SHARE}",
+    "announced signals with wildcards": (
+        f"{signals.MAX_WILDCARDS:,}; {signals.MAX_WILDCARDS // signals.SHARE}; "
+        f"{signals.MAX_WILDCARDS // signals.ADDRESS_SHARE}"
+    ),
     "changes that wait to be recorded": size(journal_log.MAX_QUEUED_BYTES),
     "messages per second and session": (
         f"the policy's, else {service.MESSAGES_PER_SECOND:g} with a burst of "

@@ -102,10 +102,10 @@ class SignalsTests(SynchronousTestCase):
         for subject in ("admin", ""):
             self.signals.announce((definition("/x"), definition("/y"), definition("/z")), 0, subject)
 
-    def test_one_client_address_may_have_a_quarter(self) -> None:
+    def test_one_client_address_may_have_half(self) -> None:
         """However many users it has; the operator's own definitions count for no address."""
         self.signals = Signals("admin")
-        self.patch(signals, "MAX_SIGNAL_BYTES", 8 * (SIGNAL_BYTES + 2))
+        self.patch(signals, "MAX_SIGNAL_BYTES", 4 * (SIGNAL_BYTES + 2))
         self.signals.announce((definition("/a"),), 0, "alice", "here")
         self.signals.announce((definition("/b"),), 0, "bob", "here")
         error = self.assertRaises(RequestError, self.signals.announce, (definition("/c"),), 0, "carol", "here")

@@ -26,7 +26,10 @@ SIGNAL_BYTES = 200
 """Memory of a definition in bytes, without its texts and its default."""
 
 SHARE = 4
-"""One subject, and one client address, may have a quarter of the bytes, and of the definitions with wildcards."""
+"""One subject may have a quarter of the bytes, and of the definitions with wildcards."""
+
+ADDRESS_SHARE = 2
+"""One client address may have half of them, whatever the number of its subjects."""
 
 MAX_WILDCARDS = 1_000
 """Definitions with wildcards: a QUERY compares its pattern with each of them."""
@@ -37,6 +40,8 @@ SWEPT_AT_ONCE = 1_000
 LOOKED_AT_ONCE = 512
 """Definitions that are compared with a pattern in one turn; long addresses and patterns count for more."""
 
+
+_USER = "user"
 
 _Owner: TypeAlias = "tuple[str, str]"
 """Whose share it is: a kind of owner, for refusals, and which one."""
@@ -152,7 +157,7 @@ class Signals:
     def _owners(self, subject: str, origin: str) -> tuple[_Owner, ...]:
         if subject == self._exempt_subject:
             return ()
-        return tuple(owner for owner in (("user", subject), ("client address", origin)) if owner[1])
+        return tuple(owner for owner in ((_USER, subject), ("client address", origin)) if owner[1])
 
     def _check_share(self, owner: _Owner, size_bytes: int, wildcards: int, replaced: list[_Entry]) -> None:
         """Refuses definitions over the share of one owner.
@@ -166,9 +171,10 @@ class Signals:
         share = self._shares.get(owner, _NO_SHARE)
         size_bytes += share.bytes - sum(_size(entry.definition) for entry in replaced)
         wildcards += share.wildcards - sum("*" in entry.definition.address for entry in replaced)
+        part = SHARE if owner[0] == _USER else ADDRESS_SHARE
         for is_over, what in (
-            (size_bytes > MAX_SIGNAL_BYTES // SHARE, f"{MAX_SIGNAL_BYTES // SHARE} bytes of signals"),
-            (wildcards > MAX_WILDCARDS // SHARE, f"{MAX_WILDCARDS // SHARE} signals with wildcards"),
+            (size_bytes > MAX_SIGNAL_BYTES // part, f"{MAX_SIGNAL_BYTES // part} bytes of signals"),
+            (wildcards > MAX_WILDCARDS // part, f"{MAX_WILDCARDS // part} signals with wildcards"),
         ):
             if is_over:
                 which = f"one {owner[0]} may have announced {what}"
