@@ -7,6 +7,7 @@ import json
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from clasp_relay.wire.codec import encode
 from clasp_relay.wire.frame import encode_frame
@@ -30,10 +31,10 @@ async def _again_and_again(one: Attacker, writer: asyncio.StreamWriter, *pieces:
         writer.transport.abort()
 
 
-async def _mqtt(one: Attacker, client_id: str = "", **options: object) -> asyncio.StreamWriter:
+async def _mqtt(one: Attacker, client_id: str = "", **options: Any) -> asyncio.StreamWriter:
     _, writer = await one.tcp(one.ports.mqtt)
     token = await one.token()
-    writer.write(mqtt_packets.connect(client_id, V5, password=token, **options))  # type: ignore[arg-type]  # its own
+    writer.write(mqtt_packets.connect(client_id, V5, password=token, **options))
     return writer
 
 

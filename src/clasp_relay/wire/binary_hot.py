@@ -14,15 +14,7 @@ from clasp_relay.errors import DecodeError
 from clasp_relay.wire.constants import MAX_VALUE_PARTS, MessageCode, Phase, Signal, ValueType
 from clasp_relay.wire.messages import Publish, Set
 from clasp_relay.wire.tuples import new_tuple
-from clasp_relay.wire.values import (
-    BOM_BYTE,
-    FIXED_SIZES,
-    TYPE_BYTES,
-    UNDERSCORE,
-    check_keys,
-    has_suspect_key,
-    skip_value,
-)
+from clasp_relay.wire.values import FIXED_SIZES, TYPE_BYTES, check_keys, has_suspect_key, skip_value
 
 _HEAD = struct.Struct(">BBH")
 _U16 = struct.Struct(">H")
@@ -47,7 +39,7 @@ def decode_set(payload: bytes) -> Set:
     value_type = flags & 0x0F
     address = payload[4:start].decode()
     at = skip_value(payload, start, value_type, MAX_VALUE_PARTS)
-    if value_type >= _ARRAY and (BOM_BYTE in payload or UNDERSCORE in payload) and has_suspect_key(payload):
+    if value_type >= _ARRAY and has_suspect_key(payload):
         check_keys(payload, start, value_type, address)
     value = TYPE_BYTES[value_type] + payload[start:at]
     revision = ttl = None
@@ -73,7 +65,7 @@ def decode_publish(payload: bytes) -> Publish:
         value_type = payload[at + 1]
         fixed = FIXED_SIZES[value_type]
         end = at + 2 + fixed if fixed >= 0 else skip_value(payload, at + 2, value_type, MAX_VALUE_PARTS)
-        if value_type >= _ARRAY and (BOM_BYTE in payload or UNDERSCORE in payload) and has_suspect_key(payload):
+        if value_type >= _ARRAY and has_suspect_key(payload):
             check_keys(payload, at + 2, value_type, address)
         value = payload[at + 1 : end]
     elif indicator == _NOTHING:

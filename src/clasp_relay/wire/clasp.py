@@ -36,15 +36,7 @@ from clasp_relay.wire.cost import frame_cost
 from clasp_relay.wire.frame import BINARY_FLAG, TIMESTAMP_FLAG, TRANSFORMED_FLAGS, decode_frame
 from clasp_relay.wire.messages import Ack, Message, Publish, Set, SignalDefinition, SnapshotParam, Value
 from clasp_relay.wire.tuples import new_tuple
-from clasp_relay.wire.values import (
-    BOM_BYTE,
-    FIXED_SIZES,
-    TYPE_BYTES,
-    UNDERSCORE,
-    check_keys,
-    has_suspect_key,
-    skip_value,
-)
+from clasp_relay.wire.values import FIXED_SIZES, TYPE_BYTES, check_keys, has_suspect_key, skip_value
 
 # Frame and beginning of the message: magic, frame flags, payload length, message code, message flags, address length.
 _HEAD = struct.Struct(">BBHBBH")
@@ -107,7 +99,7 @@ class ClaspCodec:
                             start + fixed_bytes if fixed_bytes >= 0 else skip_value(data, start, flags, MAX_VALUE_PARTS)
                         )
                         if end == size:
-                            if flags >= _ARRAY and (BOM_BYTE in data or UNDERSCORE in data) and has_suspect_key(data):
+                            if flags >= _ARRAY and has_suspect_key(data):
                                 check_keys(data, start, flags)
                             address, value = data[_HEAD_BYTES:start].decode(), TYPE_BYTES[flags] + data[start:]
                             return new_tuple(Set, (address, value, None, False, False, None)), qos
