@@ -5,98 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.tokens import ADMIN_SCOPES, POLICY_SCOPES, TokenRecord, digest_of
-from clasp_relay.cluster.batches import (
-    Answered,
-    Began,
-    Ended,
-    Group,
-    Item,
-    LinkBegan,
-    LinkEnded,
-    decode_ack,
-    encode_ack,
-)
-from clasp_relay.cluster.clocks import DecidersClock
-from clasp_relay.cluster.deciding import (
-    CHANGE_BYTES,
-    MAX_BATCH_BYTES,
-    MAX_WAITING_BYTES,
-    TURN_US,
-    BatchLog,
-    Deciding,
-    RulesFanOut,
-    deciders_handlers,
-)
-from clasp_relay.cluster.ledger import Ledger
+from clasp_relay.cluster.batch_log import CHANGE_BYTES, MAX_BATCH_BYTES
+from clasp_relay.cluster.batches import Answered, Began, Ended, Group, LinkBegan, LinkEnded, encode_ack
+from clasp_relay.cluster.deciding import TURN_US
 from clasp_relay.cluster.packets import Asked, Entry, Packet
-from clasp_relay.core.handlers import HANDLERS
 from clasp_relay.core.records import ChangeKind
-from clasp_relay.core.relay import Relay, RelayOptions
 from clasp_relay.core.session.sessions import Session
-from clasp_relay.errors import CloseCode, ErrorCode, RequestError
-from clasp_relay.wire.codec import decode, encode
+from clasp_relay.errors import CloseCode, ErrorCode
 from clasp_relay.wire.constants import Phase, Signal
 from clasp_relay.wire.messages import Ack, Announce, Bundle, Error, Message, Publish, Set, SignalDefinition, Subscribe
 from clasp_relay.wire.values import decode_value
+from tests.cluster.deciding_world import LINK, DecidingCase, said
 from tests.cluster.policy_world import PolicyCluster, PolicyMember
 from tests.cluster.world import Cluster
-from tests.core.world import START_US, World, value
-
-LINK = "one.1"
+from tests.core.world import START_US, value
 
 
-class DecidingTests(SynchronousTestCase):
+class DecidingTests(DecidingCase):
     """Packets in, batches out."""
-
-    def setUp(self) -> None:
-        """Makes a decider of a cluster that has nothing yet."""
-        self.clock = Clock()
-        self.faults: list[object] = []
-        self.log = BatchLog(lambda change: change)
-        clock = DecidersClock(START_US, self.clock.seconds, self.clock.callLater)
-        relay = Relay(
-            RelayOptions(),
-            deciders_handlers(HANDLERS, self.log),
-            clock,
-            lambda: "id",
-            RulesFanOut(),
-            lambda what, fault: self.faults.append((what, fault)),
-            log=self.log,
-        )
-        self.deciding = Deciding(relay, self.log, 1, self.clock.callLater, clock.stop)
-        self.deciding.begin(World().relay, Ledger(), lambda *_: None)
-        self._packets = 0
-
-    def tearDown(self) -> None:
-        """Nothing was a fault of ours."""
-        self.assertEqual(self.faults, [])
-
-    def ask(self, *entries: Entry, is_first: bool = False, is_new: bool = True, skip: int = 0) -> bool:
-        """Sends a packet."""
-        self._packets += 1 + skip
-        is_first = is_first or self._packets == 1
-        return self.deciding.receive(Packet(LINK, "one", 1, self._packets, is_first, is_new, entries))
-
-    def sealed(self) -> list[Item]:
-        """Lets a turn pass, and returns the items of the next batch."""
-        for _ in range(50):
-            self.clock.advance(0)
-        return [item for sealed in self.deciding.seal() for item in sealed.items]
-
-    def begin(self) -> None:
-        """Has a session begin."""
-        self.ask(Entry(1, "s", int(Asked.BEGIN)))
-        self.sealed()
-
-    def answers(self, items: list[Item]) -> list[Message]:
-        """Returns the answers among items."""
-        found = [data for item in items if isinstance(item, Answered) for _, data in item.answers]
-        acks = [decode_ack(data) for data in found]
-        return [decode(data) if ack is None else Ack(*ack) for ack, data in zip(acks, found, strict=True)]
 
     def test_a_relay_and_its_session_are_recorded(self) -> None:
         """Before anything that they ask."""
@@ -131,18 +60,39 @@ class DecidingTests(SynchronousTestCase):
             answers += self.answers(self.sealed())
         self.assertEqual([ack.revision for ack in answers if isinstance(ack, Ack) and ack.address == "/a"][-1], 400)
 
+    def ask_too_late(self, *entries: Entry) -> None:
+        """Sends a packet in a turn that has no time for it: it waits for a later one."""
+        now_us = START_US
+
+        def long_since() -> int:
+            nonlocal now_us
+            now_us += TURN_US
+            return now_us
+
+        clock = self.patch(self.deciding.relay.clock, "now_us", long_since)
+        self.ask(*entries)
+        clock.restore()
+
     def test_what_waits_for_its_turn_goes_with_its_session(self) -> None:
-        """And with the decider."""
+        """It is not decided in a later turn."""
         self.begin()
-        self.patch(self.deciding, "_turn_end_us", 0)
-        self.ask(said(2, Set("/a", value(1)), 1))
+        self.ask_too_late(said(2, Set("/a", value(1)), 1))
         self.deciding.end_link(LINK)
         self.assertEqual([type(item) for item in self.sealed()], [LinkEnded])
+
+    def test_what_waits_for_its_turn_goes_with_the_decider(self) -> None:
+        """The next one decides it."""
         self.begin()
-        self.patch(self.deciding, "_turn_end_us", 0)
-        self.ask(said(2, Set("/a", value(1)), 1))
+        self.ask_too_late(said(2, Set("/a", value(1)), 1))
         self.deciding.stop()
         self.assertEqual(self.sealed(), [])
+
+    def test_what_waits_for_its_turn_is_decided_in_a_later_one(self) -> None:
+        """If nothing ends meanwhile."""
+        self.begin()
+        self.ask_too_late(said(2, Set("/a", value(1)), 1))
+        self.assertIsNone(self.deciding.relay.params.get("/a"))
+        self.assertEqual(self.answers(self.sealed()), [Ack("/a", 1)])
 
     def test_nothing_is_done_twice(self) -> None:
         """What comes again is left out."""
@@ -212,8 +162,8 @@ class DecidingTests(SynchronousTestCase):
 
         self.log.when_full = close
         turns: list[Callable[[], None]] = []
-        for owner, name in ((self.deciding.relay.clock, "call_later"), (self.deciding, "_call_later")):
-            self.patch(owner, name, lambda _delay_s, call: turns.append(call))
+        for owner in (self.deciding.relay.clock, self):
+            self.patch(owner, "call_later", lambda _delay_s, call: turns.append(call))
         self.ask(said(2, Bundle(tuple(Set(f"/b/{n}", value(n)) for n in range(2_000))), 1))
         flood = [Set(f"/big/{n}", value("x" * 60_000)) for n in range(20)]
         number = 1
@@ -270,31 +220,13 @@ class DecidingTests(SynchronousTestCase):
         assert isinstance(ended, Ended)
         self.assertEqual((ended.close_code, ended.reason), (1013, "too slow"))
 
-    def test_writes_are_refused_while_too_much_waits_for_the_log(self) -> None:
-        """An engine that hangs does not fill the memory."""
-        self.begin()
-        self.log.waiting_bytes = MAX_WAITING_BYTES + 1
-        self.assertRaises(RequestError, self.log.check)
-        self.ask(said(2, Set("/a", value(1)), 1))
-        (error,) = self.answers(self.sealed())
-        assert isinstance(error, Error)
-        self.assertEqual(error.error, ErrorCode.OVERLOADED)
-
-    def test_a_batch_is_closed_when_it_is_full(self) -> None:
-        """Between two messages."""
-        self.begin()
-        calls: list[int] = []
-        self.log.when_full = lambda: calls.append(len(self.deciding.seal()))
-        self.ask(*(said(2 + n, Set(f"/big/{n}", value("x" * 60_000)), 1) for n in range(12)))
-        self.assertEqual(calls, [1] * 6)
-
     def test_the_sessions_of_a_relay_that_is_gone_end_in_several_turns(self) -> None:
         """Thousands would take as long as a decider may be silent; the relay has ended when all of them have."""
         self.ask(*(Entry(1, f"s{number}", int(Asked.BEGIN)) for number in range(5)))
         self.sealed()
         now_us = START_US
         turns: list[int] = []
-        core, call_later = self.deciding.relay, self.deciding._call_later
+        core, call_later = self.deciding.relay, self.call_later
 
         def long_since() -> int:
             nonlocal now_us
@@ -306,7 +238,7 @@ class DecidingTests(SynchronousTestCase):
             return call_later(delay_s, call)
 
         self.patch(core.clock, "now_us", long_since)
-        self.patch(self.deciding, "_call_later", later)
+        self.patch(self, "call_later", later)
         self.deciding.end_link(LINK)
         self.assertEqual(len(core.sessions.all()), 4)
         self.assertEqual(self.sealed(), [LinkEnded(LINK)])
@@ -320,11 +252,6 @@ class DecidingTests(SynchronousTestCase):
         self.deciding.stop()
         self.clock.advance(10)
         self.assertEqual(self.sealed(), [])
-
-
-def said(number: int, message: Message, qos: int = 0) -> Entry:
-    """Returns what a session asks with a message."""
-    return Entry(number, "s", int(Asked.MESSAGE), qos, data=encode(message))
 
 
 POLICY = {

@@ -8,60 +8,37 @@ sees this core's state: when the relay is deposed, the core is discarded, with a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import NamedTuple, TypeAlias
 
+from clasp_relay.cluster.batch_log import MAX_BATCH_BYTES, BatchLog, Sealed
 from clasp_relay.cluster.batches import (
     Announced,
     Answered,
     Began,
     Ended,
-    Group,
-    Item,
     LinkBegan,
     LinkEnded,
-    Marked,
     Named,
     Willed,
     encode_ack,
 )
 from clasp_relay.cluster.ledger import Ledger
 from clasp_relay.cluster.packets import Asked, Entry, Packet, decode_addresses, origin_and_vouched
-from clasp_relay.core.history.rules import Erasure
 from clasp_relay.core.ports import Audience, Frame, Outbox
-from clasp_relay.core.records import Change, ChangeKind, encode_change
 from clasp_relay.core.relay import Handler, Relay
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.core.work import Pieces
-from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, RequestError
-from clasp_relay.storage.journal.journal_file import RECORDED_KINDS
+from clasp_relay.errors import CloseCode, Disconnect, ErrorCode
 from clasp_relay.wire.clasp import ClaspCodec
 from clasp_relay.wire.codec import decode, encode
 from clasp_relay.wire.messages import Announce, Error, Message
-from clasp_relay.wire.tuples import new_tuple
 
-__all__ = ["BatchLog", "Deciding", "Judged", "RulesFanOut", "Sealed", "deciders_handlers"]
-
-MAX_WAITING_BYTES = 32 * 1024 * 1024
-"""Memory limit of the changes that wait for the log. Beyond it writes are refused, so that they do not fill the memory
-while the engine hangs."""
+__all__ = ["Deciding", "RulesFanOut", "deciders_handlers"]
 
 TURN_US = 3_000
 """How long messages of sessions are decided in one turn. A packet may have hundreds, and the flood of one follower must
 not block the sessions of others."""
-
-CHANGE_BYTES = 300
-"""Memory that a change takes besides its bytes."""
-
-MAX_BATCH_BYTES = 64 * 1024
-"""A batch with more bytes than this is closed, since every relay applies it in one turn; a bundle is never split."""
-
-Judged: TypeAlias = tuple[Change, "str | None", tuple[Erasure, ...]]
-"""A change, the key under which history keeps it, and what it erases."""
-
-Row: TypeAlias = tuple[Change, "str | None", tuple[Erasure, ...], bytes]
-"""The same, and the encoded change."""
 
 _MESSAGE, _END, _READ = int(Asked.MESSAGE), int(Asked.END), int(Asked.READ)
 
@@ -80,15 +57,6 @@ def _unseen(_relay: Relay) -> None:
     """Does nothing."""
 
 
-class Sealed(NamedTuple):
-    """The items of one batch."""
-
-    items: tuple[Item, ...]
-    rows: tuple[Row, ...]
-    """The changes among them, for the journal."""
-    size_bytes: int
-
-
 class RulesFanOut:
     """The fan-out of the decider's core, where only rules subscribe; all other sessions get changes from the log."""
 
@@ -97,76 +65,6 @@ class RulesFanOut:
         for outbox in audience.outboxes:
             if outbox is not exclude:
                 outbox.send(frame)
-
-
-class BatchLog:
-    """Implements ``core.ports.Log``: gathers committed changes; their answers follow in the same batch.
-
-    Args:
-        renewal: returns a renewed life time as it is recorded; None if it need not be.
-    """
-
-    is_immediate = False
-
-    def __init__(self, renewal: Callable[[Change], Change | None]) -> None:
-        self._renewal = renewal
-        self.judge: Callable[[Change], Judged] = _no_history
-        """Returns what history does with a change; set if there are history rules."""
-        self.waiting_bytes = 0
-        """The size of closed batches that wait for the log; set by ``Appending``."""
-        self.items: list[Item] = []
-        self.rows: list[Row] = []
-        self.size_bytes = 0
-        self.mark = b""
-        """The door's data about the changes that are committed now (``Marked``)."""
-        self.when_filled: Callable[[], None] = _nothing
-        """Called when something was gathered."""
-        self.when_full: Callable[[], None] = _nothing
-        """Called between two messages when the gathered batch is large enough to be closed."""
-
-    def append(self, changes: Sequence[Change]) -> int:
-        """See ``Log.append``."""
-        if len(changes) == 1 and changes[0].kind is ChangeKind.WRITE and not self.mark:  # the usual SET
-            change = changes[0]
-            data = encode_change(change)
-            self.items.append(new_tuple(Group, ((change,), (data,))))
-            self.rows.append((*self.judge(change), data))
-            self.size_bytes += CHANGE_BYTES + len(data)
-            if len(self.items) == 1 or self.size_bytes > MAX_BATCH_BYTES:
-                # After the first item the append is scheduled; a full batch is sealed even while one is on its way.
-                self.when_filled()
-        else:
-            found = (self._renewal(each) if each.kind is ChangeKind.RENEWAL else each for each in changes)
-            self._gather([each for each in found if each is not None])
-        return 0
-
-    def watch(self, recorded: Callable[[int], None]) -> None:
-        """See ``Log.watch``; does nothing, since answers are in the batch."""
-
-    def _gather(self, changes: Sequence[Change]) -> None:
-        if not changes:
-            return
-        group = Group.of(changes)
-        if self.mark:
-            self.items.append(Marked(self.mark))
-            self.size_bytes += len(self.mark)
-        self.items.append(group)
-        for change, data in zip(changes, group.encoded, strict=True):
-            if change.kind in RECORDED_KINDS:
-                self.rows.append((*self.judge(change), data))
-            self.size_bytes += CHANGE_BYTES + len(data)
-        self.when_filled()
-
-    def add(self, item: Item, size_bytes: int = CHANGE_BYTES) -> None:
-        """Gathers an item that is no change."""
-        self.items.append(item)
-        self.size_bytes += size_bytes
-        self.when_filled()
-
-    def check(self) -> None:
-        """See ``Log.check``."""
-        if self.waiting_bytes + self.size_bytes > MAX_WAITING_BYTES:
-            raise RequestError(ErrorCode.OVERLOADED, "too many changes wait to be recorded; try again in a moment")
 
 
 class _Payloads(ClaspCodec):
@@ -418,7 +316,7 @@ class Deciding:
         if has_will:
             # In the same batch as its will, so that the next decider does not carry that out again.
             self.log.add(Ended(session_id, int(CloseCode.TRY_AGAIN_LATER), _GIVEN_UP))
-        self._close_if_full()
+        self.log.close_if_full()
 
     def pass_sessions(self, subject: str, old: bytes, new: bytes) -> None:
         """Moves the sessions of a token to its successor, also at the next decider."""
@@ -431,14 +329,14 @@ class Deciding:
     def _take(self, link: str, entry: Entry) -> None:
         if entry.kind == _READ:
             self._read(entry.text)
-            self._close_if_full()
+            self.log.close_if_full()
             return
         remote = self._sessions.get(entry.session_id)
         if remote is None:
             if entry.kind == Asked.BEGIN:
                 began = Began(entry.session_id, link, entry.text, entry.data, *origin_and_vouched(entry.more))
                 self._began(began, entry.number)
-                self._close_if_full()
+                self.log.close_if_full()
             return
         if entry.number > remote.taken and remote.link == link:
             remote.taken = entry.number
@@ -524,7 +422,7 @@ class Deciding:
                 self._leave_will(remote)
             self._forget(remote, entry.text)
             self.log.add(Ended(session.id))
-            self._close_if_full()
+            self.log.close_if_full()
             return
         remote.at_work = entry.number
         if kind == _MESSAGE:
@@ -539,7 +437,7 @@ class Deciding:
             self.relay.put_off(session)
             self.relay.go_on(session, self.relay.committer.clear(decode_addresses(entry.data)))
         self._settle(remote)
-        if self.log.size_bytes > MAX_BATCH_BYTES:  # as ``_close_if_full`` does, for every message
+        if self.log.size_bytes > MAX_BATCH_BYTES:  # as ``BatchLog.close_if_full``, without another call
             self.log.when_full()
 
     @property
@@ -549,11 +447,6 @@ class Deciding:
         Otherwise the batch would become longer than the engine accepts.
         """
         return self.log.size_bytes > MAX_BATCH_BYTES and not self.relay.bundles.is_whole
-
-    def _close_if_full(self) -> None:
-        """Closes the batch between two requests if it is large enough."""
-        if self.log.size_bytes > MAX_BATCH_BYTES:
-            self.log.when_full()
 
     def _leave_will(self, remote: _Remote) -> None:
         """Carries out the will of a session, as its message of this moment."""
@@ -623,12 +516,7 @@ class Deciding:
         for remote in list(self._touched):
             self._answer(remote)
         self._touched.clear()
-        log = self.log
-        if not log.items:
-            return []
-        sealed = Sealed(tuple(log.items), tuple(log.rows), log.size_bytes)
-        log.items, log.rows, log.size_bytes = [], [], 0
-        return [sealed]
+        return self.log.seal()
 
     def _is_whole_later(self) -> bool:
         """Tells whether a bundle is being carried out; then ``when_filled`` is called when that is done."""
@@ -689,11 +577,3 @@ def _note(relay: Relay, session: Session, message: Announce, log: BatchLog) -> N
     if message.signals and session.is_live:
         data = encode(message)
         log.add(Announced(session.identity.subject, relay.clock.now_us(), data), len(data))
-
-
-def _no_history(change: Change) -> Judged:
-    return change, None, ()
-
-
-def _nothing() -> None:
-    """Does nothing."""
