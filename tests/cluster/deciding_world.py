@@ -10,7 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from clasp_relay.cluster.batch_log import BatchLog
 from clasp_relay.cluster.batches import Answered, Item, decode_ack
 from clasp_relay.cluster.clocks import DecidersClock
-from clasp_relay.cluster.deciding import Deciding, RulesFanOut, deciders_handlers
+from clasp_relay.cluster.deciders_core import RulesFanOut, deciders_handlers
+from clasp_relay.cluster.deciding import Deciding
 from clasp_relay.cluster.ledger import Ledger
 from clasp_relay.cluster.packets import Asked, Entry, Packet
 from clasp_relay.core.handlers import HANDLERS

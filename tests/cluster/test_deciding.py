@@ -16,7 +16,7 @@ from clasp_relay.core.records import ChangeKind
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.errors import CloseCode, ErrorCode
 from clasp_relay.wire.constants import Phase, Signal
-from clasp_relay.wire.messages import Ack, Announce, Bundle, Error, Message, Publish, Set, SignalDefinition, Subscribe
+from clasp_relay.wire.messages import Ack, Bundle, Error, Message, Publish, Set, Subscribe
 from clasp_relay.wire.values import decode_value
 from tests.cluster.deciding_world import LINK, DecidingCase, said
 from tests.cluster.policy_world import PolicyCluster, PolicyMember
@@ -181,14 +181,6 @@ class DecidingTests(DecidingCase):
         self.assertLess(bundle_bytes, 2_000 * (CHANGE_BYTES + 100) + MAX_BATCH_BYTES)
         self.assertLess(max(others_bytes), 3 * MAX_BATCH_BYTES)
         self.assertIsNotNone(self.deciding.relay.params.get("/big/0"), "the last one is decided, too")
-
-    def test_many_announcements_are_recorded_when_they_are_done(self) -> None:
-        """Once, with their answer."""
-        self.begin()
-        self.ask(said(2, Announce("/d", tuple(SignalDefinition(f"/d/{n}", Signal.PARAM) for n in range(500))), 1))
-        items = self.sealed()
-        self.assertEqual(self.answers(items), [Ack("/d")])
-        self.assertEqual(len(items), 2)
 
     def test_gestures_pass_as_signals(self) -> None:
         """Their moves are coalesced before they are in the log."""

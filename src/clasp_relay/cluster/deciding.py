@@ -13,7 +13,6 @@ from dataclasses import replace
 
 from clasp_relay.cluster.batch_log import MAX_BATCH_BYTES, BatchLog, Sealed
 from clasp_relay.cluster.batches import (
-    Announced,
     Answered,
     Began,
     Ended,
@@ -25,16 +24,15 @@ from clasp_relay.cluster.batches import (
 )
 from clasp_relay.cluster.ledger import Ledger
 from clasp_relay.cluster.packets import Asked, Entry, Packet, decode_addresses, origin_and_vouched
-from clasp_relay.core.ports import Audience, Frame, Outbox
-from clasp_relay.core.relay import Handler, Relay
+from clasp_relay.core.ports import Frame
+from clasp_relay.core.relay import Relay
 from clasp_relay.core.session.sessions import Session
-from clasp_relay.core.work import Pieces
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode
 from clasp_relay.wire.clasp import ClaspCodec
 from clasp_relay.wire.codec import decode, encode
-from clasp_relay.wire.messages import Announce, Error, Message
+from clasp_relay.wire.messages import Error, Message
 
-__all__ = ["Deciding", "RulesFanOut", "deciders_handlers"]
+__all__ = ["Deciding"]
 
 TURN_US = 3_000
 """How long messages of sessions are decided in one turn. A packet may have hundreds, and the flood of one follower must
@@ -55,16 +53,6 @@ relay."""
 
 def _unseen(_relay: Relay) -> None:
     """Does nothing."""
-
-
-class RulesFanOut:
-    """The fan-out of the decider's core, where only rules subscribe; all other sessions get changes from the log."""
-
-    def fan_out(self, audience: Audience, frame: Frame, exclude: Outbox | None = None) -> None:
-        """See ``FanOut``."""
-        for outbox in audience.outboxes:
-            if outbox is not exclude:
-                outbox.send(frame)
 
 
 class _Payloads(ClaspCodec):
@@ -552,28 +540,3 @@ class Deciding:
         link = self._links.get(remote.link)
         if link is not None:
             link.remotes.pop(remote.session.id, None)
-
-
-def deciders_handlers(handlers: dict[type[Message], Handler], log: BatchLog) -> dict[type[Message], Handler]:
-    """Returns the handlers of a decider's core, in which an ANNOUNCE goes into the log, too."""
-    announce = handlers[Announce]
-
-    def announced(relay: Relay, session: Session, message: Announce, qos: int) -> Pieces | None:
-        pieces = announce(relay, session, message, qos)
-        if pieces is None:
-            _note(relay, session, message, log)
-            return None
-        return _noted_behind(pieces, relay, session, message, log)
-
-    return {**handlers, Announce: announced}
-
-
-def _noted_behind(pieces: Pieces, relay: Relay, session: Session, message: Announce, log: BatchLog) -> Pieces:
-    yield from pieces
-    _note(relay, session, message, log)
-
-
-def _note(relay: Relay, session: Session, message: Announce, log: BatchLog) -> None:
-    if message.signals and session.is_live:
-        data = encode(message)
-        log.add(Announced(session.identity.subject, relay.clock.now_us(), data), len(data))
