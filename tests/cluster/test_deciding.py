@@ -17,9 +17,8 @@ from clasp_relay.core.session.sessions import Session
 from clasp_relay.errors import CloseCode, ErrorCode
 from clasp_relay.wire.constants import Phase, Signal
 from clasp_relay.wire.messages import Ack, Bundle, Error, Message, Publish, Set, Subscribe
-from clasp_relay.wire.values import decode_value
 from tests.cluster.deciding_world import LINK, DecidingCase, said
-from tests.cluster.policy_world import PolicyCluster, PolicyMember
+from tests.cluster.policy_world import PolicyCase, PolicyMember
 from tests.cluster.world import Cluster
 from tests.core.world import START_US, value
 
@@ -246,48 +245,8 @@ class DecidingTests(DecidingCase):
         self.assertEqual(self.sealed(), [])
 
 
-POLICY = {
-    "scopes": ["read:/**", "write:/**"],
-    "write_rules": [
-        {
-            "path": "/room/{room}/said/{n}",
-            "checks": [{"type": "state_null", "lookup": "/room/{room}/bans/{session}"}],
-            "stamp": {"field": "by", "value": "{session}"},
-        },
-        {
-            "path": "/safe/{n}",
-            "checks": [{"type": "value_field_equals", "field": "key", "value": "right"}],
-            "failures": {"max": 2, "window_secs": 60},
-        },
-        {"path": "/mine/{id}", "checks": [{"type": "segment_is_own_session_id", "segment": "id"}]},
-    ],
-    "clear_on_disconnect": ["/here/{session}"],
-}
-
-
-class PolicyTests(SynchronousTestCase):
+class PolicyTests(PolicyCase):
     """Writes are judged by the one that decides, with the rights of whoever asks at another relay."""
-
-    def setUp(self) -> None:
-        """Two relays and some people."""
-        self.cluster = PolicyCluster(POLICY)
-        for name in ("ann", "bob"):
-            self.cluster.issue(name)
-        self.decider, self.follower = self.cluster.pair()
-
-    def tearDown(self) -> None:
-        """Nothing was a fault of ours."""
-        for member in self.cluster.members:
-            self.assertEqual(member.faults, [])
-
-    def codes(self, messages: list[Message]) -> list[int]:
-        """Returns the codes of ERRORs; 0 for an ACK."""
-        return [each.error if isinstance(each, Error) else 0 for each in messages if isinstance(each, Ack | Error)]
-
-    def param(self, address: str) -> object:
-        """Returns what a follower has at an address."""
-        found = self.follower.relay.params.get(address)
-        return None if found is None else decode_value(found.value)
 
     def test_a_write_is_judged_and_stamped_for_its_writer(self) -> None:
         """As with one relay; and nobody writes behind their ban, whichever relay they are at."""
@@ -319,32 +278,6 @@ class PolicyTests(SynchronousTestCase):
         address = f"/mine/{ann.session.id}"
         self.assertEqual(self.codes(bob.ask(Set(address, value(1)), 1)), [403])
         self.assertEqual(self.codes(ann.ask(Set(address, value(1)), 1)), [0])
-
-    def test_what_somebody_leaves_ends_with_their_last_session_at_any_relay(self) -> None:
-        """By a null of the relay."""
-        first, second = self.follower.join("ann"), self.decider.join("ann")
-        first.ask(Set("/here/ann", value(1)), 1)
-        self.follower.relay.disconnect(first.session)
-        self.cluster.advance(1)
-        self.assertEqual(self.param("/here/ann"), 1)
-        self.decider.relay.disconnect(second.session)
-        self.cluster.advance(1)
-        self.assertIsNone(self.param("/here/ann"))
-
-    def test_what_is_left_by_the_loss_of_a_relay_stays_for_a_while(self) -> None:
-        """Clients come back to another one; what belongs to those who do not ends."""
-        self.cluster.issue("eve")
-        for name in ("ann", "bob", "eve"):
-            self.follower.join(name).ask(Set(f"/here/{name}", value(1)), 1)
-        self.follower.kill()
-        self.cluster.advance(5)
-        self.assertEqual(self.cluster.decider, self.decider)
-        self.decider.join("ann")
-        self.follower = self.decider
-        self.cluster.advance(10)
-        self.assertEqual([self.param(f"/here/{name}") for name in ("ann", "bob")], [1, 1])
-        self.cluster.advance(25)
-        self.assertEqual([self.param(f"/here/{name}") for name in ("ann", "bob")], [1, None])
 
     def test_a_token_that_ends_ends_its_sessions_everywhere(self) -> None:
         """With the reason; what they had scheduled is not done."""

@@ -23,6 +23,7 @@ from clasp_relay.cluster.batches import (
     encode_ack,
 )
 from clasp_relay.cluster.ledger import Ledger
+from clasp_relay.cluster.lost_sessions import LostSessions
 from clasp_relay.cluster.packets import Asked, Entry, Packet, decode_addresses, origin_and_vouched
 from clasp_relay.core.ports import Frame
 from clasp_relay.core.relay import Relay
@@ -45,10 +46,6 @@ REFUSED = Disconnect(CloseCode.POLICY_VIOLATION, "the token was revoked: sign in
 """The end of a session whose token the decider does not know any more."""
 
 _GIVEN_UP = "its relay is gone"
-
-COMES_BACK_S = 30.0
-"""How long what depends on sessions stays after they were lost with their relay, so that clients can connect to another
-relay."""
 
 
 def _unseen(_relay: Relay) -> None:
@@ -176,8 +173,7 @@ class Deciding:
         """Sessions with a request that can be decided now; the next one comes first."""
         self._turn_end_us: int | None = None
         """When this turn's time for messages ends; None before the first message."""
-        self._lost: set[Session] = set()
-        """Sessions that end since their relay is lost."""
+        self._lost = LostSessions(relay)
         self._is_looking = False
         self._is_over = False
 
@@ -209,35 +205,8 @@ class Deciding:
         for change in served.schedule.image():
             relay.committer.restore(change)
         self._when_begun(relay)
-        self._watch_ends()
+        self._lost.delay_ends()
         relay.resume(report)
-
-    def _watch_ends(self) -> None:
-        """Delays what depends on sessions by ``COMES_BACK_S`` if they were lost with their relay."""
-        relay, lost = self.relay, self._lost
-        ended, gone = relay.hooks.when_ended, relay.hooks.when_gone
-        is_lost = False
-
-        def when_ended(session: Session) -> None:
-            nonlocal is_lost
-            is_lost = session in lost
-            if is_lost:
-                lost.discard(session)
-                relay.clock.call_later(COMES_BACK_S, lambda: end(session))
-            else:
-                ended(session)
-
-        def when_gone(subject: str) -> None:
-            if not is_lost:  # called right after ``when_ended``, for the same session
-                gone(subject)
-
-        def end(session: Session) -> None:
-            ended(session)
-            subject = session.identity.subject
-            if subject and not relay.sessions.has_subject(subject):
-                gone(subject)
-
-        relay.hooks.when_ended, relay.hooks.when_gone = when_ended, when_gone
 
     def stop(self) -> None:
         """Stops deciding; nothing that the core does later has any effect."""
