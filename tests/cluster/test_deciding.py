@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.access.tokens import ADMIN_SCOPES, POLICY_SCOPES, TokenRecord, digest_of
-from clasp_relay.cluster.batch_log import CHANGE_BYTES, MAX_BATCH_BYTES
 from clasp_relay.cluster.batches import Answered, Began, Ended, Group, LinkBegan, LinkEnded, encode_ack
-from clasp_relay.cluster.deciding import TURN_US
 from clasp_relay.cluster.packets import Asked, Entry, Packet
+from clasp_relay.cluster.request_turns import TURN_US
 from clasp_relay.core.records import ChangeKind
-from clasp_relay.core.session.sessions import Session
-from clasp_relay.errors import CloseCode, ErrorCode
 from clasp_relay.wire.constants import Phase, Signal
-from clasp_relay.wire.messages import Ack, Bundle, Error, Message, Publish, Set, Subscribe
+from clasp_relay.wire.messages import Ack, Bundle, Publish, Set, Subscribe
 from tests.cluster.deciding_world import LINK, DecidingCase, said
-from tests.cluster.policy_world import PolicyCase, PolicyMember
+from tests.cluster.policy_world import PolicyCase
 from tests.cluster.world import Cluster
 from tests.core.world import START_US, value
 
@@ -32,66 +27,6 @@ class DecidingTests(DecidingCase):
         items = self.sealed()
         self.assertEqual([type(item) for item in items], [LinkBegan, Began, Group, Answered])
         self.assertEqual(items[-1], Answered("s", 2, ((2, encode_ack("/a", 1, None, None)),)))
-
-    def test_one_sessions_flood_leaves_others_their_turn(self) -> None:
-        """What takes longer than a turn may is decided in later ones, one message of each session in turn."""
-        self.begin()
-        self.ask(Entry(1, "t", int(Asked.BEGIN)))
-        self.sealed()
-        decided: list[str] = []
-        accept = self.deciding.relay.accept
-
-        def slowly(session: Session, message: Message, *more: Any) -> None:
-            self.clock.rightNow += 0.001
-            decided.append(session.id)
-            accept(session, message, *more)
-
-        self.patch(self.deciding.relay, "accept", slowly)
-        flood = [said(number, Set("/a", value(number)), 1) for number in range(2, 402)]
-        self.ask(*flood, said(2, Set("/b", value(1)), 1)._replace(session_id="t"))
-        self.assertLessEqual(len(decided), TURN_US // 1_000 + 1)
-        self.assertIn("t", decided)
-        self.ask(said(3, Set("/b", value(2)), 1)._replace(session_id="t"))
-        items = self.sealed()
-        self.assertLess(decided.index("t", decided.index("t") + 1), 8)
-        answers = self.answers(items)
-        while len(answers) < 402:
-            answers += self.answers(self.sealed())
-        self.assertEqual([ack.revision for ack in answers if isinstance(ack, Ack) and ack.address == "/a"][-1], 400)
-
-    def ask_too_late(self, *entries: Entry) -> None:
-        """Sends a packet in a turn that has no time for it: it waits for a later one."""
-        now_us = START_US
-
-        def long_since() -> int:
-            nonlocal now_us
-            now_us += TURN_US
-            return now_us
-
-        clock = self.patch(self.deciding.relay.clock, "now_us", long_since)
-        self.ask(*entries)
-        clock.restore()
-
-    def test_what_waits_for_its_turn_goes_with_its_session(self) -> None:
-        """It is not decided in a later turn."""
-        self.begin()
-        self.ask_too_late(said(2, Set("/a", value(1)), 1))
-        self.deciding.end_link(LINK)
-        self.assertEqual([type(item) for item in self.sealed()], [LinkEnded])
-
-    def test_what_waits_for_its_turn_goes_with_the_decider(self) -> None:
-        """The next one decides it."""
-        self.begin()
-        self.ask_too_late(said(2, Set("/a", value(1)), 1))
-        self.deciding.stop()
-        self.assertEqual(self.sealed(), [])
-
-    def test_what_waits_for_its_turn_is_decided_in_a_later_one(self) -> None:
-        """If nothing ends meanwhile."""
-        self.begin()
-        self.ask_too_late(said(2, Set("/a", value(1)), 1))
-        self.assertIsNone(self.deciding.relay.params.get("/a"))
-        self.assertEqual(self.answers(self.sealed()), [Ack("/a", 1)])
 
     def test_nothing_is_done_twice(self) -> None:
         """What comes again is left out."""
@@ -125,17 +60,6 @@ class DecidingTests(DecidingCase):
         self.ask(said(1, Set("/a", value(1)), 1))
         self.assertEqual([type(item) for item in self.sealed()], [LinkBegan])
 
-    def test_refusals_are_answers(self) -> None:
-        """They change nothing, and count as done."""
-        self.begin()
-        self.ask(said(2, Set("/a", value(1), revision=9), 1))
-        (item,) = self.sealed()
-        assert isinstance(item, Answered)
-        self.assertEqual(item.number, 2)
-        (error,) = self.answers([item])
-        assert isinstance(error, Error)
-        self.assertEqual(error.error, ErrorCode.CONFLICT)
-
     def test_a_long_bundle_and_its_answer_are_in_one_batch(self) -> None:
         """Whatever others ask meanwhile."""
         self.begin()
@@ -149,37 +73,6 @@ class DecidingTests(DecidingCase):
         (items,) = batches
         self.assertEqual([type(item) for item in items], [Group, Answered])
         self.assertEqual(self.answers(list(items)), [Ack(None, 1)])
-
-    def test_a_full_batch_grows_no_more_while_it_waits_for_a_bundle(self) -> None:
-        """What others ask waits, too, and is decided behind it: the engine takes no batch of any length."""
-        self.ask(*(Entry(1, name, int(Asked.BEGIN)) for name in "st"))
-        self.sealed()
-        sizes_bytes: list[int] = []
-
-        def close() -> None:
-            sizes_bytes.extend(sealed.size_bytes for sealed in self.deciding.seal())
-
-        self.log.when_full = close
-        turns: list[Callable[[], None]] = []
-        for owner in (self.deciding.relay.clock, self):
-            self.patch(owner, "call_later", lambda _delay_s, call: turns.append(call))
-        self.ask(said(2, Bundle(tuple(Set(f"/b/{n}", value(n)) for n in range(2_000))), 1))
-        flood = [Set(f"/big/{n}", value("x" * 60_000)) for n in range(20)]
-        number = 1
-        while turns:
-            begun = turns[:]
-            turns.clear()
-            for call in begun:
-                call()
-            if self.log.size_bytes > MAX_BATCH_BYTES and flood:
-                number += 1
-                self.ask(said(number, flood.pop(), 1)._replace(session_id="t"))
-        self.assertEqual(flood, [])
-        close()
-        *others_bytes, bundle_bytes = sorted(sizes_bytes)
-        self.assertLess(bundle_bytes, 2_000 * (CHANGE_BYTES + 100) + MAX_BATCH_BYTES)
-        self.assertLess(max(others_bytes), 3 * MAX_BATCH_BYTES)
-        self.assertIsNotNone(self.deciding.relay.params.get("/big/0"), "the last one is decided, too")
 
     def test_gestures_pass_as_signals(self) -> None:
         """Their moves are coalesced before they are in the log."""
@@ -197,19 +90,6 @@ class DecidingTests(DecidingCase):
         self.assertIn(Ended("s"), items)
         self.assertEqual(sum(isinstance(item, Group) for item in items), 1)
         self.assertIsNone(self.deciding.relay.params.holder("/l"))
-
-    def test_a_session_that_the_decider_ends_ends_everywhere(self) -> None:
-        """Its relay is told with what to close it."""
-        self.begin()
-        (session,) = self.deciding.relay.sessions.all()
-        session.outbox.discard()
-        session.outbox.send_snapshot("key", iter(()))
-        self.deciding.relay._end_as_too_slow(session)
-        items = self.sealed()
-        self.assertEqual([type(item) for item in items], [Answered, Ended])
-        ended = items[1]
-        assert isinstance(ended, Ended)
-        self.assertEqual((ended.close_code, ended.reason), (1013, "too slow"))
 
     def test_the_sessions_of_a_relay_that_is_gone_end_in_several_turns(self) -> None:
         """Thousands would take as long as a decider may be silent; the relay has ended when all of them have."""
@@ -278,77 +158,6 @@ class PolicyTests(PolicyCase):
         address = f"/mine/{ann.session.id}"
         self.assertEqual(self.codes(bob.ask(Set(address, value(1)), 1)), [403])
         self.assertEqual(self.codes(ann.ask(Set(address, value(1)), 1)), [0])
-
-    def test_a_token_that_ends_ends_its_sessions_everywhere(self) -> None:
-        """With the reason; what they had scheduled is not done."""
-        ann = self.follower.join("ann")
-        due_us = self.decider.now_us() + 2_000_000
-        ann.ask(Bundle((Set("/later", value(1)),), due_us), 1)
-        self.cluster.revoke("ann")
-        self.cluster.turn()
-        (error,) = [each for each in ann.hear() if isinstance(each, Error)]
-        self.assertEqual(error.error, ErrorCode.TOKEN_EXPIRED)
-        self.assertEqual(ann.outbox.closed, (CloseCode.POLICY_VIOLATION, "the token was revoked: sign in again"))
-        self.assertNotIn(ann.session.id, self.decider.ledger.sessions)
-        self.cluster.advance(3)
-        self.assertIsNone(self.param("/later"))
-
-    def test_a_token_that_only_the_decider_knows_to_be_over_ends_its_sessions(self) -> None:
-        """At the relay that has them, too, with the reason."""
-        ann = self.follower.join("ann")
-        self.decider.tokens.revoke([digest_of("ann")])
-        self.cluster.turn()
-        (error,) = [each for each in ann.hear() if isinstance(each, Error)]
-        self.assertEqual(error.error, ErrorCode.TOKEN_EXPIRED)
-        self.assertEqual(ann.outbox.closed, (CloseCode.POLICY_VIOLATION, "the token was revoked: sign in again"))
-
-    def test_a_token_that_the_decider_does_not_know_ends_its_session(self) -> None:
-        """With the reason, and nothing of it is done."""
-        record = TokenRecord(digest_of("new"), "new", "new", False, POLICY_SCOPES, 0, None)
-        self.follower.tokens.follow(record, is_revoked=False)
-        client, other = self.follower.join("new"), self.follower.join("ann")
-        client.send(Set("/a", value(1)), 1)
-        self.cluster.turn()
-        self.assertEqual(self.codes(client.hear()), [ErrorCode.TOKEN_EXPIRED])
-        self.assertEqual(client.outbox.closed, (CloseCode.POLICY_VIOLATION, "the token was revoked: sign in again"))
-        self.assertIsNone(self.param("/a"))
-        self.assertEqual(self.codes(other.ask(Set("/a", value(1)), 1)), [0])
-
-    def test_sessions_go_on_with_the_token_that_replaced_theirs(self) -> None:
-        """Also at the next decider, when the one before has ended."""
-        ann = self.follower.join("ann")
-        self.cluster.turn()
-        self.cluster.issue("ann-2", "ann", replaces=digest_of("ann"))
-        self.cluster.turn()
-        self.assertEqual(self.follower.ledger.sessions[ann.session.id].began.token, digest_of("ann-2"))
-        self.cluster.revoke("ann")
-        self.decider.kill()
-        self.cluster.advance(5)
-        self.assertIs(self.cluster.decider, self.follower)
-        self.assertEqual(self.codes(ann.ask(Set("/a", value(1)), 1)), [0])
-        self.assertIsNone(ann.outbox.closed)
-
-    def test_a_session_whose_relay_vouches_for_it_may_do_what_that_says(self) -> None:
-        """An administrator's token is one relay's own."""
-        for member in (self.follower, self.decider):
-            name = f"admin of {member.name}"
-            self.patch(member.tokens, "is_following", True)
-            member.tokens.add(TokenRecord(digest_of(name), "clasp.admin", "admin", False, ADMIN_SCOPES, 0, None))
-            admin = member.join(name)
-            self.assertEqual(self.codes(admin.ask(Set("/safe/1", value({"key": "wrong"})), 1)), [0])
-
-    def test_the_next_decider_has_everybodys_rights(self) -> None:
-        """Those of sessions that it has not seen begin."""
-        third = self.cluster.add("three")
-        self.cluster.advance(3)
-        assert isinstance(third, PolicyMember)
-        bob = third.join("bob")
-        bob.ask(Set("/room/1/said/1", value({})), 1)
-        self.decider.join("ann").ask(Set("/room/1/bans/bob", value(1)), 1)
-        self.decider.kill()
-        self.cluster.advance(5)
-        self.assertEqual(self.codes(bob.ask(Set("/room/1/said/2", value({})), 1)), [403])
-        self.assertEqual(self.codes(bob.ask(Set("/room/2/said/2", value({})), 1)), [0])
 
 
 class ClearTests(SynchronousTestCase):

@@ -1,4 +1,4 @@
-"""The parts of the decider's core that differ from those of a relay that is alone: fan-out and handlers."""
+"""What the decider's core has other than that of a relay that is alone: its fan-out, and the handler of ANNOUNCE."""
 
 from __future__ import annotations
 
