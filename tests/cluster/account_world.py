@@ -11,8 +11,8 @@ from twisted.internet.task import Clock
 
 from clasp_relay.access.refusals import Busy
 from clasp_relay.cluster.accounts import SharedAccounts
+from clasp_relay.cluster.batch_log import BatchLog
 from clasp_relay.cluster.batches import Group
-from clasp_relay.cluster.deciding import BatchLog
 from clasp_relay.core.records import Change
 from clasp_relay.storage.users_rows import Row
 from clasp_relay.storage.users_sqlite import SqliteUsers

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from twisted.trial.unittest import SynchronousTestCase
+
 from clasp_relay.access.permissions import EXPIRED, REVOKED, TokenPermissions
 from clasp_relay.access.policy import Policy
 from clasp_relay.access.session_ids import KnownSessionIds, SessionIdsOfAll
@@ -13,9 +15,29 @@ from clasp_relay.cluster.deciding import Deciding
 from clasp_relay.cluster.membership import Position
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.rights.port import Permissions
+from clasp_relay.wire.messages import Ack, Error, Message
+from clasp_relay.wire.values import decode_value
 from tests.cluster.world import Cluster, Member
 
-__all__ = ["PolicyCluster", "PolicyMember"]
+__all__ = ["PolicyCase", "PolicyCluster", "PolicyMember"]
+
+POLICY = {
+    "scopes": ["read:/**", "write:/**"],
+    "write_rules": [
+        {
+            "path": "/room/{room}/said/{n}",
+            "checks": [{"type": "state_null", "lookup": "/room/{room}/bans/{session}"}],
+            "stamp": {"field": "by", "value": "{session}"},
+        },
+        {
+            "path": "/safe/{n}",
+            "checks": [{"type": "value_field_equals", "field": "key", "value": "right"}],
+            "failures": {"max": 2, "window_secs": 60},
+        },
+        {"path": "/mine/{id}", "checks": [{"type": "segment_is_own_session_id", "segment": "id"}]},
+    ],
+    "clear_on_disconnect": ["/here/{session}"],
+}
 
 
 class PolicyMember(Member):
@@ -113,3 +135,28 @@ class PolicyCluster(Cluster):
         assert isinstance(decider, PolicyMember), "nobody decides"
         assert isinstance(follower, PolicyMember), "nobody follows"
         return decider, follower
+
+
+class PolicyCase(SynchronousTestCase):
+    """Has two relays under ``POLICY``, and some people with a token."""
+
+    def setUp(self) -> None:
+        """Two relays and some people."""
+        self.cluster = PolicyCluster(POLICY)
+        for name in ("ann", "bob"):
+            self.cluster.issue(name)
+        self.decider, self.follower = self.cluster.pair()
+
+    def tearDown(self) -> None:
+        """Nothing was a fault of ours."""
+        for member in self.cluster.members:
+            self.assertEqual(member.faults, [])
+
+    def codes(self, messages: list[Message]) -> list[int]:
+        """Returns the codes of ERRORs; 0 for an ACK."""
+        return [each.error if isinstance(each, Error) else 0 for each in messages if isinstance(each, Ack | Error)]
+
+    def param(self, address: str) -> object:
+        """Returns what a follower has at an address."""
+        found = self.follower.relay.params.get(address)
+        return None if found is None else decode_value(found.value)

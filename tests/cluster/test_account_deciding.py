@@ -14,8 +14,8 @@ from clasp_relay.cluster.account_asking import Call, CallPacket
 from clasp_relay.cluster.account_calls import Failed, Methods, decode_outcome, method_of
 from clasp_relay.cluster.account_deciding import AccountDecider
 from clasp_relay.cluster.account_records import Record, record_of
+from clasp_relay.cluster.batch_log import BatchLog
 from clasp_relay.cluster.batches import Group
-from clasp_relay.cluster.deciding import BatchLog
 from clasp_relay.core.records import ChangeKind
 from clasp_relay.storage.sent_files import MAX_GUEST_FILES
 from clasp_relay.storage.users import Claim

@@ -3,100 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.access.tokens import ADMIN_SCOPES, POLICY_SCOPES, TokenRecord, digest_of
-from clasp_relay.cluster.batches import (
-    Answered,
-    Began,
-    Ended,
-    Group,
-    Item,
-    LinkBegan,
-    LinkEnded,
-    decode_ack,
-    encode_ack,
-)
-from clasp_relay.cluster.clocks import DecidersClock
-from clasp_relay.cluster.deciding import (
-    CHANGE_BYTES,
-    MAX_BATCH_BYTES,
-    MAX_WAITING_BYTES,
-    TURN_US,
-    BatchLog,
-    Deciding,
-    RulesFanOut,
-    deciders_handlers,
-)
-from clasp_relay.cluster.ledger import Ledger
+from clasp_relay.cluster.batches import Answered, Began, Ended, Group, LinkBegan, LinkEnded, encode_ack
 from clasp_relay.cluster.packets import Asked, Entry, Packet
-from clasp_relay.core.handlers import HANDLERS
+from clasp_relay.cluster.request_turns import TURN_US
 from clasp_relay.core.records import ChangeKind
-from clasp_relay.core.relay import Relay, RelayOptions
-from clasp_relay.core.session.sessions import Session
-from clasp_relay.errors import CloseCode, ErrorCode, RequestError
-from clasp_relay.wire.codec import decode, encode
 from clasp_relay.wire.constants import Phase, Signal
-from clasp_relay.wire.messages import Ack, Announce, Bundle, Error, Message, Publish, Set, SignalDefinition, Subscribe
-from clasp_relay.wire.values import decode_value
-from tests.cluster.policy_world import PolicyCluster, PolicyMember
+from clasp_relay.wire.messages import Ack, Bundle, Publish, Set, Subscribe
+from tests.cluster.deciding_world import LINK, DecidingCase, said
+from tests.cluster.policy_world import PolicyCase
 from tests.cluster.world import Cluster
-from tests.core.world import START_US, World, value
-
-LINK = "one.1"
+from tests.core.world import START_US, value
 
 
-class DecidingTests(SynchronousTestCase):
+class DecidingTests(DecidingCase):
     """Packets in, batches out."""
-
-    def setUp(self) -> None:
-        """Makes a decider of a cluster that has nothing yet."""
-        self.clock = Clock()
-        self.faults: list[object] = []
-        self.log = BatchLog(lambda change: change)
-        clock = DecidersClock(START_US, self.clock.seconds, self.clock.callLater)
-        relay = Relay(
-            RelayOptions(),
-            deciders_handlers(HANDLERS, self.log),
-            clock,
-            lambda: "id",
-            RulesFanOut(),
-            lambda what, fault: self.faults.append((what, fault)),
-            log=self.log,
-        )
-        self.deciding = Deciding(relay, self.log, 1, self.clock.callLater, clock.stop)
-        self.deciding.begin(World().relay, Ledger(), lambda *_: None)
-        self._packets = 0
-
-    def tearDown(self) -> None:
-        """Nothing was a fault of ours."""
-        self.assertEqual(self.faults, [])
-
-    def ask(self, *entries: Entry, is_first: bool = False, is_new: bool = True, skip: int = 0) -> bool:
-        """Sends a packet."""
-        self._packets += 1 + skip
-        is_first = is_first or self._packets == 1
-        return self.deciding.receive(Packet(LINK, "one", 1, self._packets, is_first, is_new, entries))
-
-    def sealed(self) -> list[Item]:
-        """Lets a turn pass, and returns the items of the next batch."""
-        for _ in range(50):
-            self.clock.advance(0)
-        return [item for sealed in self.deciding.seal() for item in sealed.items]
-
-    def begin(self) -> None:
-        """Has a session begin."""
-        self.ask(Entry(1, "s", int(Asked.BEGIN)))
-        self.sealed()
-
-    def answers(self, items: list[Item]) -> list[Message]:
-        """Returns the answers among items."""
-        found = [data for item in items if isinstance(item, Answered) for _, data in item.answers]
-        acks = [decode_ack(data) for data in found]
-        return [decode(data) if ack is None else Ack(*ack) for ack, data in zip(acks, found, strict=True)]
 
     def test_a_relay_and_its_session_are_recorded(self) -> None:
         """Before anything that they ask."""
@@ -104,45 +27,6 @@ class DecidingTests(SynchronousTestCase):
         items = self.sealed()
         self.assertEqual([type(item) for item in items], [LinkBegan, Began, Group, Answered])
         self.assertEqual(items[-1], Answered("s", 2, ((2, encode_ack("/a", 1, None, None)),)))
-
-    def test_one_sessions_flood_leaves_others_their_turn(self) -> None:
-        """What takes longer than a turn may is decided in later ones, one message of each session in turn."""
-        self.begin()
-        self.ask(Entry(1, "t", int(Asked.BEGIN)))
-        self.sealed()
-        decided: list[str] = []
-        accept = self.deciding.relay.accept
-
-        def slowly(session: Session, message: Message, *more: Any) -> None:
-            self.clock.rightNow += 0.001
-            decided.append(session.id)
-            accept(session, message, *more)
-
-        self.patch(self.deciding.relay, "accept", slowly)
-        flood = [said(number, Set("/a", value(number)), 1) for number in range(2, 402)]
-        self.ask(*flood, said(2, Set("/b", value(1)), 1)._replace(session_id="t"))
-        self.assertLessEqual(len(decided), TURN_US // 1_000 + 1)
-        self.assertIn("t", decided)
-        self.ask(said(3, Set("/b", value(2)), 1)._replace(session_id="t"))
-        items = self.sealed()
-        self.assertLess(decided.index("t", decided.index("t") + 1), 8)
-        answers = self.answers(items)
-        while len(answers) < 402:
-            answers += self.answers(self.sealed())
-        self.assertEqual([ack.revision for ack in answers if isinstance(ack, Ack) and ack.address == "/a"][-1], 400)
-
-    def test_what_waits_for_its_turn_goes_with_its_session(self) -> None:
-        """And with the decider."""
-        self.begin()
-        self.patch(self.deciding, "_turn_end_us", 0)
-        self.ask(said(2, Set("/a", value(1)), 1))
-        self.deciding.end_link(LINK)
-        self.assertEqual([type(item) for item in self.sealed()], [LinkEnded])
-        self.begin()
-        self.patch(self.deciding, "_turn_end_us", 0)
-        self.ask(said(2, Set("/a", value(1)), 1))
-        self.deciding.stop()
-        self.assertEqual(self.sealed(), [])
 
     def test_nothing_is_done_twice(self) -> None:
         """What comes again is left out."""
@@ -176,17 +60,6 @@ class DecidingTests(SynchronousTestCase):
         self.ask(said(1, Set("/a", value(1)), 1))
         self.assertEqual([type(item) for item in self.sealed()], [LinkBegan])
 
-    def test_refusals_are_answers(self) -> None:
-        """They change nothing, and count as done."""
-        self.begin()
-        self.ask(said(2, Set("/a", value(1), revision=9), 1))
-        (item,) = self.sealed()
-        assert isinstance(item, Answered)
-        self.assertEqual(item.number, 2)
-        (error,) = self.answers([item])
-        assert isinstance(error, Error)
-        self.assertEqual(error.error, ErrorCode.CONFLICT)
-
     def test_a_long_bundle_and_its_answer_are_in_one_batch(self) -> None:
         """Whatever others ask meanwhile."""
         self.begin()
@@ -200,45 +73,6 @@ class DecidingTests(SynchronousTestCase):
         (items,) = batches
         self.assertEqual([type(item) for item in items], [Group, Answered])
         self.assertEqual(self.answers(list(items)), [Ack(None, 1)])
-
-    def test_a_full_batch_grows_no_more_while_it_waits_for_a_bundle(self) -> None:
-        """What others ask waits, too, and is decided behind it: the engine takes no batch of any length."""
-        self.ask(*(Entry(1, name, int(Asked.BEGIN)) for name in "st"))
-        self.sealed()
-        sizes_bytes: list[int] = []
-
-        def close() -> None:
-            sizes_bytes.extend(sealed.size_bytes for sealed in self.deciding.seal())
-
-        self.log.when_full = close
-        turns: list[Callable[[], None]] = []
-        for owner, name in ((self.deciding.relay.clock, "call_later"), (self.deciding, "_call_later")):
-            self.patch(owner, name, lambda _delay_s, call: turns.append(call))
-        self.ask(said(2, Bundle(tuple(Set(f"/b/{n}", value(n)) for n in range(2_000))), 1))
-        flood = [Set(f"/big/{n}", value("x" * 60_000)) for n in range(20)]
-        number = 1
-        while turns:
-            begun = turns[:]
-            turns.clear()
-            for call in begun:
-                call()
-            if self.log.size_bytes > MAX_BATCH_BYTES and flood:
-                number += 1
-                self.ask(said(number, flood.pop(), 1)._replace(session_id="t"))
-        self.assertEqual(flood, [])
-        close()
-        *others_bytes, bundle_bytes = sorted(sizes_bytes)
-        self.assertLess(bundle_bytes, 2_000 * (CHANGE_BYTES + 100) + MAX_BATCH_BYTES)
-        self.assertLess(max(others_bytes), 3 * MAX_BATCH_BYTES)
-        self.assertIsNotNone(self.deciding.relay.params.get("/big/0"), "the last one is decided, too")
-
-    def test_many_announcements_are_recorded_when_they_are_done(self) -> None:
-        """Once, with their answer."""
-        self.begin()
-        self.ask(said(2, Announce("/d", tuple(SignalDefinition(f"/d/{n}", Signal.PARAM) for n in range(500))), 1))
-        items = self.sealed()
-        self.assertEqual(self.answers(items), [Ack("/d")])
-        self.assertEqual(len(items), 2)
 
     def test_gestures_pass_as_signals(self) -> None:
         """Their moves are coalesced before they are in the log."""
@@ -257,44 +91,13 @@ class DecidingTests(SynchronousTestCase):
         self.assertEqual(sum(isinstance(item, Group) for item in items), 1)
         self.assertIsNone(self.deciding.relay.params.holder("/l"))
 
-    def test_a_session_that_the_decider_ends_ends_everywhere(self) -> None:
-        """Its relay is told with what to close it."""
-        self.begin()
-        (session,) = self.deciding.relay.sessions.all()
-        session.outbox.discard()
-        session.outbox.send_snapshot("key", iter(()))
-        self.deciding.relay._end_as_too_slow(session)
-        items = self.sealed()
-        self.assertEqual([type(item) for item in items], [Answered, Ended])
-        ended = items[1]
-        assert isinstance(ended, Ended)
-        self.assertEqual((ended.close_code, ended.reason), (1013, "too slow"))
-
-    def test_writes_are_refused_while_too_much_waits_for_the_log(self) -> None:
-        """An engine that hangs does not fill the memory."""
-        self.begin()
-        self.log.waiting_bytes = MAX_WAITING_BYTES + 1
-        self.assertRaises(RequestError, self.log.check)
-        self.ask(said(2, Set("/a", value(1)), 1))
-        (error,) = self.answers(self.sealed())
-        assert isinstance(error, Error)
-        self.assertEqual(error.error, ErrorCode.OVERLOADED)
-
-    def test_a_batch_is_closed_when_it_is_full(self) -> None:
-        """Between two messages."""
-        self.begin()
-        calls: list[int] = []
-        self.log.when_full = lambda: calls.append(len(self.deciding.seal()))
-        self.ask(*(said(2 + n, Set(f"/big/{n}", value("x" * 60_000)), 1) for n in range(12)))
-        self.assertEqual(calls, [1] * 6)
-
     def test_the_sessions_of_a_relay_that_is_gone_end_in_several_turns(self) -> None:
         """Thousands would take as long as a decider may be silent; the relay has ended when all of them have."""
         self.ask(*(Entry(1, f"s{number}", int(Asked.BEGIN)) for number in range(5)))
         self.sealed()
         now_us = START_US
         turns: list[int] = []
-        core, call_later = self.deciding.relay, self.deciding._call_later
+        core, call_later = self.deciding.relay, self.call_later
 
         def long_since() -> int:
             nonlocal now_us
@@ -306,7 +109,7 @@ class DecidingTests(SynchronousTestCase):
             return call_later(delay_s, call)
 
         self.patch(core.clock, "now_us", long_since)
-        self.patch(self.deciding, "_call_later", later)
+        self.patch(self, "call_later", later)
         self.deciding.end_link(LINK)
         self.assertEqual(len(core.sessions.all()), 4)
         self.assertEqual(self.sealed(), [LinkEnded(LINK)])
@@ -322,53 +125,8 @@ class DecidingTests(SynchronousTestCase):
         self.assertEqual(self.sealed(), [])
 
 
-def said(number: int, message: Message, qos: int = 0) -> Entry:
-    """Returns what a session asks with a message."""
-    return Entry(number, "s", int(Asked.MESSAGE), qos, data=encode(message))
-
-
-POLICY = {
-    "scopes": ["read:/**", "write:/**"],
-    "write_rules": [
-        {
-            "path": "/room/{room}/said/{n}",
-            "checks": [{"type": "state_null", "lookup": "/room/{room}/bans/{session}"}],
-            "stamp": {"field": "by", "value": "{session}"},
-        },
-        {
-            "path": "/safe/{n}",
-            "checks": [{"type": "value_field_equals", "field": "key", "value": "right"}],
-            "failures": {"max": 2, "window_secs": 60},
-        },
-        {"path": "/mine/{id}", "checks": [{"type": "segment_is_own_session_id", "segment": "id"}]},
-    ],
-    "clear_on_disconnect": ["/here/{session}"],
-}
-
-
-class PolicyTests(SynchronousTestCase):
+class PolicyTests(PolicyCase):
     """Writes are judged by the one that decides, with the rights of whoever asks at another relay."""
-
-    def setUp(self) -> None:
-        """Two relays and some people."""
-        self.cluster = PolicyCluster(POLICY)
-        for name in ("ann", "bob"):
-            self.cluster.issue(name)
-        self.decider, self.follower = self.cluster.pair()
-
-    def tearDown(self) -> None:
-        """Nothing was a fault of ours."""
-        for member in self.cluster.members:
-            self.assertEqual(member.faults, [])
-
-    def codes(self, messages: list[Message]) -> list[int]:
-        """Returns the codes of ERRORs; 0 for an ACK."""
-        return [each.error if isinstance(each, Error) else 0 for each in messages if isinstance(each, Ack | Error)]
-
-    def param(self, address: str) -> object:
-        """Returns what a follower has at an address."""
-        found = self.follower.relay.params.get(address)
-        return None if found is None else decode_value(found.value)
 
     def test_a_write_is_judged_and_stamped_for_its_writer(self) -> None:
         """As with one relay; and nobody writes behind their ban, whichever relay they are at."""
@@ -400,103 +158,6 @@ class PolicyTests(SynchronousTestCase):
         address = f"/mine/{ann.session.id}"
         self.assertEqual(self.codes(bob.ask(Set(address, value(1)), 1)), [403])
         self.assertEqual(self.codes(ann.ask(Set(address, value(1)), 1)), [0])
-
-    def test_what_somebody_leaves_ends_with_their_last_session_at_any_relay(self) -> None:
-        """By a null of the relay."""
-        first, second = self.follower.join("ann"), self.decider.join("ann")
-        first.ask(Set("/here/ann", value(1)), 1)
-        self.follower.relay.disconnect(first.session)
-        self.cluster.advance(1)
-        self.assertEqual(self.param("/here/ann"), 1)
-        self.decider.relay.disconnect(second.session)
-        self.cluster.advance(1)
-        self.assertIsNone(self.param("/here/ann"))
-
-    def test_what_is_left_by_the_loss_of_a_relay_stays_for_a_while(self) -> None:
-        """Clients come back to another one; what belongs to those who do not ends."""
-        self.cluster.issue("eve")
-        for name in ("ann", "bob", "eve"):
-            self.follower.join(name).ask(Set(f"/here/{name}", value(1)), 1)
-        self.follower.kill()
-        self.cluster.advance(5)
-        self.assertEqual(self.cluster.decider, self.decider)
-        self.decider.join("ann")
-        self.follower = self.decider
-        self.cluster.advance(10)
-        self.assertEqual([self.param(f"/here/{name}") for name in ("ann", "bob")], [1, 1])
-        self.cluster.advance(25)
-        self.assertEqual([self.param(f"/here/{name}") for name in ("ann", "bob")], [1, None])
-
-    def test_a_token_that_ends_ends_its_sessions_everywhere(self) -> None:
-        """With the reason; what they had scheduled is not done."""
-        ann = self.follower.join("ann")
-        due_us = self.decider.now_us() + 2_000_000
-        ann.ask(Bundle((Set("/later", value(1)),), due_us), 1)
-        self.cluster.revoke("ann")
-        self.cluster.turn()
-        (error,) = [each for each in ann.hear() if isinstance(each, Error)]
-        self.assertEqual(error.error, ErrorCode.TOKEN_EXPIRED)
-        self.assertEqual(ann.outbox.closed, (CloseCode.POLICY_VIOLATION, "the token was revoked: sign in again"))
-        self.assertNotIn(ann.session.id, self.decider.ledger.sessions)
-        self.cluster.advance(3)
-        self.assertIsNone(self.param("/later"))
-
-    def test_a_token_that_only_the_decider_knows_to_be_over_ends_its_sessions(self) -> None:
-        """At the relay that has them, too, with the reason."""
-        ann = self.follower.join("ann")
-        self.decider.tokens.revoke([digest_of("ann")])
-        self.cluster.turn()
-        (error,) = [each for each in ann.hear() if isinstance(each, Error)]
-        self.assertEqual(error.error, ErrorCode.TOKEN_EXPIRED)
-        self.assertEqual(ann.outbox.closed, (CloseCode.POLICY_VIOLATION, "the token was revoked: sign in again"))
-
-    def test_a_token_that_the_decider_does_not_know_ends_its_session(self) -> None:
-        """With the reason, and nothing of it is done."""
-        record = TokenRecord(digest_of("new"), "new", "new", False, POLICY_SCOPES, 0, None)
-        self.follower.tokens.follow(record, is_revoked=False)
-        client, other = self.follower.join("new"), self.follower.join("ann")
-        client.send(Set("/a", value(1)), 1)
-        self.cluster.turn()
-        self.assertEqual(self.codes(client.hear()), [ErrorCode.TOKEN_EXPIRED])
-        self.assertEqual(client.outbox.closed, (CloseCode.POLICY_VIOLATION, "the token was revoked: sign in again"))
-        self.assertIsNone(self.param("/a"))
-        self.assertEqual(self.codes(other.ask(Set("/a", value(1)), 1)), [0])
-
-    def test_sessions_go_on_with_the_token_that_replaced_theirs(self) -> None:
-        """Also at the next decider, when the one before has ended."""
-        ann = self.follower.join("ann")
-        self.cluster.turn()
-        self.cluster.issue("ann-2", "ann", replaces=digest_of("ann"))
-        self.cluster.turn()
-        self.assertEqual(self.follower.ledger.sessions[ann.session.id].began.token, digest_of("ann-2"))
-        self.cluster.revoke("ann")
-        self.decider.kill()
-        self.cluster.advance(5)
-        self.assertIs(self.cluster.decider, self.follower)
-        self.assertEqual(self.codes(ann.ask(Set("/a", value(1)), 1)), [0])
-        self.assertIsNone(ann.outbox.closed)
-
-    def test_a_session_whose_relay_vouches_for_it_may_do_what_that_says(self) -> None:
-        """An administrator's token is one relay's own."""
-        for member in (self.follower, self.decider):
-            name = f"admin of {member.name}"
-            self.patch(member.tokens, "is_following", True)
-            member.tokens.add(TokenRecord(digest_of(name), "clasp.admin", "admin", False, ADMIN_SCOPES, 0, None))
-            admin = member.join(name)
-            self.assertEqual(self.codes(admin.ask(Set("/safe/1", value({"key": "wrong"})), 1)), [0])
-
-    def test_the_next_decider_has_everybodys_rights(self) -> None:
-        """Those of sessions that it has not seen begin."""
-        third = self.cluster.add("three")
-        self.cluster.advance(3)
-        assert isinstance(third, PolicyMember)
-        bob = third.join("bob")
-        bob.ask(Set("/room/1/said/1", value({})), 1)
-        self.decider.join("ann").ask(Set("/room/1/bans/bob", value(1)), 1)
-        self.decider.kill()
-        self.cluster.advance(5)
-        self.assertEqual(self.codes(bob.ask(Set("/room/1/said/2", value({})), 1)), [403])
-        self.assertEqual(self.codes(bob.ask(Set("/room/2/said/2", value({})), 1)), [0])
 
 
 class ClearTests(SynchronousTestCase):

@@ -9,8 +9,10 @@ from contextlib import AbstractContextManager, nullcontext
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.cluster.batch_log import BatchLog, Row
 from clasp_relay.cluster.clocks import DecidersClock
-from clasp_relay.cluster.deciding import BatchLog, Deciding, Row, RulesFanOut, deciders_handlers
+from clasp_relay.cluster.deciders_core import RulesFanOut, deciders_handlers
+from clasp_relay.cluster.deciding import Deciding
 from clasp_relay.cluster.following import Following
 from clasp_relay.cluster.ledger import Ledger
 from clasp_relay.cluster.membership import Membership, NodeOptions, Position, Role

@@ -16,8 +16,10 @@ from clasp_relay.access.refusals import Busy, NoRoom
 from clasp_relay.access.tickets import Given, Tickets
 from clasp_relay.cluster.account_asking import NOT_DONE
 from clasp_relay.cluster.accounts import SharedAccounts
+from clasp_relay.cluster.batch_log import BatchLog, Judged
 from clasp_relay.cluster.clocks import DecidersClock, FollowersClock
-from clasp_relay.cluster.deciding import BatchLog, Deciding, Judged, RulesFanOut, deciders_handlers
+from clasp_relay.cluster.deciders_core import RulesFanOut, deciders_handlers
+from clasp_relay.cluster.deciding import Deciding
 from clasp_relay.cluster.engine import NatsEngine
 from clasp_relay.cluster.following import Following
 from clasp_relay.cluster.ledger import Ledger

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from clasp_relay.cluster.account_asking import Call, CallPacket
 from clasp_relay.cluster.account_calls import CAUGHT, Failed, Methods, encode_outcome
 from clasp_relay.cluster.account_records import Done, Record, change_of
-from clasp_relay.cluster.deciding import BatchLog
+from clasp_relay.cluster.batch_log import BatchLog
 from clasp_relay.errors import DecodeError
 from clasp_relay.logs import events
 from clasp_relay.storage.users import StoreBusy

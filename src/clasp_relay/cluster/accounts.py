@@ -29,7 +29,7 @@ from clasp_relay.cluster.account_calls import Methods, method_of, unpack
 from clasp_relay.cluster.account_deciding import AccountDecider
 from clasp_relay.cluster.account_images import decode_pieces, encode_head, encode_rows
 from clasp_relay.cluster.account_records import Record, record_of
-from clasp_relay.cluster.deciding import BatchLog
+from clasp_relay.cluster.batch_log import BatchLog
 from clasp_relay.cluster.following import NOT_READY, Following
 from clasp_relay.cluster.packets import decode_fields, encode_fields
 from clasp_relay.core.ports import Timer

@@ -8,220 +8,29 @@ sees this core's state: when the relay is deposed, the core is discarded, with a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable
 
-from clasp_relay.cluster.batches import (
-    Announced,
-    Answered,
-    Began,
-    Ended,
-    Group,
-    Item,
-    LinkBegan,
-    LinkEnded,
-    Marked,
-    Named,
-    Willed,
-    encode_ack,
-)
+from clasp_relay.cluster.batch_log import BatchLog, Sealed
+from clasp_relay.cluster.batches import Began, Ended, LinkBegan, LinkEnded, Named, Willed
 from clasp_relay.cluster.ledger import Ledger
+from clasp_relay.cluster.lost_sessions import LostSessions
 from clasp_relay.cluster.packets import Asked, Entry, Packet, decode_addresses, origin_and_vouched
-from clasp_relay.core.history.rules import Erasure
-from clasp_relay.core.ports import Audience, Frame, Outbox
-from clasp_relay.core.records import Change, ChangeKind, encode_change
-from clasp_relay.core.relay import Handler, Relay
+from clasp_relay.cluster.remote_sessions import Link, RemoteSession, RemoteSessions
+from clasp_relay.cluster.request_turns import TURN_US, RequestTurns
+from clasp_relay.core.relay import Relay
 from clasp_relay.core.session.sessions import Session
-from clasp_relay.core.work import Pieces
-from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, RequestError
-from clasp_relay.storage.journal.journal_file import RECORDED_KINDS
-from clasp_relay.wire.clasp import ClaspCodec
-from clasp_relay.wire.codec import decode, encode
-from clasp_relay.wire.messages import Announce, Error, Message
-from clasp_relay.wire.tuples import new_tuple
+from clasp_relay.errors import CloseCode
+from clasp_relay.wire.codec import decode
 
-__all__ = ["BatchLog", "Deciding", "Judged", "RulesFanOut", "Sealed", "deciders_handlers"]
-
-MAX_WAITING_BYTES = 32 * 1024 * 1024
-"""Memory limit of the changes that wait for the log. Beyond it writes are refused, so that they do not fill the memory
-while the engine hangs."""
-
-TURN_US = 3_000
-"""How long messages of sessions are decided in one turn. A packet may have hundreds, and the flood of one follower must
-not block the sessions of others."""
-
-CHANGE_BYTES = 300
-"""Memory that a change takes besides its bytes."""
-
-MAX_BATCH_BYTES = 64 * 1024
-"""A batch with more bytes than this is closed, since every relay applies it in one turn; a bundle is never split."""
-
-Judged: TypeAlias = tuple[Change, "str | None", tuple[Erasure, ...]]
-"""A change, the key under which history keeps it, and what it erases."""
-
-Row: TypeAlias = tuple[Change, "str | None", tuple[Erasure, ...], bytes]
-"""The same, and the encoded change."""
+__all__ = ["Deciding"]
 
 _MESSAGE, _END, _READ = int(Asked.MESSAGE), int(Asked.END), int(Asked.READ)
 
-
-REFUSED = Disconnect(CloseCode.POLICY_VIOLATION, "the token was revoked: sign in again", ErrorCode.TOKEN_EXPIRED)
-"""The end of a session whose token the decider does not know any more."""
-
 _GIVEN_UP = "its relay is gone"
-
-COMES_BACK_S = 30.0
-"""How long what depends on sessions stays after they were lost with their relay, so that clients can connect to another
-relay."""
 
 
 def _unseen(_relay: Relay) -> None:
     """Does nothing."""
-
-
-class Sealed(NamedTuple):
-    """The items of one batch."""
-
-    items: tuple[Item, ...]
-    rows: tuple[Row, ...]
-    """The changes among them, for the journal."""
-    size_bytes: int
-
-
-class RulesFanOut:
-    """The fan-out of the decider's core, where only rules subscribe; all other sessions get changes from the log."""
-
-    def fan_out(self, audience: Audience, frame: Frame, exclude: Outbox | None = None) -> None:
-        """See ``FanOut``."""
-        for outbox in audience.outboxes:
-            if outbox is not exclude:
-                outbox.send(frame)
-
-
-class BatchLog:
-    """Implements ``core.ports.Log``: gathers committed changes; their answers follow in the same batch.
-
-    Args:
-        renewal: returns a renewed life time as it is recorded; None if it need not be.
-    """
-
-    is_immediate = False
-
-    def __init__(self, renewal: Callable[[Change], Change | None]) -> None:
-        self._renewal = renewal
-        self.judge: Callable[[Change], Judged] = _no_history
-        """Returns what history does with a change; set if there are history rules."""
-        self.waiting_bytes = 0
-        """The size of closed batches that wait for the log; set by ``Appending``."""
-        self.items: list[Item] = []
-        self.rows: list[Row] = []
-        self.size_bytes = 0
-        self.mark = b""
-        """The door's data about the changes that are committed now (``Marked``)."""
-        self.when_filled: Callable[[], None] = _nothing
-        """Called when something was gathered."""
-        self.when_full: Callable[[], None] = _nothing
-        """Called between two messages when the gathered batch is large enough to be closed."""
-
-    def append(self, changes: Sequence[Change]) -> int:
-        """See ``Log.append``."""
-        if len(changes) == 1 and changes[0].kind is ChangeKind.WRITE and not self.mark:  # the usual SET
-            change = changes[0]
-            data = encode_change(change)
-            self.items.append(new_tuple(Group, ((change,), (data,))))
-            self.rows.append((*self.judge(change), data))
-            self.size_bytes += CHANGE_BYTES + len(data)
-            if len(self.items) == 1 or self.size_bytes > MAX_BATCH_BYTES:
-                # After the first item the append is scheduled; a full batch is sealed even while one is on its way.
-                self.when_filled()
-        else:
-            found = (self._renewal(each) if each.kind is ChangeKind.RENEWAL else each for each in changes)
-            self._gather([each for each in found if each is not None])
-        return 0
-
-    def watch(self, recorded: Callable[[int], None]) -> None:
-        """See ``Log.watch``; does nothing, since answers are in the batch."""
-
-    def _gather(self, changes: Sequence[Change]) -> None:
-        if not changes:
-            return
-        group = Group.of(changes)
-        if self.mark:
-            self.items.append(Marked(self.mark))
-            self.size_bytes += len(self.mark)
-        self.items.append(group)
-        for change, data in zip(changes, group.encoded, strict=True):
-            if change.kind in RECORDED_KINDS:
-                self.rows.append((*self.judge(change), data))
-            self.size_bytes += CHANGE_BYTES + len(data)
-        self.when_filled()
-
-    def add(self, item: Item, size_bytes: int = CHANGE_BYTES) -> None:
-        """Gathers an item that is no change."""
-        self.items.append(item)
-        self.size_bytes += size_bytes
-        self.when_filled()
-
-    def check(self) -> None:
-        """See ``Log.check``."""
-        if self.waiting_bytes + self.size_bytes > MAX_WAITING_BYTES:
-            raise RequestError(ErrorCode.OVERLOADED, "too many changes wait to be recorded; try again in a moment")
-
-
-class _Payloads(ClaspCodec):
-    """Encodes answers as payloads, without a frame around them."""
-
-    def ack(
-        self,
-        address: str | None = None,
-        revision: int | None = None,
-        locked: bool | None = None,
-        holder: str | None = None,
-        /,
-    ) -> bytes:
-        """See ``Codec``."""
-        return encode_ack(address, revision, locked, holder)
-
-    def encode(self, message: Message, /) -> bytes:
-        """See ``Codec``."""
-        return encode(message)
-
-
-_PAYLOADS = _Payloads()
-
-
-class _Remote:
-    """A session of some relay, as the decider knows it. Its outbox is itself."""
-
-    def __init__(self, deciding: Deciding, link: str, done: int) -> None:
-        self._deciding = deciding
-        self.link = link
-        self.session: Session
-        self.taken = done
-        """The number of its last request that was taken."""
-        self.done = done
-        self.at_work = 0
-        """The number of the request that is being handled, perhaps in pieces; 0 for none."""
-        self.queue: deque[Entry] = deque()
-        self.answers: list[tuple[int, bytes]] = []
-        self.will: Willed | None = None
-        """Its will; None for none."""
-
-    def send(self, frame: Frame) -> None:
-        """See ``Outbox``."""
-        self.answers.append((self.at_work, frame.wire))
-        self._deciding.touch(self, len(frame.wire))
-
-    def send_snapshot(self, key: object, frames: Iterator[bytes]) -> None:
-        """See ``Outbox``; does nothing, since nothing is read here."""
-
-    def close(self, close_code: CloseCode, reason: str) -> None:
-        """See ``Outbox``: the session ends, at its relay too."""
-        self._deciding.closed(self, close_code, reason)
-
-    def discard(self) -> None:
-        """See ``Outbox``; does nothing, since decided requests are answered."""
 
 
 class _WhileDecided:
@@ -244,15 +53,6 @@ class _WhileDecided:
 def _asked(session: Session, log: BatchLog, entry: Entry) -> _WhileDecided | None:
     """Returns the context in which to handle a message with data of a door; None for any other message."""
     return _WhileDecided(session, log, entry) if entry.more or entry.mark else None
-
-
-class _Link:
-    """A relay whose sessions send requests here."""
-
-    def __init__(self) -> None:
-        self.expected = 0
-        """The number of its next packet; 0 if it first has to send all requests that are not done."""
-        self.remotes: dict[str, _Remote] = {}
 
 
 class Deciding:
@@ -282,18 +82,9 @@ class Deciding:
         self._call_later = call_later
         self._stop_clock = stop_clock
         self._when_begun = when_begun
-        self._links: dict[str, _Link] = {}
-        self._sessions: dict[str, _Remote] = {}
-        self._touched: dict[_Remote, None] = {}
-        self._busy: dict[_Remote, None] = {}
-        self._ready: dict[_Remote, None] = {}
-        """Sessions with a request that can be decided now; the next one comes first."""
-        self._turn_end_us: int | None = None
-        """When this turn's time for messages ends; None before the first message."""
-        self._lost: set[Session] = set()
-        """Sessions that end since their relay is lost."""
-        self._is_looking = False
-        self._is_over = False
+        self._sessions = RemoteSessions(relay, log, self._closed)
+        self._turns = RequestTurns(relay, log, call_later, self._handle, self._sessions.touch)
+        self._lost = LostSessions(relay)
 
     # Begin and end
 
@@ -314,48 +105,20 @@ class Deciding:
             relay.keeping.begin(ledger.time_us)
         relay.committer.carries_signals = True
         for link in ledger.links:
-            self._links[link] = _Link()
+            self._sessions.links[link] = Link()
         for known in ledger.sessions.values():
-            self._began(known.began, known.number, is_known=True)
-            remote = self._sessions.get(known.began.session_id)
+            remote = self._sessions.begin(known.began, known.number, is_known=True)
             if remote is not None:
                 remote.will = known.will
         for change in served.schedule.image():
             relay.committer.restore(change)
         self._when_begun(relay)
-        self._watch_ends()
+        self._lost.delay_ends()
         relay.resume(report)
-
-    def _watch_ends(self) -> None:
-        """Delays what depends on sessions by ``COMES_BACK_S`` if they were lost with their relay."""
-        relay, lost = self.relay, self._lost
-        ended, gone = relay.hooks.when_ended, relay.hooks.when_gone
-        is_lost = False
-
-        def when_ended(session: Session) -> None:
-            nonlocal is_lost
-            is_lost = session in lost
-            if is_lost:
-                lost.discard(session)
-                relay.clock.call_later(COMES_BACK_S, lambda: end(session))
-            else:
-                ended(session)
-
-        def when_gone(subject: str) -> None:
-            if not is_lost:  # called right after ``when_ended``, for the same session
-                gone(subject)
-
-        def end(session: Session) -> None:
-            ended(session)
-            subject = session.identity.subject
-            if subject and not relay.sessions.has_subject(subject):
-                gone(subject)
-
-        relay.hooks.when_ended, relay.hooks.when_gone = when_ended, when_gone
 
     def stop(self) -> None:
         """Stops deciding; nothing that the core does later has any effect."""
-        self._is_over = True
+        self._turns.stop()
         self._stop_clock()
 
     # Requests
@@ -366,11 +129,12 @@ class Deciding:
         Returns:
             whether it could be taken; if not, the relay has to send all requests that are not done again.
         """
-        link = self._links.get(packet.link)
+        links = self._sessions.links
+        link = links.get(packet.link)
         if link is None:
             if not packet.is_new:
                 return False
-            link = self._links[packet.link] = _Link()
+            link = links[packet.link] = Link()
             self.log.add(LinkBegan(packet.link, packet.relay))
         if packet.is_first:
             if packet.number < link.expected:
@@ -381,35 +145,35 @@ class Deciding:
         link.expected = packet.number + 1
         for entry in packet.entries:
             self._take(packet.link, entry)
-        self._decide()
+        self._turns.decide()
         return True
 
     def knows(self, link: str) -> bool:
         """Tells whether a relay has joined."""
-        return link in self._links
+        return link in self._sessions.links
 
     def end_link(self, name: str) -> None:
         """Ends the sessions of a relay that has left or is lost; many of them take several turns."""
-        link = self._links.pop(name, None)
+        link = self._sessions.links.pop(name, None)
         if link is not None:
             self._end_some(name, deque(link.remotes.values()))
 
-    def _end_some(self, name: str, remotes: deque[_Remote]) -> None:
+    def _end_some(self, name: str, remotes: deque[RemoteSession]) -> None:
         """Ends as many of a relay's sessions as there is time for in this turn, then the relay."""
-        if self._is_over:
+        if self._turns.is_over:
             return
         now_us = self.relay.clock.now_us
         end_us = now_us() + TURN_US
         while remotes:
             self._end_lost(remotes.popleft())
-            if remotes and (now_us() >= end_us or self._is_held):
+            if remotes and (now_us() >= end_us or self._turns.is_held):
                 self._call_later(0, lambda: self._end_some(name, remotes))
                 return
         self.log.add(LinkEnded(name))
 
-    def _end_lost(self, remote: _Remote) -> None:
+    def _end_lost(self, remote: RemoteSession) -> None:
         session_id = remote.session.id
-        if session_id not in self._sessions:
+        if session_id not in self._sessions.by_id:
             return
         self._lost.add(remote.session)
         has_will = remote.will is not None
@@ -418,113 +182,41 @@ class Deciding:
         if has_will:
             # In the same batch as its will, so that the next decider does not carry that out again.
             self.log.add(Ended(session_id, int(CloseCode.TRY_AGAIN_LATER), _GIVEN_UP))
-        self._close_if_full()
+        self.log.close_if_full()
 
     def pass_sessions(self, subject: str, old: bytes, new: bytes) -> None:
         """Moves the sessions of a token to its successor, also at the next decider."""
-        for session in self.relay.sessions.of_token(subject, old):
-            session.identity = replace(session.identity, token=new)
-            remote = self._sessions.get(session.id)
-            if remote is not None:
-                self.log.add(Began(session.id, remote.link, subject, new, session.origin))
+        self._sessions.pass_on(subject, old, new)
 
     def _take(self, link: str, entry: Entry) -> None:
         if entry.kind == _READ:
             self._read(entry.text)
-            self._close_if_full()
+            self.log.close_if_full()
             return
-        remote = self._sessions.get(entry.session_id)
+        remote = self._sessions.by_id.get(entry.session_id)
         if remote is None:
             if entry.kind == Asked.BEGIN:
                 began = Began(entry.session_id, link, entry.text, entry.data, *origin_and_vouched(entry.more))
-                self._began(began, entry.number)
-                self._close_if_full()
+                self._sessions.begin(began, entry.number)
+                self.log.close_if_full()
             return
         if entry.number > remote.taken and remote.link == link:
             remote.taken = entry.number
-            remote.queue.append(entry)
-            if not remote.at_work:
-                self._ready[remote] = None
-
-    def _began(self, began: Began, number: int, *, is_known: bool = False) -> None:
-        """Admits a session here, or ends it.
-
-        Args:
-            began: the session.
-            number: the number of its last request that is done.
-            is_known: whether the log has its beginning.
-        """
-        try:
-            remote = self._admit(began, number)
-        except Disconnect as refusal:
-            if refusal.code is not None:
-                error = encode(Error(refusal.code, refusal.reason))
-                self.log.add(Answered(began.session_id, number, ((0, error),)), len(error))
-            self.log.add(Ended(began.session_id, int(refusal.close_code), refusal.reason))
-            return
-        if not is_known:
-            self.log.add(began)
-            self.touch(remote, 0)
-
-    def _admit(self, began: Began, number: int) -> _Remote:
-        """Makes a session live here.
-
-        Raises:
-            Disconnect: its token is not valid any more, or sessions without a token are not admitted.
-        """
-        relay, permissions = self.relay, self.relay.permissions
-        remote = _Remote(self, began.link, number)
-        session = remote.session = relay.connect(remote, "", _PAYLOADS)
-        session.id, session.origin = began.session_id, began.origin
-        if began.token or began.vouched:
-            identity = permissions.readmit(began.subject, began.token, began.vouched)
-        else:
-            identity = permissions.admit("", session)
-        if identity is None:
-            raise REFUSED.again()
-        session.identity = identity
-        session.account = relay.accounts.open(identity.subject, session.origin)
-        relay.admit(session)
-        # Its own relay applies the message limits.
-        session.limiter = None
-        self._sessions[began.session_id] = remote
-        self._links.setdefault(began.link, _Link()).remotes[began.session_id] = remote
-        return remote
+            self._turns.add(remote, entry)
 
     def _read(self, address: str) -> None:
         if self.relay.params.get(address) is not None:
             self.relay.committer.renew(address)
 
-    def _decide(self) -> None:
-        """Decides requests, one of each session in turn, as long as there is time in this turn."""
-        now_us = self.relay.clock.now_us
-        if self._turn_end_us is None:
-            self._turn_end_us = now_us() + TURN_US
-            self._call_later(0, self._next_turn)
-        ready = self._ready
-        while ready and now_us() < self._turn_end_us and not self._is_held:
-            remote = next(iter(ready))
-            del ready[remote]
-            self._do_next(remote)
-            if remote.queue and not remote.at_work:
-                ready[remote] = None
-
-    def _next_turn(self) -> None:
-        self._turn_end_us = None
-        if self._ready and not self._is_over:
-            self._decide()
-
-    def _do_next(self, remote: _Remote) -> None:
-        """Handles the next request of a session."""
+    def _handle(self, remote: RemoteSession, entry: Entry) -> None:
+        """Handles a request of a session; see ``RequestTurns``."""
         session = remote.session
-        entry = remote.queue.popleft()
         kind = entry.kind
         if kind == _END:
             if entry.qos:
                 self._leave_will(remote)
             self._forget(remote, entry.text)
             self.log.add(Ended(session.id))
-            self._close_if_full()
             return
         remote.at_work = entry.number
         if kind == _MESSAGE:
@@ -538,24 +230,8 @@ class Deciding:
         elif entry.kind == Asked.CLEAR:
             self.relay.put_off(session)
             self.relay.go_on(session, self.relay.committer.clear(decode_addresses(entry.data)))
-        self._settle(remote)
-        if self.log.size_bytes > MAX_BATCH_BYTES:  # as ``_close_if_full`` does, for every message
-            self.log.when_full()
 
-    @property
-    def _is_held(self) -> bool:
-        """Whether the batch is full and waits for a bundle, which is never split; then all other requests wait, too.
-
-        Otherwise the batch would become longer than the engine accepts.
-        """
-        return self.log.size_bytes > MAX_BATCH_BYTES and not self.relay.bundles.is_whole
-
-    def _close_if_full(self) -> None:
-        """Closes the batch between two requests if it is large enough."""
-        if self.log.size_bytes > MAX_BATCH_BYTES:
-            self.log.when_full()
-
-    def _leave_will(self, remote: _Remote) -> None:
+    def _leave_will(self, remote: RemoteSession) -> None:
         """Carries out the will of a session, as its message of this moment."""
         will, remote.will = remote.will, None
         if will is not None and will.message:
@@ -563,50 +239,15 @@ class Deciding:
             entry = Entry(0, session.id, int(Asked.MESSAGE), more=will.more, mark=will.mark)
             self.relay.accept(session, decode(will.message), 0, _asked(session, self.log, entry))
 
-    def _settle(self, remote: _Remote) -> None:
-        """Notes that the request in work is done, if it is."""
-        if not remote.at_work:
-            return
-        if remote.session.is_busy:
-            self._busy[remote] = None
-            self._look_later()
-            return
-        remote.done, remote.at_work = remote.at_work, 0
-        self.touch(remote, 0)
-
-    def _look_later(self) -> None:
-        if not self._is_looking and not self._is_over:
-            self._is_looking = True
-            self._call_later(0, self._look)
-
-    def _look(self) -> None:
-        """Continues sessions whose message was handled in pieces and is done."""
-        self._is_looking = False
-        if self._is_over:
-            return
-        busy, self._busy = self._busy, {}
-        for remote in busy:
-            self._settle(remote)
-            if remote.queue and not remote.at_work:
-                self._ready[remote] = None
-        self._decide()
-
     # Outcomes
 
-    def touch(self, remote: _Remote, size_bytes: int) -> None:
-        """Notes that a session has an answer, or that a request of it is done."""
-        self.log.size_bytes += size_bytes
-        if remote not in self._touched and remote.session.id in self._sessions:
-            self._touched[remote] = None
-            self.log.when_filled()
-
-    def closed(self, remote: _Remote, close_code: CloseCode, reason: str) -> None:
-        """Notes that the decider has ended a session."""
+    def _closed(self, remote: RemoteSession, close_code: CloseCode, reason: str) -> None:
+        """Notes that the decider's core has ended a session."""
         session_id = remote.session.id
-        if self._sessions.pop(session_id, None) is None:
+        if session_id not in self._sessions.by_id:
             return
         self._drop(remote)
-        self._answer(remote)
+        self._sessions.answer(remote)
         self.log.add(Ended(session_id, int(close_code), reason))
 
     def seal(self) -> list[Sealed]:
@@ -618,17 +259,9 @@ class Deciding:
         if self._is_whole_later():
             return []
         # A bundle that has been carried out is in the batch, so its answer has to be there, too.
-        for remote in list(self._busy):
-            self._settle(remote)
-        for remote in list(self._touched):
-            self._answer(remote)
-        self._touched.clear()
-        log = self.log
-        if not log.items:
-            return []
-        sealed = Sealed(tuple(log.items), tuple(log.rows), log.size_bytes)
-        log.items, log.rows, log.size_bytes = [], [], 0
-        return [sealed]
+        self._turns.settle_all()
+        self._sessions.answer_all()
+        return self.log.seal()
 
     def _is_whole_later(self) -> bool:
         """Tells whether a bundle is being carried out; then ``when_filled`` is called when that is done."""
@@ -646,54 +279,11 @@ class Deciding:
         is_waiting = True
         return not is_whole
 
-    def _answer(self, remote: _Remote) -> None:
-        self._touched.pop(remote, None)
-        self.log.items.append(Answered(remote.session.id, remote.done, tuple(remote.answers)))
-        remote.answers.clear()
-
-    def _forget(self, remote: _Remote, cause: str) -> None:
-        self._sessions.pop(remote.session.id, None)
+    def _forget(self, remote: RemoteSession, cause: str) -> None:
+        """Ends a session of the core that its relay has ended, or that is lost with its relay."""
         self._drop(remote)
         self.relay.disconnect(remote.session, cause)
 
-    def _drop(self, remote: _Remote) -> None:
-        remote.queue.clear()
-        self._touched.pop(remote, None)
-        self._busy.pop(remote, None)
-        self._ready.pop(remote, None)
-        link = self._links.get(remote.link)
-        if link is not None:
-            link.remotes.pop(remote.session.id, None)
-
-
-def deciders_handlers(handlers: dict[type[Message], Handler], log: BatchLog) -> dict[type[Message], Handler]:
-    """Returns the handlers of a decider's core, in which an ANNOUNCE goes into the log, too."""
-    announce = handlers[Announce]
-
-    def announced(relay: Relay, session: Session, message: Announce, qos: int) -> Pieces | None:
-        pieces = announce(relay, session, message, qos)
-        if pieces is None:
-            _note(relay, session, message, log)
-            return None
-        return _noted_behind(pieces, relay, session, message, log)
-
-    return {**handlers, Announce: announced}
-
-
-def _noted_behind(pieces: Pieces, relay: Relay, session: Session, message: Announce, log: BatchLog) -> Pieces:
-    yield from pieces
-    _note(relay, session, message, log)
-
-
-def _note(relay: Relay, session: Session, message: Announce, log: BatchLog) -> None:
-    if message.signals and session.is_live:
-        data = encode(message)
-        log.add(Announced(session.identity.subject, relay.clock.now_us(), data), len(data))
-
-
-def _no_history(change: Change) -> Judged:
-    return change, None, ()
-
-
-def _nothing() -> None:
-    """Does nothing."""
+    def _drop(self, remote: RemoteSession) -> None:
+        self._sessions.remove(remote)
+        self._turns.drop(remote)

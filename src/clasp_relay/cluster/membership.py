@@ -7,8 +7,8 @@ from enum import Enum
 from typing import NamedTuple, Protocol
 
 from clasp_relay.cluster.account_images import AccountImages, NoAccounts
+from clasp_relay.cluster.batch_log import Row
 from clasp_relay.cluster.batches import Batch
-from clasp_relay.cluster.deciding import Row
 from clasp_relay.cluster.following import Following
 from clasp_relay.cluster.ports import Engine
 from clasp_relay.core.records import Change, ChangeKind, no_param
