@@ -2,122 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
-from twisted.internet import reactor
-from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import succeed
 from twisted.internet.task import deferLater
-from twisted.internet.testing import StringTransport
-from twisted.trial.unittest import TestCase
 
-from clasp_relay.access.addresses import ClientAddresses
 from clasp_relay.access.names import name_keys
-from clasp_relay.access.permissions import TokenPermissions
 from clasp_relay.access.policy import Policy
-from clasp_relay.access.tokens import POLICY_SCOPES, TokenRecord, TokenTable, digest_of
+from clasp_relay.access.tokens import POLICY_SCOPES, TokenRecord, digest_of
 from clasp_relay.assembly import auth_server
-from clasp_relay.assembly.auth_server import AuthServer, Clients, Core, Rights, Tells
 from clasp_relay.core.records import Param, StateImage
 from clasp_relay.errors import StartError
-from clasp_relay.http.cors import Origins
-from clasp_relay.net.turn import TurnWriter
-from clasp_relay.net.websocket import ClaspFactory
-from clasp_relay.settings import Settings
 from clasp_relay.storage import users_file
 from clasp_relay.storage.users import Claim, StoreBusy
 from clasp_relay.storage.users_sqlite import SqliteUsers
 from clasp_relay.wire.messages import Set
 from clasp_relay.wire.values import encode_value
 from tests.access.test_permissions import AuthWorld
-from tests.core.world import World
-from tests.http.memory_site import Answer, parse_answer
-
-REACTOR: Any = reactor
-PATIENCE_S = 60.0
+from tests.assembly.running import PATIENCE_S, REACTOR, ServerCase, until
 
 
-class Running:
-    """An auth server that is open and started.
-
-    Args:
-        settings: what it is told.
-        policy: the application's rules.
-        params: what is set.
-        clear: ends params where another relay decides; None for a relay that is alone.
-    """
-
-    def __init__(
-        self,
-        settings: Settings,
-        policy: Policy | None = None,
-        params: Sequence[Param] = (),
-        clear: Callable[[Sequence[str]], Deferred[None]] | None = None,
-    ) -> None:
-        self.tokens = TokenTable(REACTOR, time.time)
-        self.world = World()
-        self.calls: list[tuple[str, ...]] = []
-        relay = self.world.relay
-        self.server = AuthServer(
-            settings,
-            REACTOR,
-            Rights(self.tokens, TokenPermissions(self.tokens, policy, lambda: time.time_ns() // 1000), policy),
-            Clients(Origins(None), ClientAddresses(settings.trusted_proxies)),
-            Core(relay, ClaspFactory(relay, TurnWriter(REACTOR), REACTOR)),
-            Tells(lambda *call: self.calls.append(call)),
-            clear=clear,
-        )
-        self.site = self.server.open()
-        relay.params.load(StateImage(list(params), [], {}))
-        self.server.startService()
-
-    async def ask(self, method: str, path: str, body: object = None, bearer: str = "") -> Answer:
-        """Asks for something, and waits for the answer."""
-        address = IPv4Address("TCP", "192.0.2.1", 4711)
-        transport = StringTransport(peerAddress=address)
-        protocol = self.site.buildProtocol(address)
-        protocol.makeConnection(transport)
-        data = b"" if body is None else json.dumps(body).encode()
-        lines = f"{method} {path} HTTP/1.1\r\nHost: relay\r\nContent-Length: {len(data)}\r\nConnection: close\r\n"
-        protocol.dataReceived(f"{lines}Authorization: Bearer {bearer}\r\n\r\n".encode() + data)
-        deadline_s = time.monotonic() + PATIENCE_S
-        while not transport.disconnecting:
-            if time.monotonic() > deadline_s:
-                raise AssertionError("no answer")
-            await deferLater(REACTOR, 0.001)
-        return parse_answer(transport.value())
-
-
-async def until(running: Running, is_so: Callable[[], bool]) -> None:
-    """Waits until something is so."""
-    deadline_s = time.monotonic() + PATIENCE_S
-    while not is_so():
-        running.world.clock.clock.advance(0)
-        if time.monotonic() > deadline_s:
-            raise AssertionError("it did not come to be so")
-        await deferLater(REACTOR, 0.01)
-
-
-class AuthServerTests(TestCase):
+class AuthServerTests(ServerCase):
     """Opens, serves and closes."""
-
-    def setUp(self) -> None:
-        """Makes a folder."""
-        self.folder = Path(self.mktemp()).absolute()
-
-    def start(self, policy: Policy | None = None, params: Sequence[Param] = (), **settings: Any) -> Running:
-        """Starts a server until the end of the test; ``clear`` makes it one of a cluster."""
-        clear = settings.pop("clear", None)
-        given: dict[str, Any] = {"data_dir": self.folder, "web_root": "none"} | settings
-        running = Running(Settings(**given), policy, params, clear)
-        self.addCleanup(running.server.stopService)
-        return running
 
     async def test_tokens_are_given_out_and_told(self) -> None:
         """Each call is told once, without anything secret, and counted."""
@@ -294,45 +203,6 @@ class AuthServerTests(TestCase):
             self.assertEqual((answer.status, answer.json), (404, {"error": "There is nothing here."}))
         self.assertEqual(bare.site.resource.listStaticNames(), [b"auth", b"api", b"hooks", b"files"])
         self.assertEqual((await bare.ask("GET", "/auth/me")).status, 401)
-
-    async def test_files_are_taken_or_not(self) -> None:
-        """What clients are told is what happens; off, there is nothing, not even a folder."""
-        for value in ("on", "off"):
-            with self.subTest(files=value):
-                running = self.start(files=value, files_max_file=5, data_dir=self.folder / value)
-                token = (await running.ask("POST", "/auth/guest", {})).json["token"]
-                told = (await running.ask("GET", "/auth/config")).json["files"]
-                statuses = [(await running.ask("POST", "/files", body, token)).status for body in ("abc", "abcd")]
-                found = await running.ask("GET", "/files/" + "0" * 32, None, token)
-                folder = self.folder / value / "files"
-                if value == "on":
-                    self.assertEqual((told["max_file"], told["per_guest"], told["days"]), (5, 25 * 1024 * 1024, 90))
-                    self.assertEqual((statuses, found.status), ([201, 413], 404))
-                    self.assertEqual(len(list(folder.iterdir())), 1)
-                else:
-                    self.assertEqual((told, statuses, found.status), (None, [404, 404], 404))
-                    self.assertFalse(folder.exists())
-                await running.server.stopService()
-
-    async def test_files_of_a_guest_who_registers_count_as_the_users(self) -> None:
-        """At once, and also where the relay was killed between the two."""
-        running = self.start(data_dir=self.folder)
-        guest = (await running.ask("POST", "/auth/guest", {"name": "Gina"})).json
-        sent = await running.ask("POST", "/files", "abc", guest["token"])
-        files = running.server.files
-        assert files is not None
-        self.assertEqual((sent.status, files.quotas.guest_bytes), (201, 4096))
-        body = {"username": "Gina", "password": "password", "user_id": guest["user_id"]}
-        answer = await running.ask("POST", "/auth/register", body, guest["token"])
-        self.assertEqual((answer.status, answer.json["user_id"]), (200, guest["user_id"]))
-        await until(running, lambda: not files.quotas.guest_bytes)
-        self.assertEqual(files.quotas.used_by(guest["user_id"]), 4096)
-        await running.server.stopService()
-        with closing(sqlite3.connect(self.folder / "files.db")) as db, db:
-            db.execute("UPDATE files SET origin = x'01'")
-        again = self.start(data_dir=self.folder).server.files
-        assert again is not None
-        self.assertEqual((again.quotas.guest_bytes, again.quotas.used_by(guest["user_id"])), (0, 4096))
 
     async def test_calls_under_way_at_the_end_are_answered(self) -> None:
         """What waits for a thread is told to come back."""

@@ -31,7 +31,7 @@ from clasp_relay.storage.push_subscriptions import Subscription
 from clasp_relay.storage.session_ids import GivenId
 from clasp_relay.storage.users import PersonGone
 from tests.access.test_shared_files import MemoryObjects
-from tests.assembly.test_auth_server import PATIENCE_S, Running
+from tests.assembly.running import PATIENCE_S, Running
 from tests.cluster.account_world import Place, World
 from tests.core.world import World as CoreWorld
 from tests.http.memory_site import Answer

@@ -23,9 +23,7 @@ from clasp_relay.access.audit import Audit
 from clasp_relay.access.console import PREFIX as CONSOLE_PREFIX
 from clasp_relay.access.console import Console
 from clasp_relay.access.devices import DeviceWatch
-from clasp_relay.access.file_quotas import GUEST_BYTES, FileLimits, FileQuotas
-from clasp_relay.access.files import Files, OwnFiles
-from clasp_relay.access.files_of_before import FilesOfBefore
+from clasp_relay.access.files import Files
 from clasp_relay.access.guests import GuestParams
 from clasp_relay.access.hooks import Hooks
 from clasp_relay.access.limits import AttemptLimiter, KnownAddresses, RateLimits
@@ -52,6 +50,7 @@ from clasp_relay.access.tokens import TokenRecord, TokenTable
 from clasp_relay.access.turn_server import TurnServer
 from clasp_relay.access.wills import Wills
 from clasp_relay.assembly.console import ConsoleParts
+from clasp_relay.assembly.files import FileParts, told_limits
 from clasp_relay.assembly.followed_rows import FollowedRows
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.session.identity import TOKEN_PREFIX, Identity
@@ -75,8 +74,6 @@ from clasp_relay.net.websocket import ClaspFactory
 from clasp_relay.periodic import PeriodicService
 from clasp_relay.push.web_push import WebPush
 from clasp_relay.settings import Settings
-from clasp_relay.storage.file_cache import FileCache
-from clasp_relay.storage.files import FileStore
 from clasp_relay.storage.folder import prepare_folder
 from clasp_relay.storage.users import StoreBusy
 from clasp_relay.storage.users_file import held
@@ -89,18 +86,11 @@ NOT_THE_APPS = (b"metrics", b"healthz", b"readyz")
 """Paths that tools request on this port; they get 404, since the app's page with status 200 would look like an
 answer."""
 
-FILE_THREADS = 2
-"""Threads that write and read files: a sync of one does not keep the others waiting."""
-
-MAX_WAITING_FILE_CALLS = 2048
-"""Length of the queue of these threads: every upload and every download has at most one call in it."""
-
 NO_WEB_ROOT = "none"
 """The value of ``web_root`` for no app."""
 
 PURGE_INTERVAL_S = 3600
 """Interval between two deletions of old tokens, and of what former guests have in the state."""
-
 
 MOVE_INTERVAL_S = 5
 """Interval between two attempts to move files from before this relay joined its cluster into the object store, in
@@ -202,9 +192,6 @@ class AuthServer(Service):
         objects: the files that users of a cluster have sent; None for a relay that is alone, or takes none.
     """
 
-    _before: FilesOfBefore | None = None
-    """Moves files from before this relay joined its cluster; None once none is left."""
-
     def __init__(
         self,
         settings: Settings,
@@ -257,7 +244,7 @@ class AuthServer(Service):
         self.sql = ThreadWorkers(
             reactor, 1, MAX_WAITING_CALLS, "sql", max_waiting_in_lane=MAX_WAITING_CALLS_PER_ADDRESS
         )
-        self._shared, self._objects = shared, objects
+        self._shared = shared
         tokens.is_following = shared is not None
         self._calls: Workers = shared or self.sql
         """Makes the calls of users.db."""
@@ -269,10 +256,17 @@ class AuthServer(Service):
             max_waiting_in_lane=MAX_WAITING_HASHES_PER_ADDRESS,
             gives_way=True,
         )
-        self._file_store: FileStore | None = None
-        self.files: Files | None = None
-        """The files that users send to each other; from ``open`` on, where the relay takes any."""
-        self._disk = ThreadWorkers(reactor, FILE_THREADS, MAX_WAITING_FILE_CALLS, "files")
+        self._takes_files = settings.takes_files and (shared is None or objects is not None)
+        self._files = FileParts(
+            settings,
+            reactor,
+            tokens.is_user,
+            self._permissions.scopes_of,
+            self.sql,
+            self._calls,
+            objects,
+            lambda: relay.refuses is None,
+        )
         self._jobs: list[PeriodicService] = []
         self._known = KnownAddresses(time.time)
         self._hash_of: Callable[[str], bytes] = hasher_of_addresses(b"")
@@ -318,6 +312,11 @@ class AuthServer(Service):
             return ()
         self._http.counts.clients = self._api.clients
         return (self._http.counts, self._streams.counts, self._hooks.counts)
+
+    @property
+    def files(self) -> Files | None:
+        """The files that users send to each other; from ``open`` on, where the relay takes any."""
+        return self._files.files
 
     @property
     def tickets(self) -> Tickets:
@@ -400,8 +399,8 @@ class AuthServer(Service):
         passwords = Passwords(make_hasher(), self.hashing)
         accounts = self._accounts = self._make_accounts(store, passwords, audit)
         accounts.registered = self._registered
-        if settings.takes_files and (self._shared is None or self._objects is not None):
-            self.files = self._open_files(store, accounts)
+        if self._takes_files:
+            self._files.open(store, accounts.recognise, self._hashed)
         devices = DeviceWatch(store.devices, self._calls, self._tokens)
         console = self._console = self._make_console(store, accounts, passwords, devices, audit)
         console.load()
@@ -444,8 +443,8 @@ class AuthServer(Service):
             job(PURGE_INTERVAL_S, lambda: self._purge(accounts), "purge", at_start=True),
             job(DEVICES_INTERVAL_S, console.look, "device tokens"),
         ]
-        if self._before is not None:
-            jobs.append(job(MOVE_INTERVAL_S, self._before.move, "files of before"))
+        if self._files.before is not None:
+            jobs.append(job(MOVE_INTERVAL_S, self._files.before.move, "files of before"))
         return jobs
 
     def _make_site(self, accounts: Accounts) -> Any:
@@ -514,49 +513,6 @@ class AuthServer(Service):
         shared.open(store, self.sql, memory)
         limiter.share = shared.share_attempts
 
-    def _open_files(self, store: SqliteUsers, accounts: Accounts) -> Files:
-        settings = self._settings
-        limits = FileLimits(
-            file=settings.files_max_file, subject=settings.files_per_user, whole=settings.files_max_bytes
-        )
-        common: dict[str, Any] = {
-            "disk": self._disk,
-            "quotas": FileQuotas(limits),
-            "recognise": accounts.recognise,
-            "scopes_of": self._permissions.scopes_of,
-            "is_user": self._tokens.is_user,
-            "hash_of": self._hashed,
-            "days": settings.files_days,
-            "now_s": time.time,
-            "random_hex": secrets.token_hex,
-        }
-        files: Files
-        if self._objects is None:
-            self._file_store = FileStore(settings.files_folder, settings.files_database, settings.min_free_bytes)
-            files = OwnFiles(store=self._file_store, sql=self.sql, **common)
-        else:
-            files = SharedFiles(
-                records=store.files,
-                calls=self._calls,
-                cache=FileCache(settings.files_cache, settings.files_cache_bytes, settings.min_free_bytes),
-                objects=self._objects,
-                is_ready=lambda: self._relay.refuses is None,
-                **common,
-            )
-            self._before = self._open_files_of_before(files)
-        files.load(lambda subject: store.user(subject) is not None)
-        return files
-
-    def _open_files_of_before(self, files: SharedFiles) -> FilesOfBefore | None:
-        """Opens the files from before this relay joined its cluster; returns None if there are none."""
-        settings = self._settings
-        if not settings.files_database.exists():
-            return None
-        store = self._file_store = FileStore(settings.files_folder, settings.files_database, settings.min_free_bytes)
-        before = FilesOfBefore(store, files, self.sql, self._disk, str(settings.files_database))
-        before.load()
-        return None if before.is_over else before
-
     def _registered(self, user_id: str) -> None:
         """Counts a guest's files and push subscriptions as a user's from now on."""
         if self.push is not None:
@@ -595,7 +551,7 @@ class AuthServer(Service):
         globalLogPublisher.addObserver(self._ring)
         self.sql.start()
         self.hashing.start()
-        self._disk.start()
+        self._files.start()
         self._tokens.start()
         if self._acting is not None:
             self._acting.wills.start()
@@ -616,12 +572,11 @@ class AuthServer(Service):
         """Closes users.db and files.db; enough for a server that was opened but not started."""
         if self._store is not None:
             self._store.close()
-        if self._file_store is not None:
-            self._file_store.close()
+        self._files.close()
 
     def _end(self) -> None:
         self.hashing.stop()
-        self._disk.stop()
+        self._files.stop()
         self.sql.stop()
         self._tokens.stop()
         self._session_ids.close()
@@ -708,18 +663,6 @@ class AuthServer(Service):
                 self._settings.registration,
                 self._settings.guests == "on",
                 self._settings.name,
-                _told_files(self._settings),
+                told_limits(self._settings),
             ),
         )
-
-
-def _told_files(settings: Settings) -> dict[str, int] | None:
-    """Returns the limits of files that clients are sent, in bytes and days; None where the relay takes no files."""
-    if not settings.takes_files:
-        return None
-    return {
-        "max_file": settings.files_max_file,
-        "per_user": settings.files_per_user,
-        "per_guest": min(GUEST_BYTES, settings.files_per_user or GUEST_BYTES),
-        "days": settings.files_days,
-    }
