@@ -24,7 +24,6 @@ from clasp_relay.access.console import PREFIX as CONSOLE_PREFIX
 from clasp_relay.access.console import Console
 from clasp_relay.access.devices import DeviceWatch
 from clasp_relay.access.files import Files
-from clasp_relay.access.guests import GuestParams
 from clasp_relay.access.hooks import Hooks
 from clasp_relay.access.limits import AttemptLimiter, KnownAddresses, RateLimits
 from clasp_relay.access.names import name_keys
@@ -39,7 +38,7 @@ from clasp_relay.access.permissions import TokenPermissions
 from clasp_relay.access.policy import Policy
 from clasp_relay.access.policy.document import GuestIds
 from clasp_relay.access.policy.language.question import given_id
-from clasp_relay.access.refusals import Busy, Later, Refusal
+from clasp_relay.access.refusals import Later, Refusal
 from clasp_relay.access.secret_files import admin_record, read_or_make_admin_token, read_or_make_key, replace_key
 from clasp_relay.access.session_ids import KnownSessionIds
 from clasp_relay.access.shared_files import Objects, SharedFiles
@@ -48,7 +47,7 @@ from clasp_relay.access.threads import ThreadWorkers, Workers, in_lane
 from clasp_relay.access.tickets import Tickets
 from clasp_relay.access.tokens import TokenRecord, TokenTable
 from clasp_relay.access.turn_server import TurnServer
-from clasp_relay.access.wills import Wills
+from clasp_relay.assembly.cleanup import CleanUp
 from clasp_relay.assembly.console import ConsoleParts
 from clasp_relay.assembly.files import FileParts, told_limits
 from clasp_relay.assembly.followed_rows import FollowedRows
@@ -124,31 +123,6 @@ class Clients(NamedTuple):
     """Finds the client's address of a request."""
 
 
-class Acting:
-    """Ends in the core that decides the params that lost users and former guests have left behind.
-
-    Args:
-        relay: the core.
-        policy: says which params end; None for none.
-        tokens: the valid tokens.
-    """
-
-    def __init__(self, relay: Relay, policy: Policy | None, tokens: TokenTable) -> None:
-        paths = () if policy is None else policy.document.clear_on_disconnect
-        self.memory = relay.permissions.memory
-        self.wills = Wills(paths, relay.params, relay.committer, relay.work, relay.sessions, relay.clock)
-        relay.hooks.when_gone = self.wills.gone
-        self.guests: GuestParams | None = None
-        """Ends the params that former guests wrote for themselves; None without a policy."""
-        if policy is not None:
-            self.guests = GuestParams(policy.document, relay.params, relay.committer, relay.work, tokens, time.time)
-
-    def stop(self) -> None:
-        """Stops, since the core no longer decides and never finishes the work that it has begun."""
-        if self.guests is not None:
-            self.guests.stop()
-
-
 class Core(NamedTuple):
     """The core and its connections."""
 
@@ -219,10 +193,9 @@ class AuthServer(Service):
         if policy is not None:
             policy.session_ids = self._session_ids
             relay.hooks.when_began = self._session_ids.began
-        self._acting: Acting | None = None
-        """Ends what lost users and former guests have left; None while another relay decides."""
+        self._clean_up = CleanUp(policy, tokens, self._session_ids, push)
         self._clear = clear
-        self._is_starting, self._tell = True, tells.call
+        self._tell = tells.call
         self._accounts: Accounts | None = None
         self._factory = factory
         self._relay = relay
@@ -276,20 +249,16 @@ class AuthServer(Service):
     def act_in(self, relay: Relay) -> None:
         """See ``AtDecider``: ends there what lost users and former guests have left, and sends push messages."""
         self.rest()
-        self._acting = Acting(relay, self._policy, self._tokens)
         if relay is not self._relay:  # the decider's core, which has the sessions of all relays
             memory = relay.permissions.memory
             relay.hooks.when_began = lambda session: memory.outdated(given_id(session.id))
-        if self.running:
-            self._acting.wills.start()
+        self._clean_up.act_in(relay, is_running=bool(self.running))
         if self.push is not None:
             self.push.acts(True)
 
     def rest(self) -> None:
         """See ``AtDecider``."""
-        acting, self._acting = self._acting, None
-        if acting is not None:
-            acting.stop()
+        self._clean_up.rest()
         if self.push is not None:
             self.push.acts(False)
 
@@ -297,8 +266,9 @@ class AuthServer(Service):
         """Ends the remembered answers that depend on the owner of a session id."""
         thing = given_id(session_id)
         self._permissions.memory.outdated(thing)
-        if self._acting is not None:
-            self._acting.memory.outdated(thing)
+        acting = self._clean_up.acting
+        if acting is not None:
+            acting.memory.outdated(thing)
 
     @property
     def outcomes(self) -> dict[tuple[str, str], int]:
@@ -410,7 +380,7 @@ class AuthServer(Service):
             self._tokens.on_end(self.push.token_ended)
         if self._shared is not None:
             self._share(self._shared, store, devices, accounts, console, key)
-        self._jobs = self._make_jobs(accounts, console)
+        self._jobs = self._make_jobs(accounts, audit, console)
         return self._make_site(accounts)
 
     def _make_console(
@@ -427,10 +397,10 @@ class AuthServer(Service):
             self._relay,
             self.files,
             self._clear,
-            lambda: self._acting is not None,
+            lambda: self._clean_up.acting is not None,
         )
 
-    def _make_jobs(self, accounts: Accounts, console: ConsoleParts) -> list[PeriodicService]:
+    def _make_jobs(self, accounts: Accounts, audit: Audit, console: ConsoleParts) -> list[PeriodicService]:
         def job(
             interval_s: float, work: Callable[[], Coroutine[Any, Any, None]], name: str, *, at_start: bool = False
         ) -> PeriodicService:
@@ -440,7 +410,7 @@ class AuthServer(Service):
             return PeriodicService(interval_s, self._reactor, call, name, run_at_start=at_start)
 
         jobs = [
-            job(PURGE_INTERVAL_S, lambda: self._purge(accounts), "purge", at_start=True),
+            job(PURGE_INTERVAL_S, lambda: self._clean_up.purge(accounts, audit, self.files), "purge", at_start=True),
             job(DEVICES_INTERVAL_S, console.look, "device tokens"),
         ]
         if self._files.before is not None:
@@ -520,30 +490,6 @@ class AuthServer(Service):
         if self.files is not None:
             Deferred.fromCoroutine(self.files.registered(user_id)).addErrback(events.AUTH_FAULT.failure)
 
-    async def _purge(self, accounts: Accounts) -> None:
-        """Ends the params of former guests, then deletes old tokens and addresses, which can wait at the start."""
-        is_start, self._is_starting = self._is_starting, False
-        self._session_ids.renew()
-        if self.files is not None:
-            await self.files.sweep(acts=self._acting is not None)
-        acting = self._acting
-        if acting is None:
-            return
-        if acting.guests is not None:
-            try:
-                await acting.guests.end_old(accounts.last_issued)
-            except Busy:
-                return  # the tokens stay, too: it is not known which of them are still needed
-        if self.files is not None:
-            await self.files.end_old()
-        # A relay that decides by now was not told which tokens are still needed.
-        if not is_start and self._acting is acting:
-            await accounts.purge()
-            if self.push is not None:
-                await self.push.subscriptions.purge()
-            assert self._audit is not None, "purged before the start"
-            await self._audit.trim()
-
     def startService(self) -> None:
         """Starts the threads and the timers; ``open`` must have been called."""
         assert self._jobs, "started before it was opened"
@@ -553,8 +499,7 @@ class AuthServer(Service):
         self.hashing.start()
         self._files.start()
         self._tokens.start()
-        if self._acting is not None:
-            self._acting.wills.start()
+        self._clean_up.start()
         if self.push is not None:
             self.push.start()
         for job in self._jobs:
