@@ -20,7 +20,8 @@ from clasp_relay.access.names import fold_name
 from clasp_relay.access.permissions import TokenPermissions
 from clasp_relay.access.policy import Policy
 from clasp_relay.access.tokens import TokenTable, TokenUnknown
-from clasp_relay.assembly.auth_server import AuthServer, Clients, Core, Rights, Tells
+from clasp_relay.assembly.auth_server import AuthServer, Rights, Tells
+from clasp_relay.assembly.auth_site import Clients, Core
 from clasp_relay.command_line import account_commands, admin_commands
 from clasp_relay.http.cors import Origins
 from clasp_relay.net.turn import TurnWriter

@@ -1,26 +1,20 @@
-"""Assembles the auth server: users.db, its threads, the table of tokens, the auth API and the web app."""
+"""Assembles the auth server: users.db, its threads, the table of tokens, the accounts and what belongs to them."""
 
 from __future__ import annotations
 
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from autobahn.twisted.resource import WebSocketResource
-from prometheus_client import CollectorRegistry
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
-from twisted.web.iweb import IRequest
-from twisted.web.resource import IResource, Resource
 
 from clasp_relay.access.accounts import WRONG_PASSWORD, Accounts, Admission, Tell, load_tokens
-from clasp_relay.access.addresses import ClientAddresses, address_group, hasher_of_addresses
+from clasp_relay.access.addresses import address_group, hasher_of_addresses
 from clasp_relay.access.audit import Audit
-from clasp_relay.access.console import PREFIX as CONSOLE_PREFIX
 from clasp_relay.access.console import Console
 from clasp_relay.access.devices import DeviceWatch
 from clasp_relay.access.files import Files
@@ -47,29 +41,17 @@ from clasp_relay.access.threads import ThreadWorkers, Workers, in_lane
 from clasp_relay.access.tickets import Tickets
 from clasp_relay.access.tokens import TokenRecord, TokenTable
 from clasp_relay.access.turn_server import TurnServer
+from clasp_relay.assembly.auth_site import AuthSite, Clients, Core
 from clasp_relay.assembly.cleanup import CleanUp
 from clasp_relay.assembly.console import ConsoleParts
 from clasp_relay.assembly.files import FileParts, told_limits
 from clasp_relay.assembly.followed_rows import FollowedRows
 from clasp_relay.core.relay import Relay
-from clasp_relay.core.session.identity import TOKEN_PREFIX, Identity
-from clasp_relay.doors.door import Counting, DoorCounts, RequestDoor
+from clasp_relay.core.session.identity import Identity
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, StartError
-from clasp_relay.http.api_sessions import ApiSessions, wait_until
-from clasp_relay.http.auth_api import make_auth_resource
-from clasp_relay.http.cors import Origins
-from clasp_relay.http.files_api import make_files_resource
-from clasp_relay.http.hooks_api import make_hooks_resource
-from clasp_relay.http.journal_api import JournalApi
-from clasp_relay.http.json_answers import AnsweredLater, NotFound, bearer_of
-from clasp_relay.http.params_api import make_params_resource
-from clasp_relay.http.site import make_site
-from clasp_relay.http.stream_api import StreamApi
-from clasp_relay.http.web_root import WebRoot, packaged_app
 from clasp_relay.logs import events
 from clasp_relay.logs.levels import LogLevels
 from clasp_relay.logs.ring import LogRing
-from clasp_relay.net.websocket import ClaspFactory
 from clasp_relay.periodic import PeriodicService
 from clasp_relay.push.web_push import WebPush
 from clasp_relay.settings import Settings
@@ -80,13 +62,6 @@ from clasp_relay.storage.users_sqlite import SqliteUsers
 
 if TYPE_CHECKING:
     from clasp_relay.cluster.accounts import SharedAccounts
-
-NOT_THE_APPS = (b"metrics", b"healthz", b"readyz")
-"""Paths that tools request on this port; they get 404, since the app's page with status 200 would look like an
-answer."""
-
-NO_WEB_ROOT = "none"
-"""The value of ``web_root`` for no app."""
 
 PURGE_INTERVAL_S = 3600
 """Interval between two deletions of old tokens, and of what former guests have in the state."""
@@ -112,28 +87,6 @@ class Rights(NamedTuple):
     """The permissions of tokens."""
     policy: Policy | None
     """The application policy; None for none."""
-
-
-class Clients(NamedTuple):
-    """What is checked about a request's origin and client address."""
-
-    origins: Origins
-    """The origins whose pages may read the answers."""
-    addresses: ClientAddresses
-    """Finds the client's address of a request."""
-
-
-class Core(NamedTuple):
-    """The core and its connections."""
-
-    relay: Relay
-    """The core, for clients by HTTP."""
-    factory: ClaspFactory
-    """Makes the WebSocket connections of a web app that is served here too."""
-
-
-def _alone() -> None:
-    """Does nothing: there is no cluster."""
 
 
 def _not_told(*_: str) -> None:
@@ -181,12 +134,7 @@ class AuthServer(Service):
         objects: Objects | None = None,
     ) -> None:
         tokens, _, policy = rights
-        relay, factory = core
-        self._http = RequestDoor("http", "HTTP", tells.refused)
-        self._hooks = RequestDoor("hooks", "webhooks", tells.refused)
-        self._tell_refused = tells.refused
-        self._streams: StreamApi | None = None
-        self._turn = turn
+        relay = self._relay = core.relay
         self.push = push
         """Sends push messages to browsers; None where it is off."""
         self._session_ids = KnownSessionIds(relay.sessions, relay.clock.now_us, self._id_outdated)
@@ -197,22 +145,27 @@ class AuthServer(Service):
         self._clear = clear
         self._tell = tells.call
         self._accounts: Accounts | None = None
-        self._factory = factory
-        self._relay = relay
-        self._api = ApiSessions(relay)
-        self.registry: CollectorRegistry | None = None
-        """The metrics, for the console; set by ``RelayService``."""
-        self.doors: Sequence[Counting] = ()
-        """The doors, for the console; set by ``RelayService``."""
-        self.member: Callable[[], tuple[str, str] | None] = _alone
-        """Returns the relay's name in its cluster and its role; set in a cluster."""
         self._ring = LogRing(LogLevels.parse(settings.log_level))
+        self.site = AuthSite(
+            settings,
+            reactor,
+            clients,
+            core,
+            policy,
+            self._ring,
+            tells.refused,
+            turn,
+            push,
+            tokens.knows,
+            None if shared is None else shared.catch_up_with_decider,
+            is_shared=clear is not None,
+        )
+        """What the port serves."""
         self._audit: Audit | None = None
         self._console: ConsoleParts | None = None
         self._settings = settings
         self._reactor = reactor
         self._tokens, self._permissions, self._policy = rights
-        self._origins, self._addresses = clients
         self._store: SqliteUsers | None = None
         self.sql = ThreadWorkers(
             reactor, 1, MAX_WAITING_CALLS, "sql", max_waiting_in_lane=MAX_WAITING_CALLS_PER_ADDRESS
@@ -274,14 +227,6 @@ class AuthServer(Service):
     def outcomes(self) -> dict[tuple[str, str], int]:
         """Number of calls since the start, by call and outcome."""
         return {} if self._accounts is None else self._accounts.outcomes
-
-    @property
-    def counts(self) -> Sequence[DoorCounts]:
-        """The counts of the HTTP doors; none before ``open``. The clients of ``http`` are tokens with a session."""
-        if self._streams is None:
-            return ()
-        self._http.counts.clients = self._api.clients
-        return (self._http.counts, self._streams.counts, self._hooks.counts)
 
     @property
     def files(self) -> Files | None:
@@ -381,7 +326,8 @@ class AuthServer(Service):
         if self._shared is not None:
             self._share(self._shared, store, devices, accounts, console, key)
         self._jobs = self._make_jobs(accounts, audit, console)
-        return self._make_site(accounts)
+        hooks = Hooks(store.hooks, self._calls, self._relay.params, self._relay.clock.now_us, secrets.token_hex)
+        return self.site.make(accounts, console, hooks, self.files)
 
     def _make_console(
         self, store: SqliteUsers, accounts: Accounts, passwords: Passwords, devices: DeviceWatch, audit: Audit
@@ -416,37 +362,6 @@ class AuthServer(Service):
         if self._files.before is not None:
             jobs.append(job(MOVE_INTERVAL_S, self._files.before.move, "files of before"))
         return jobs
-
-    def _make_site(self, accounts: Accounts) -> Any:
-        root = self._root(accounts)
-        site = make_site(root, self._reactor, self._settings.trusted_proxies)
-        if self._shared is not None:
-            site.instead = self._instead
-        if self.files is None:
-            root.putChild(b"files", NotFound())
-        else:
-            files = make_files_resource(self.files, origins=self._origins, addresses=self._addresses)
-            if self._shared is not None:
-                files.until_known = self._until_known
-            root.putChild(b"files", files)
-            site.open_body = files.open_body
-        return site
-
-    def _instead(self, request: IRequest, find: Callable[[Any], Any]) -> AnsweredLater | None:
-        """Delays a request whose token is unknown here, since another relay may have issued it just now."""
-        bearer = bearer_of(request)
-        if bearer is not None and bearer.startswith(CONSOLE_PREFIX) and not self.console.knows(bearer):
-            waits = wait_until(self._relay.clock, lambda: self.console.knows(bearer))
-            return AnsweredLater(waits, find, self._origins)
-        waiting = self._until_known(bearer)
-        return None if waiting is None else AnsweredLater(waiting, find, self._origins)
-
-    def _until_known(self, bearer: str | None) -> Deferred[None] | None:
-        """Returns a Deferred that fires once all the decider's tokens are known; None if this one is known."""
-        if bearer is None or not bearer.startswith(TOKEN_PREFIX) or self._tokens.knows(bearer):
-            return None
-        assert self._shared is not None, "a relay that is alone knows all tokens"
-        return self._shared.catch_up_with_decider()
 
     def _share(
         self,
@@ -508,7 +423,7 @@ class AuthServer(Service):
     def stopService(self) -> Deferred[None]:
         """Stops the threads, then closes the file."""
         Service.stopService(self)
-        self._api.close()
+        self.site.close()
         if self.push is not None:
             self.push.stop()
         return DeferredList([job.stopService() for job in self._jobs]).addCallback(lambda _: self._end())
@@ -529,62 +444,6 @@ class AuthServer(Service):
         if self._audit is not None:
             self._audit.close()
         self.close()
-
-    def _root(self, accounts: Accounts) -> Resource:
-        settings = self._settings
-        folder = packaged_app() if settings.web_root is None else Path(settings.web_root)
-        app = None if folder is None or settings.web_root == NO_WEB_ROOT else WebRoot(folder)
-        root = NotFound() if app is None else app
-        assert self._console is not None, "served before it was opened"
-        auth = make_auth_resource(
-            accounts,
-            origins=self._origins,
-            addresses=self._addresses,
-            page=app,
-            turn=self._turn,
-            push=self.push,
-            console=self._console.console,
-        )
-        root.putChild(b"auth", auth)
-        root.putChild(b"api", self._make_api(self._console, accounts))
-        assert self._store is not None, "served before it was opened"
-        hooks = Hooks(self._store.hooks, self._calls, self._relay.params, self._relay.clock.now_us, secrets.token_hex)
-        hooks_api = make_hooks_resource(hooks, self._api, self._hooks, origins=self._origins, addresses=self._addresses)
-        root.putChild(b"hooks", hooks_api)
-        if app is not None:
-            root.putChild(b"ws", WebSocketResource(self._factory))
-            for path in NOT_THE_APPS:
-                root.putChild(path, NotFound())
-            events.APP_SERVED.log(folder=str(folder))
-        return root
-
-    def _make_api(self, console: ConsoleParts, accounts: Accounts) -> IResource:
-        streams = self._streams = StreamApi(self._relay, self._factory, accounts.tickets, self._tell_refused)
-        streams.is_shared = self._clear is not None
-        journal = JournalApi(self._relay, self._api)
-        admin = console.make_resource(
-            sessions=self._api,
-            streams=streams,
-            journal=journal,
-            factory=self._factory,
-            policy=self._policy,
-            registry=lambda: self.registry,
-            doors=lambda: (*self.doors, self),
-            ring=self._ring,
-            name=self._settings.name,
-            origins=self._origins,
-            addresses=self._addresses,
-            cluster=self.member,
-        )
-        return make_params_resource(
-            self._api,
-            streams,
-            origins=self._origins,
-            addresses=self._addresses,
-            journal=journal,
-            door=self._http,
-            admin=admin,
-        )
 
     def _make_accounts(self, store: SqliteUsers, passwords: Passwords, audit: Audit) -> Accounts:
         policy = self._policy
