@@ -174,14 +174,7 @@ class AuthServer(Service):
         tokens.is_following = shared is not None
         self._calls: Workers = shared or self.sql
         """Makes the calls of users.db."""
-        self.hashing = ThreadWorkers(
-            reactor,
-            HASHES_AT_ONCE,
-            MAX_WAITING_HASHES,
-            "hashing",
-            max_waiting_in_lane=MAX_WAITING_HASHES_PER_ADDRESS,
-            gives_way=True,
-        )
+        self.hashing = _hashing_threads(reactor)
         self._takes_files = settings.takes_files and (shared is None or objects is not None)
         self._files = FileParts(
             settings,
@@ -470,3 +463,14 @@ class AuthServer(Service):
                 told_limits(self._settings),
             ),
         )
+
+
+def _hashing_threads(reactor: Any) -> ThreadWorkers:
+    return ThreadWorkers(
+        reactor,
+        HASHES_AT_ONCE,
+        MAX_WAITING_HASHES,
+        "hashing",
+        max_waiting_in_lane=MAX_WAITING_HASHES_PER_ADDRESS,
+        gives_way=True,
+    )
