@@ -21,7 +21,8 @@ from clasp_relay.access.secret_files import ADMIN_SUBJECT, read_turn_secret
 from clasp_relay.access.session_ids import SessionIdsOfAll
 from clasp_relay.access.tokens import EndOfToken, TokenRecord, TokenTable
 from clasp_relay.access.turn_server import TurnServer
-from clasp_relay.assembly.auth_server import AuthServer, Clients, Core, Rights, Tells
+from clasp_relay.assembly.auth_server import AuthServer, Rights, Tells
+from clasp_relay.assembly.auth_site import Clients, Core
 from clasp_relay.assembly.doors import ADMIN_SCOPES, make_doors
 from clasp_relay.assembly.lifecycle import RelayService
 from clasp_relay.clock import ReactorClock
@@ -139,7 +140,7 @@ def make_service(settings: Settings, reactor: Any) -> RelayService:
     if cluster is not None:
         cluster.attach(relay, partial(_decider, settings, history, tokens, policy))
         cluster.take_doors((*doors, auth))
-        auth.member = cluster.member
+        auth.site.member = cluster.member
         cluster.take_passes(lambda: auth.tickets, lambda: auth.console)
     return RelayService(settings, reactor, relay, factory, auth, log, clock, journal, doors, reader, cluster)
 

@@ -118,7 +118,7 @@ class PartsTests(SynchronousTestCase):
             self.assertRaisesRegex(StartError, "another process holds", parts._open_accounts, accounts, engine)
             other.execute("INSERT INTO users VALUES ('u1', 'Alice', 'hash', 17)")
             other.execute("COMMIT")
-        accounts._number, accounts._digest = 0, b""
+        accounts.replica._number, accounts.replica._digest = 0, b""
         self.assertRaisesRegex(StartError, "start with an empty data-dir", parts._open_accounts, accounts, engine)
 
     def test_before_it_is_opened_it_is_joining(self) -> None:

@@ -14,7 +14,7 @@ from twisted.trial.unittest import TestCase
 from clasp_relay.access.policy import Policy
 from clasp_relay.command_line import admin_commands
 from clasp_relay.settings import Settings
-from tests.assembly.test_auth_server import Running, until
+from tests.assembly.running import Running, until
 
 REACTOR: Any = reactor
 

@@ -20,7 +20,8 @@ from clasp_relay.access.names import fold_name
 from clasp_relay.access.permissions import TokenPermissions
 from clasp_relay.access.policy import Policy
 from clasp_relay.access.tokens import TokenTable, TokenUnknown
-from clasp_relay.assembly.auth_server import AuthServer, Clients, Core, Rights, Tells
+from clasp_relay.assembly.auth_server import AuthServer, Rights, Tells
+from clasp_relay.assembly.auth_site import Clients, Core
 from clasp_relay.command_line import account_commands, admin_commands
 from clasp_relay.http.cors import Origins
 from clasp_relay.net.turn import TurnWriter
@@ -31,7 +32,7 @@ from clasp_relay.storage.push_subscriptions import Subscription
 from clasp_relay.storage.session_ids import GivenId
 from clasp_relay.storage.users import PersonGone
 from tests.access.test_shared_files import MemoryObjects
-from tests.assembly.test_auth_server import PATIENCE_S, Running
+from tests.assembly.running import PATIENCE_S, Running
 from tests.cluster.account_world import Place, World
 from tests.core.world import World as CoreWorld
 from tests.http.memory_site import Answer
@@ -111,7 +112,7 @@ class SharedTests(TestCase):
         self.objects = MemoryObjects()
         self.one, self.two = self.relay("one", **settings), self.relay("two", **settings)
         self.world.decide(self.one)
-        await self.until(lambda: self.two.accounts.is_ready and not self.one.accounts.has_base)
+        await self.until(lambda: self.two.accounts.is_ready and not self.one.accounts.replica.has_base)
 
     def relay(self, name: str, **settings: Any) -> Relay:
         """Starts a relay on a folder of its own, until the end of the test."""
@@ -272,7 +273,7 @@ class SharedTests(TestCase):
         user = store.user(next(iter(self.one.tokens._by_subject)))
         assert user is not None
         await self.one.accounts.run("", lambda: None, store.replace_hash, user, "stronger")
-        await self.until(lambda: self.two.accounts.number == self.one.accounts.number)
+        await self.until(lambda: self.two.accounts.replica.number == self.one.accounts.replica.number)
         await self.ask(self.two, "/api/admin/me", bearer=console)
 
     async def test_a_token_is_refreshed_and_signed_out_anywhere(self) -> None:
@@ -372,13 +373,13 @@ class SharedTests(TestCase):
         await self.until(lambda: self.two.is_valid(device))
         sent = await self.one.ask("POST", "/files", {"picture": 1}, token)
         pieces: list[list[bytes]] = []
-        self.one.accounts.capture(pieces.append, lambda: None)
+        self.one.accounts.replica.capture(pieces.append, lambda: None)
         await self.until(lambda: bool(pieces))
         newcomer = Relay(self.world, "three", Path(self.mktemp()).absolute(), self.objects)
         self.addCleanup(newcomer.stop)
         newcomer.followed = len(self.world.log)
         done: list[int] = []
-        newcomer.accounts.install(pieces[0], lambda: done.append(1))
+        newcomer.accounts.replica.install(pieces[0], lambda: done.append(1))
         await self.until(lambda: bool(done))
         self.world.begin(newcomer)
         self.assertTrue(newcomer.is_valid(token))

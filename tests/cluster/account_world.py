@@ -8,19 +8,24 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.refusals import Busy
 from clasp_relay.cluster.accounts import SharedAccounts
 from clasp_relay.cluster.batch_log import BatchLog
 from clasp_relay.cluster.batches import Group
 from clasp_relay.core.records import Change
+from clasp_relay.storage.audit import AuditEntry
+from clasp_relay.storage.users import User
 from clasp_relay.storage.users_rows import Row
 from clasp_relay.storage.users_sqlite import SqliteUsers
 from tests.access.stack import InlineWorkers
-from tests.storage.test_users_sqlite import keys_of
+from tests.storage.test_users_rows import everything
+from tests.storage.test_users_sqlite import NO_PROOF, NOW_S, keys_of, token
 
 T = TypeVar("T", bound="Place")
 KEY = b"k" * 32
+ENTRY = AuditEntry(NOW_S, "admin.test", actor="root")
 
 
 class MemoryOf:
@@ -95,12 +100,13 @@ class Place:
         while not self.is_dead and self.followed < len(self.cluster.log):
             change = self.cluster.log[self.followed]
             self.followed += 1
-            self.accounts.follow(change)
+            self.accounts.replica.follow(change)
 
     def kill(self) -> None:
         """The process is gone from one moment to the next."""
         self.is_dead = True
         self.accounts._is_over = True
+        self.accounts.replica.stop()
         self.accounts.stop_deciding()
 
     def _publish(self, subject: str, payload: bytes) -> None:
@@ -210,4 +216,33 @@ class World:
         self.turn()
 
 
-__all__ = ["KEY", "Member", "MemoryOf", "Place", "World"]
+class AccountCase(SynchronousTestCase):
+    """A few relays of which the first one decides."""
+
+    def setUp(self) -> None:
+        """Starts them."""
+        self.world = World()
+        self.one, self.two, self.three = self.world.started("one", "two", "three")
+
+    def done(self, asked: Deferred[Any]) -> Any:
+        """Lets the loops turn, and returns what came of a call."""
+        self.world.turn()
+        return self.successResultOf(asked)
+
+    def register(self, at: Member, name: str = "Alice", number: int = 1) -> Deferred[Any]:
+        """Asks for an account."""
+        person = User(f"u{number}", name, "hash", NOW_S)
+        made = token(f"t{number}", f"u{number}")
+        return at.run(at.store.add_user, person, keys_of(name), made, NO_PROOF)
+
+    def assert_alike(self) -> None:
+        """Asserts that all that live have the same rows, and memory followed them."""
+        alive = [each for each in self.world.members if not each.is_dead]
+        for each in alive[1:]:
+            self.assertEqual(everything(each.store), everything(alive[0].store))
+        for each in alive:
+            self.assertEqual(each.fatal, [])
+            self.assertEqual(each.memory.followed, each.memory.in_file)
+
+
+__all__ = ["ENTRY", "KEY", "AccountCase", "Member", "MemoryOf", "Place", "World"]

@@ -63,7 +63,7 @@ class ImageTests(SynchronousTestCase):
         """Returns an image, made with a sign of life for each of its pieces."""
         found: list[list[bytes]] = []
         signs: list[int] = []
-        member.accounts.capture(found.append, lambda: signs.append(1))
+        member.accounts.replica.capture(found.append, lambda: signs.append(1))
         self.world.advance(1)
         self.assertEqual(len(signs), len(found[0]))
         return found[0]
@@ -81,7 +81,7 @@ class ImageTests(SynchronousTestCase):
         self.world.turn()
         newcomer = self.newcomer()
         done: list[int] = []
-        newcomer.accounts.install(pieces, lambda: done.append(newcomer.accounts.number))
+        newcomer.accounts.replica.install(pieces, lambda: done.append(newcomer.accounts.replica.number))
         self.assertEqual(done, [len(self.world.log) - 1])
         self.assertEqual(newcomer.memory.reloaded, 1)
         newcomer.followed = 0
@@ -102,7 +102,7 @@ class ImageTests(SynchronousTestCase):
         asked = newcomer.run(newcomer.store.user, "nobody")
         self.world.turn()
         self.assertNoResult(asked)
-        newcomer.accounts.install(pieces, lambda: None)
+        newcomer.accounts.replica.install(pieces, lambda: None)
         self.assertIsNone(self.successResultOf(asked))
 
     def test_a_file_that_is_held_is_waited_for(self) -> None:
@@ -118,8 +118,8 @@ class ImageTests(SynchronousTestCase):
 
         for member in (newcomer, ended):
             member.store.rows.install = held  # type: ignore[method-assign,assignment]
-        newcomer.accounts.install(pieces, lambda: done.append("joined"))
-        ended.accounts.install(pieces, lambda: self.fail("taken over"))
+        newcomer.accounts.replica.install(pieces, lambda: done.append("joined"))
+        ended.accounts.replica.install(pieces, lambda: self.fail("taken over"))
         self.world.advance(1)
         ended.accounts.stop()
         reload, is_busy = newcomer.memory.reload, [True]
@@ -154,15 +154,15 @@ class ImageTests(SynchronousTestCase):
         """An image has all that the state beside it may refer to."""
         follow = self.two.store.rows.follow
         held: list[Any] = []
-        self.two.accounts._write = lambda: held.append(1)  # type: ignore[method-assign]
+        self.two.accounts.replica._write = lambda: held.append(1)  # type: ignore[method-assign]
         self.one.run(self.one.store.add_invite, b"x", NOW_S, None, 1)
         self.world.turn()
         found: list[list[bytes]] = []
-        self.two.accounts.capture(found.append, lambda: None)
+        self.two.accounts.replica.capture(found.append, lambda: None)
         self.world.advance(1)
         self.assertEqual((found, bool(held)), ([], True))
-        del self.two.accounts._write
-        self.two.accounts._write()
+        del self.two.accounts.replica._write
+        self.two.accounts.replica._write()
         self.world.advance(1)
         self.assertEqual(decode_pieces(found[0])[0].number, len(self.world.log))
         self.assertIsNotNone(follow)
@@ -178,16 +178,16 @@ class ImageTests(SynchronousTestCase):
         self.patch(Snapshot, "next_rows", fails)
         self.patch(Snapshot, "close", lambda _: closed.append(len(faults)))
         for _ in range(2):
-            self.one.accounts.capture(lambda _: self.fail("made"), lambda: None)
+            self.one.accounts.replica.capture(lambda _: self.fail("made"), lambda: None)
         self.assertEqual(closed, [1, 0])
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
 
     def test_an_image_that_waits_when_its_relay_ends_is_never_made(self) -> None:
         """And nothing is left that looks for it."""
-        self.two.accounts._write = lambda: None  # type: ignore[method-assign]
+        self.two.accounts.replica._write = lambda: None  # type: ignore[method-assign]
         self.one.run(self.one.store.add_invite, b"x", NOW_S, None, 1)
         self.world.turn()
-        self.two.accounts.capture(lambda _: self.fail("made"), lambda: None)
+        self.two.accounts.replica.capture(lambda _: self.fail("made"), lambda: None)
         for member in (self.one, self.two):
             member.accounts.stop()
         self.world.advance(1)
@@ -199,7 +199,7 @@ class ImageTests(SynchronousTestCase):
         self.addCleanup(store.close)
         store.add_user(user(), keys_of("Alice"), token("a"), NO_PROOF)
         newcomer = self.newcomer(store)
-        newcomer.accounts.install(self.captured(self.one), lambda: self.fail("taken over"))
+        newcomer.accounts.replica.install(self.captured(self.one), lambda: self.fail("taken over"))
         self.assertEqual(len(newcomer.fatal), 1)
         self.assertIn("not those of the cluster", newcomer.fatal[0])
 
@@ -210,11 +210,11 @@ class ImageTests(SynchronousTestCase):
         stray.run(stray.store.add_invite, b"x", NOW_S, None, 1)
         other.turn()
         pieces = self.captured(self.one)
-        stray.accounts.install(pieces, lambda: self.fail("taken over"))
+        stray.accounts.replica.install(pieces, lambda: self.fail("taken over"))
         ahead, _ = Member(self.world, "ahead"), self.one.run(self.one.store.add_invite, b"x", NOW_S, None, 1)
         self.world.turn()
         ahead.take_log()
-        ahead.accounts.install(pieces, lambda: self.fail("taken over"))
+        ahead.accounts.replica.install(pieces, lambda: self.fail("taken over"))
         for member in (stray, ahead):
             self.assertEqual(len(member.fatal), 1)
 
@@ -228,8 +228,8 @@ class ImageTests(SynchronousTestCase):
         store.add_user(user(), keys_of("Alice"), token("a"), NO_PROOF)
         two = Member(world, "two", store)
         pieces: list[list[bytes]] = []
-        one.accounts.capture(pieces.append, lambda: None)
-        two.accounts.install(pieces[0], lambda: done.append("joined"))
+        one.accounts.replica.capture(pieces.append, lambda: None)
+        two.accounts.replica.install(pieces[0], lambda: done.append("joined"))
         self.assertEqual((done, two.fatal), (["joined"], []))
         world.begin(two)
         world.decide(one)
@@ -241,6 +241,6 @@ class ImageTests(SynchronousTestCase):
         good = self.captured(self.one)
         for pieces in ([], [b"\xc1"], [*good, b"\xc1"]):
             newcomer = self.newcomer()
-            newcomer.accounts.install(pieces, lambda: self.fail("taken over"))
+            newcomer.accounts.replica.install(pieces, lambda: self.fail("taken over"))
             self.assertEqual(len(newcomer.fatal), 1)
             self.assertEqual(newcomer.store.invites(NOW_S), [])

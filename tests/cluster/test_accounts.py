@@ -14,48 +14,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from clasp_relay.access.refusals import Busy
 from clasp_relay.cluster.packets import encode_fields
 from clasp_relay.errors import StartError
-from clasp_relay.storage.audit import AuditEntry
-from clasp_relay.storage.devices import DeviceToken
-from clasp_relay.storage.users import InviteGone, NameTaken, StoreBusy, User
+from clasp_relay.storage.users import InviteGone, NameTaken, StoreBusy
 from clasp_relay.storage.users_sqlite import SqliteUsers
-from tests.access.stack import SteppedWorkers
-from tests.cluster.account_world import Member, World
+from tests.cluster.account_world import ENTRY, AccountCase, World
 from tests.storage.test_users_rows import CALLS, everything
 from tests.storage.test_users_sqlite import ALICE, BOB, DAY_S, NO_PROOF, NOW_S, keys_of, token, user
 
-ENTRY = AuditEntry(NOW_S, "admin.test", actor="root")
 
-
-class _Case(SynchronousTestCase):
-    """A few relays of which the first one decides."""
-
-    def setUp(self) -> None:
-        """Starts them."""
-        self.world = World()
-        self.one, self.two, self.three = self.world.started("one", "two", "three")
-
-    def done(self, asked: Deferred[Any]) -> Any:
-        """Lets the loops turn, and returns what came of a call."""
-        self.world.turn()
-        return self.successResultOf(asked)
-
-    def register(self, at: Member, name: str = "Alice", number: int = 1) -> Deferred[Any]:
-        """Asks for an account."""
-        person = User(f"u{number}", name, "hash", NOW_S)
-        made = token(f"t{number}", f"u{number}")
-        return at.run(at.store.add_user, person, keys_of(name), made, NO_PROOF)
-
-    def assert_alike(self) -> None:
-        """Asserts that all that live have the same rows, and memory followed them."""
-        alive = [each for each in self.world.members if not each.is_dead]
-        for each in alive[1:]:
-            self.assertEqual(everything(each.store), everything(alive[0].store))
-        for each in alive:
-            self.assertEqual(each.fatal, [])
-            self.assertEqual(each.memory.followed, each.memory.in_file)
-
-
-class CallTests(_Case):
+class CallTests(AccountCase):
     """Calls that write."""
 
     def test_every_call_is_done_everywhere(self) -> None:
@@ -118,20 +84,6 @@ class CallTests(_Case):
         self.assertLess(len(self.world.log), 5)
         self.assert_alike()
 
-    def test_the_answer_comes_when_this_relay_has_it(self) -> None:
-        """So whoever was answered finds what was done."""
-        self.two.sql = sql = SteppedWorkers()
-        self.two.accounts._sql = sql
-        asked = self.register(self.two)
-        self.world.turn()
-        self.assertEqual(len(self.world.log), 1)
-        self.assertNoResult(asked)
-        self.assertIsNotNone(self.one.store.user("u1"))
-        self.assertTrue(self.two.memory.followed, "memory has it before the file")
-        sql.finish()
-        self.successResultOf(asked)
-        self.assertIsNotNone(self.two.store.user("u1"))
-
     def test_a_fault_of_one_call_is_no_other_s(self) -> None:
         """Those that were attempted with it are done."""
         asked = [
@@ -179,7 +131,7 @@ class CallTests(_Case):
         self.assertEqual(self.world.lost, 1_000)
 
 
-class LossTests(_Case):
+class LossTests(AccountCase):
     """Messages, deciders and processes are lost."""
 
     def test_a_lost_packet_is_noticed(self) -> None:
@@ -270,17 +222,6 @@ class LossTests(_Case):
         self.assertEqual(len(refused), 3)
         self.assert_alike()
 
-    def test_a_file_that_cannot_be_written_ends_the_relay(self) -> None:
-        """It would not be what the others have."""
-
-        def broken(*_args: Any) -> Any:
-            raise OSError("disk full")
-
-        self.three.store.rows.follow = broken  # type: ignore[method-assign,assignment]
-        self.done(self.register(self.two))
-        self.assertEqual(len(self.three.fatal), 1)
-        self.assertIn("users.db cannot be written", self.three.fatal[0])
-
     def test_whoever_asks_a_relay_that_cannot_go_on_is_told_at_once(self) -> None:
         """Also who waits already; and it decides nothing any more."""
         self.three.take_log = lambda: None  # type: ignore[method-assign]
@@ -336,7 +277,7 @@ class LossTests(_Case):
         self.assert_alike()
 
 
-class LookUpTests(_Case):
+class LookUpTests(AccountCase):
     """Who is not known here may be known elsewhere."""
 
     def setUp(self) -> None:
@@ -383,7 +324,7 @@ class LookUpTests(_Case):
         self.failureResultOf(asked, Busy)
 
 
-class AttemptTests(_Case):
+class AttemptTests(AccountCase):
     """What is counted of attempts to sign in."""
 
     def test_others_count_what_one_counts(self) -> None:
@@ -399,155 +340,8 @@ class AttemptTests(_Case):
         self.assertEqual(self.one.memory.attempts, expected)
 
 
-class OutsideTests(_Case):
-    """What commands change in the files of a relay."""
-
-    def test_a_device_token_of_a_command_is_everywhere_within_a_second(self) -> None:
-        """And so is its end, made at another relay."""
-        device = DeviceToken("d1", b"d", "clasp.device.d1", "lamp", ("read:/**",), NOW_S, None)
-        self.two.store.devices.add(device, is_own_subject=True)
-        self.world.advance(1)
-        self.assertEqual([len(each.store.devices.all()) for each in self.world.members], [1, 1, 1])
-        self.three.store.devices.revoke("d1", NOW_S)
-        self.world.advance(1)
-        self.assertEqual([len(each.store.devices.all()) for each in self.world.members], [0, 0, 0])
-        self.assert_alike()
-
-    def test_many_changes_are_told_in_parts(self) -> None:
-        """All of them arrive."""
-        for number in range(900):
-            self.two.store.add_invite(b"%d" % number, NOW_S, None, 1)
-        self.world.advance(2)
-        self.assertEqual(len(self.three.store.invites(NOW_S)), 900)
-        self.assert_alike()
-
-    def test_long_rows_are_told_in_small_parts(self) -> None:
-        """No message of the bus could carry all of them."""
-        entry = ENTRY._replace(detail={"text": "x" * 4_000})
-        self.two.store.audit.add([entry._replace(target=f"{number}") for number in range(300)])
-        self.world.advance(3)
-        found = [row.entry.target for row in self.three.store.audit.after(0, 1_000)]
-        self.assertEqual(found, [f"{number}" for number in range(300)])
-        self.assert_alike()
-
-    def test_entries_of_the_audit_log_are_written_here_and_told(self) -> None:
-        """Once each, with one number everywhere, also where another relay decides meanwhile, or this one ends."""
-        for number in range(30):
-            member = self.world.members[number % 3]
-            self.successResultOf(member.run(member.store.audit.add, [ENTRY._replace(target=f"{number}")]))
-            if number % 10 == 4:
-                self.world.decide(self.world.members[number % 3])
-            self.world.advance(0.1)
-        self.world.advance(2)
-        rows = self.two.store.audit.after(0, 100)
-        self.assertEqual(sorted(int(row.entry.target) for row in rows), list(range(30)))
-        self.assertEqual(rows, self.three.store.audit.after(0, 100))
-        self.assert_alike()
-
-    def test_what_could_not_be_told_is_told_later(self) -> None:
-        """Nothing is lost while nobody decides."""
-        self.world.is_stuck = True
-        self.two.store.add_invite(b"i", NOW_S, None, 1)
-        self.world.advance(7)
-        self.world.is_stuck = False
-        self.world.decide(self.three)
-        self.world.advance(3)
-        self.assertEqual(len(self.one.store.invites(NOW_S)), 1)
-        self.assert_alike()
-
-
-class BeginTests(SynchronousTestCase):
-    """Files that are there already."""
-
-    def used(self, name: str = "Alice") -> SqliteUsers:
-        """Returns a file that a relay without a cluster has used."""
-        store = SqliteUsers(None, keys_of)
-        self.addCleanup(store.close)
-        store.add_user(user("u1", name), keys_of(name), token("a"), NO_PROOF)
-        return store
-
-    def test_the_first_one_s_accounts_are_the_cluster_s(self) -> None:
-        """Relays that come later have them; until then it takes no calls."""
-        world = World()
-        one, two = world.add("one", self.used()), world.add("two")
-        self.assertTrue(one.accounts.has_base)
-        self.failureResultOf(one.run(one.store.revoke, b"", NOW_S), Busy)
-        world.decide(one)
-        world.advance(2)
-        self.assertFalse(one.accounts.has_base)
-        self.assertTrue(one.accounts.is_ready)
-        self.assertEqual(everything(one.store), everything(two.store))
-
-    def test_they_are_so_where_another_one_decides(self) -> None:
-        """One that has nothing."""
-        world = World()
-        one, two = world.add("one"), world.add("two", self.used())
-        world.decide(one)
-        world.advance(2)
-        self.assertFalse(two.accounts.has_base)
-        self.assertEqual(everything(one.store), everything(two.store))
-
-    def test_of_two_with_different_accounts_one_ends(self) -> None:
-        """With one line that says what to do."""
-        for decider in (0, 1):
-            world = World()
-            members = [world.add("one", self.used()), world.add("two", self.used("Bob"))]
-            world.decide(members[decider])
-            world.advance(2)
-            other = members[1 - decider]
-            self.assertEqual(members[decider].fatal, [])
-            self.assertEqual(len(other.fatal), 1)
-            self.assertIn("accounts that are not those of the cluster", other.fatal[0])
-            self.assertIn("empty data-dir", other.fatal[0])
-
-    def test_accounts_that_come_late_are_refused(self) -> None:
-        """The cluster has its own by then."""
-        world = World()
-        one, _ = world.started("one", "two")
-        one.run(one.store.administration.choose, {"a": "1"}, ENTRY)
-        world.turn()
-        late = world.add("late", self.used())
-        world.advance(2)
-        self.assertEqual(len(late.fatal), 1)
-
-    def test_a_file_goes_on_from_the_journal(self) -> None:
-        """What was in the log and not yet in the file is written at the next start."""
-        world = World()
-        one, two = world.started("one", "two")
-        for number in range(5):
-            one.run(one.store.add_invite, b"%d" % number, NOW_S, None, 1)
-            world.turn()
-        behind = Member(world, "three")
-        behind.accounts.catch_up(world.log[:2])
-        behind.accounts.catch_up(world.log)
-        self.assertEqual(everything(behind.store), everything(two.store))
-        self.assertEqual(behind.memory.followed, behind.memory.in_file)
-        gap = Member(world, "four")
-        self.assertRaisesRegex(StartError, "empty data-dir", gap.accounts.catch_up, world.log[1:])
-
-    def test_a_log_of_another_cluster_is_refused(self) -> None:
-        """Its records do not follow those that the file has."""
-        world, other = World(), World()
-        (one,), (two,) = world.started("one"), other.started("two")
-        for member, name in ((one, b"a"), (two, b"b")):
-            member.run(member.store.add_invite, name, NOW_S, None, 1)
-            member.run(member.store.add_invite, name * 2, NOW_S, None, 1)
-            member.cluster.turn()
-            member.run(member.store.add_invite, name * 3, NOW_S, None, 1)
-            member.cluster.turn()
-        other_one = Member(world, "other one")
-        other_one.accounts.follow(world.log[0])
-        other_one.accounts.follow(world.log[0])
-        self.assertEqual(other_one.fatal, [])
-        other_one.accounts.follow(other.log[0])
-        self.assertEqual(len(other_one.fatal), 1)
-        stray = Member(world, "stray")
-        stray.accounts.follow(world.log[0])
-        stray.accounts.follow(other.log[1])
-        self.assertEqual(len(stray.fatal), 1)
-        self.assertIn("does not go on where users.db is", stray.fatal[0])
-        stray.accounts.follow(world.log[1])
-        self.assertEqual(len(stray.fatal), 1)
+class LifeTests(SynchronousTestCase):
+    """The beginning and the end of a relay."""
 
     def test_all_have_the_decider_s_key(self) -> None:
         """It is never in the log."""

@@ -1,32 +1,23 @@
-"""Assembles the auth server: users.db, its threads, the table of tokens, the auth API and the web app."""
+"""Assembles the auth server: users.db, its threads, the table of tokens, the accounts and what belongs to them."""
 
 from __future__ import annotations
 
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from autobahn.twisted.resource import WebSocketResource
-from prometheus_client import CollectorRegistry
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
-from twisted.web.iweb import IRequest
-from twisted.web.resource import IResource, Resource
 
 from clasp_relay.access.accounts import WRONG_PASSWORD, Accounts, Admission, Tell, load_tokens
-from clasp_relay.access.addresses import ClientAddresses, address_group, hasher_of_addresses
+from clasp_relay.access.addresses import address_group, hasher_of_addresses
 from clasp_relay.access.audit import Audit
-from clasp_relay.access.console import PREFIX as CONSOLE_PREFIX
 from clasp_relay.access.console import Console
 from clasp_relay.access.devices import DeviceWatch
-from clasp_relay.access.file_quotas import GUEST_BYTES, FileLimits, FileQuotas
-from clasp_relay.access.files import Files, OwnFiles
-from clasp_relay.access.files_of_before import FilesOfBefore
-from clasp_relay.access.guests import GuestParams
+from clasp_relay.access.files import Files
 from clasp_relay.access.hooks import Hooks
 from clasp_relay.access.limits import AttemptLimiter, KnownAddresses, RateLimits
 from clasp_relay.access.names import name_keys
@@ -41,7 +32,7 @@ from clasp_relay.access.permissions import TokenPermissions
 from clasp_relay.access.policy import Policy
 from clasp_relay.access.policy.document import GuestIds
 from clasp_relay.access.policy.language.question import given_id
-from clasp_relay.access.refusals import Busy, Later, Refusal
+from clasp_relay.access.refusals import Later, Refusal
 from clasp_relay.access.secret_files import admin_record, read_or_make_admin_token, read_or_make_key, replace_key
 from clasp_relay.access.session_ids import KnownSessionIds
 from clasp_relay.access.shared_files import Objects, SharedFiles
@@ -50,33 +41,20 @@ from clasp_relay.access.threads import ThreadWorkers, Workers, in_lane
 from clasp_relay.access.tickets import Tickets
 from clasp_relay.access.tokens import TokenRecord, TokenTable
 from clasp_relay.access.turn_server import TurnServer
-from clasp_relay.access.wills import Wills
+from clasp_relay.assembly.auth_site import AuthSite, Clients, Core
+from clasp_relay.assembly.cleanup import CleanUp
 from clasp_relay.assembly.console import ConsoleParts
+from clasp_relay.assembly.files import FileParts, told_limits
 from clasp_relay.assembly.followed_rows import FollowedRows
 from clasp_relay.core.relay import Relay
-from clasp_relay.core.session.identity import TOKEN_PREFIX, Identity
-from clasp_relay.doors.door import Counting, DoorCounts, RequestDoor
+from clasp_relay.core.session.identity import Identity
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, StartError
-from clasp_relay.http.api_sessions import ApiSessions, wait_until
-from clasp_relay.http.auth_api import make_auth_resource
-from clasp_relay.http.cors import Origins
-from clasp_relay.http.files_api import make_files_resource
-from clasp_relay.http.hooks_api import make_hooks_resource
-from clasp_relay.http.journal_api import JournalApi
-from clasp_relay.http.json_answers import AnsweredLater, NotFound, bearer_of
-from clasp_relay.http.params_api import make_params_resource
-from clasp_relay.http.site import make_site
-from clasp_relay.http.stream_api import StreamApi
-from clasp_relay.http.web_root import WebRoot, packaged_app
 from clasp_relay.logs import events
 from clasp_relay.logs.levels import LogLevels
 from clasp_relay.logs.ring import LogRing
-from clasp_relay.net.websocket import ClaspFactory
 from clasp_relay.periodic import PeriodicService
 from clasp_relay.push.web_push import WebPush
 from clasp_relay.settings import Settings
-from clasp_relay.storage.file_cache import FileCache
-from clasp_relay.storage.files import FileStore
 from clasp_relay.storage.folder import prepare_folder
 from clasp_relay.storage.users import StoreBusy
 from clasp_relay.storage.users_file import held
@@ -85,22 +63,8 @@ from clasp_relay.storage.users_sqlite import SqliteUsers
 if TYPE_CHECKING:
     from clasp_relay.cluster.accounts import SharedAccounts
 
-NOT_THE_APPS = (b"metrics", b"healthz", b"readyz")
-"""Paths that tools request on this port; they get 404, since the app's page with status 200 would look like an
-answer."""
-
-FILE_THREADS = 2
-"""Threads that write and read files: a sync of one does not keep the others waiting."""
-
-MAX_WAITING_FILE_CALLS = 2048
-"""Length of the queue of these threads: every upload and every download has at most one call in it."""
-
-NO_WEB_ROOT = "none"
-"""The value of ``web_root`` for no app."""
-
 PURGE_INTERVAL_S = 3600
 """Interval between two deletions of old tokens, and of what former guests have in the state."""
-
 
 MOVE_INTERVAL_S = 5
 """Interval between two attempts to move files from before this relay joined its cluster into the object store, in
@@ -123,53 +87,6 @@ class Rights(NamedTuple):
     """The permissions of tokens."""
     policy: Policy | None
     """The application policy; None for none."""
-
-
-class Clients(NamedTuple):
-    """What is checked about a request's origin and client address."""
-
-    origins: Origins
-    """The origins whose pages may read the answers."""
-    addresses: ClientAddresses
-    """Finds the client's address of a request."""
-
-
-class Acting:
-    """Ends in the core that decides the params that lost users and former guests have left behind.
-
-    Args:
-        relay: the core.
-        policy: says which params end; None for none.
-        tokens: the valid tokens.
-    """
-
-    def __init__(self, relay: Relay, policy: Policy | None, tokens: TokenTable) -> None:
-        paths = () if policy is None else policy.document.clear_on_disconnect
-        self.memory = relay.permissions.memory
-        self.wills = Wills(paths, relay.params, relay.committer, relay.work, relay.sessions, relay.clock)
-        relay.hooks.when_gone = self.wills.gone
-        self.guests: GuestParams | None = None
-        """Ends the params that former guests wrote for themselves; None without a policy."""
-        if policy is not None:
-            self.guests = GuestParams(policy.document, relay.params, relay.committer, relay.work, tokens, time.time)
-
-    def stop(self) -> None:
-        """Stops, since the core no longer decides and never finishes the work that it has begun."""
-        if self.guests is not None:
-            self.guests.stop()
-
-
-class Core(NamedTuple):
-    """The core and its connections."""
-
-    relay: Relay
-    """The core, for clients by HTTP."""
-    factory: ClaspFactory
-    """Makes the WebSocket connections of a web app that is served here too."""
-
-
-def _alone() -> None:
-    """Does nothing: there is no cluster."""
 
 
 def _not_told(*_: str) -> None:
@@ -202,9 +119,6 @@ class AuthServer(Service):
         objects: the files that users of a cluster have sent; None for a relay that is alone, or takes none.
     """
 
-    _before: FilesOfBefore | None = None
-    """Moves files from before this relay joined its cluster; None once none is left."""
-
     def __init__(
         self,
         settings: Settings,
@@ -220,59 +134,58 @@ class AuthServer(Service):
         objects: Objects | None = None,
     ) -> None:
         tokens, _, policy = rights
-        relay, factory = core
-        self._http = RequestDoor("http", "HTTP", tells.refused)
-        self._hooks = RequestDoor("hooks", "webhooks", tells.refused)
-        self._tell_refused = tells.refused
-        self._streams: StreamApi | None = None
-        self._turn = turn
+        relay = self._relay = core.relay
         self.push = push
         """Sends push messages to browsers; None where it is off."""
         self._session_ids = KnownSessionIds(relay.sessions, relay.clock.now_us, self._id_outdated)
         if policy is not None:
             policy.session_ids = self._session_ids
             relay.hooks.when_began = self._session_ids.began
-        self._acting: Acting | None = None
-        """Ends what lost users and former guests have left; None while another relay decides."""
+        self._clean_up = CleanUp(policy, tokens, self._session_ids, push)
         self._clear = clear
-        self._is_starting, self._tell = True, tells.call
+        self._tell = tells.call
         self._accounts: Accounts | None = None
-        self._factory = factory
-        self._relay = relay
-        self._api = ApiSessions(relay)
-        self.registry: CollectorRegistry | None = None
-        """The metrics, for the console; set by ``RelayService``."""
-        self.doors: Sequence[Counting] = ()
-        """The doors, for the console; set by ``RelayService``."""
-        self.member: Callable[[], tuple[str, str] | None] = _alone
-        """Returns the relay's name in its cluster and its role; set in a cluster."""
         self._ring = LogRing(LogLevels.parse(settings.log_level))
+        self.site = AuthSite(
+            settings,
+            reactor,
+            clients,
+            core,
+            policy,
+            self._ring,
+            tells.refused,
+            turn,
+            push,
+            tokens.knows,
+            None if shared is None else shared.catch_up_with_decider,
+            is_shared=clear is not None,
+        )
+        """What the port serves."""
         self._audit: Audit | None = None
         self._console: ConsoleParts | None = None
         self._settings = settings
         self._reactor = reactor
         self._tokens, self._permissions, self._policy = rights
-        self._origins, self._addresses = clients
         self._store: SqliteUsers | None = None
         self.sql = ThreadWorkers(
             reactor, 1, MAX_WAITING_CALLS, "sql", max_waiting_in_lane=MAX_WAITING_CALLS_PER_ADDRESS
         )
-        self._shared, self._objects = shared, objects
+        self._shared = shared
         tokens.is_following = shared is not None
         self._calls: Workers = shared or self.sql
         """Makes the calls of users.db."""
-        self.hashing = ThreadWorkers(
+        self.hashing = _hashing_threads(reactor)
+        self._takes_files = settings.takes_files and (shared is None or objects is not None)
+        self._files = FileParts(
+            settings,
             reactor,
-            HASHES_AT_ONCE,
-            MAX_WAITING_HASHES,
-            "hashing",
-            max_waiting_in_lane=MAX_WAITING_HASHES_PER_ADDRESS,
-            gives_way=True,
+            tokens.is_user,
+            self._permissions.scopes_of,
+            self.sql,
+            self._calls,
+            objects,
+            lambda: relay.refuses is None,
         )
-        self._file_store: FileStore | None = None
-        self.files: Files | None = None
-        """The files that users send to each other; from ``open`` on, where the relay takes any."""
-        self._disk = ThreadWorkers(reactor, FILE_THREADS, MAX_WAITING_FILE_CALLS, "files")
         self._jobs: list[PeriodicService] = []
         self._known = KnownAddresses(time.time)
         self._hash_of: Callable[[str], bytes] = hasher_of_addresses(b"")
@@ -282,20 +195,16 @@ class AuthServer(Service):
     def act_in(self, relay: Relay) -> None:
         """See ``AtDecider``: ends there what lost users and former guests have left, and sends push messages."""
         self.rest()
-        self._acting = Acting(relay, self._policy, self._tokens)
         if relay is not self._relay:  # the decider's core, which has the sessions of all relays
             memory = relay.permissions.memory
             relay.hooks.when_began = lambda session: memory.outdated(given_id(session.id))
-        if self.running:
-            self._acting.wills.start()
+        self._clean_up.act_in(relay, is_running=bool(self.running))
         if self.push is not None:
             self.push.acts(True)
 
     def rest(self) -> None:
         """See ``AtDecider``."""
-        acting, self._acting = self._acting, None
-        if acting is not None:
-            acting.stop()
+        self._clean_up.rest()
         if self.push is not None:
             self.push.acts(False)
 
@@ -303,8 +212,9 @@ class AuthServer(Service):
         """Ends the remembered answers that depend on the owner of a session id."""
         thing = given_id(session_id)
         self._permissions.memory.outdated(thing)
-        if self._acting is not None:
-            self._acting.memory.outdated(thing)
+        acting = self._clean_up.acting
+        if acting is not None:
+            acting.memory.outdated(thing)
 
     @property
     def outcomes(self) -> dict[tuple[str, str], int]:
@@ -312,12 +222,9 @@ class AuthServer(Service):
         return {} if self._accounts is None else self._accounts.outcomes
 
     @property
-    def counts(self) -> Sequence[DoorCounts]:
-        """The counts of the HTTP doors; none before ``open``. The clients of ``http`` are tokens with a session."""
-        if self._streams is None:
-            return ()
-        self._http.counts.clients = self._api.clients
-        return (self._http.counts, self._streams.counts, self._hooks.counts)
+    def files(self) -> Files | None:
+        """The files that users send to each other; from ``open`` on, where the relay takes any."""
+        return self._files.files
 
     @property
     def tickets(self) -> Tickets:
@@ -400,8 +307,8 @@ class AuthServer(Service):
         passwords = Passwords(make_hasher(), self.hashing)
         accounts = self._accounts = self._make_accounts(store, passwords, audit)
         accounts.registered = self._registered
-        if settings.takes_files and (self._shared is None or self._objects is not None):
-            self.files = self._open_files(store, accounts)
+        if self._takes_files:
+            self._files.open(store, accounts.recognise, self._hashed)
         devices = DeviceWatch(store.devices, self._calls, self._tokens)
         console = self._console = self._make_console(store, accounts, passwords, devices, audit)
         console.load()
@@ -411,8 +318,9 @@ class AuthServer(Service):
             self._tokens.on_end(self.push.token_ended)
         if self._shared is not None:
             self._share(self._shared, store, devices, accounts, console, key)
-        self._jobs = self._make_jobs(accounts, console)
-        return self._make_site(accounts)
+        self._jobs = self._make_jobs(accounts, audit, console)
+        hooks = Hooks(store.hooks, self._calls, self._relay.params, self._relay.clock.now_us, secrets.token_hex)
+        return self.site.make(accounts, console, hooks, self.files)
 
     def _make_console(
         self, store: SqliteUsers, accounts: Accounts, passwords: Passwords, devices: DeviceWatch, audit: Audit
@@ -428,10 +336,10 @@ class AuthServer(Service):
             self._relay,
             self.files,
             self._clear,
-            lambda: self._acting is not None,
+            lambda: self._clean_up.acting is not None,
         )
 
-    def _make_jobs(self, accounts: Accounts, console: ConsoleParts) -> list[PeriodicService]:
+    def _make_jobs(self, accounts: Accounts, audit: Audit, console: ConsoleParts) -> list[PeriodicService]:
         def job(
             interval_s: float, work: Callable[[], Coroutine[Any, Any, None]], name: str, *, at_start: bool = False
         ) -> PeriodicService:
@@ -441,43 +349,12 @@ class AuthServer(Service):
             return PeriodicService(interval_s, self._reactor, call, name, run_at_start=at_start)
 
         jobs = [
-            job(PURGE_INTERVAL_S, lambda: self._purge(accounts), "purge", at_start=True),
+            job(PURGE_INTERVAL_S, lambda: self._clean_up.purge(accounts, audit, self.files), "purge", at_start=True),
             job(DEVICES_INTERVAL_S, console.look, "device tokens"),
         ]
-        if self._before is not None:
-            jobs.append(job(MOVE_INTERVAL_S, self._before.move, "files of before"))
+        if self._files.before is not None:
+            jobs.append(job(MOVE_INTERVAL_S, self._files.before.move, "files of before"))
         return jobs
-
-    def _make_site(self, accounts: Accounts) -> Any:
-        root = self._root(accounts)
-        site = make_site(root, self._reactor, self._settings.trusted_proxies)
-        if self._shared is not None:
-            site.instead = self._instead
-        if self.files is None:
-            root.putChild(b"files", NotFound())
-        else:
-            files = make_files_resource(self.files, origins=self._origins, addresses=self._addresses)
-            if self._shared is not None:
-                files.until_known = self._until_known
-            root.putChild(b"files", files)
-            site.open_body = files.open_body
-        return site
-
-    def _instead(self, request: IRequest, find: Callable[[Any], Any]) -> AnsweredLater | None:
-        """Delays a request whose token is unknown here, since another relay may have issued it just now."""
-        bearer = bearer_of(request)
-        if bearer is not None and bearer.startswith(CONSOLE_PREFIX) and not self.console.knows(bearer):
-            waits = wait_until(self._relay.clock, lambda: self.console.knows(bearer))
-            return AnsweredLater(waits, find, self._origins)
-        waiting = self._until_known(bearer)
-        return None if waiting is None else AnsweredLater(waiting, find, self._origins)
-
-    def _until_known(self, bearer: str | None) -> Deferred[None] | None:
-        """Returns a Deferred that fires once all the decider's tokens are known; None if this one is known."""
-        if bearer is None or not bearer.startswith(TOKEN_PREFIX) or self._tokens.knows(bearer):
-            return None
-        assert self._shared is not None, "a relay that is alone knows all tokens"
-        return self._shared.catch_up_with_decider()
 
     def _share(
         self,
@@ -514,79 +391,12 @@ class AuthServer(Service):
         shared.open(store, self.sql, memory)
         limiter.share = shared.share_attempts
 
-    def _open_files(self, store: SqliteUsers, accounts: Accounts) -> Files:
-        settings = self._settings
-        limits = FileLimits(
-            file=settings.files_max_file, subject=settings.files_per_user, whole=settings.files_max_bytes
-        )
-        common: dict[str, Any] = {
-            "disk": self._disk,
-            "quotas": FileQuotas(limits),
-            "recognise": accounts.recognise,
-            "scopes_of": self._permissions.scopes_of,
-            "is_user": self._tokens.is_user,
-            "hash_of": self._hashed,
-            "days": settings.files_days,
-            "now_s": time.time,
-            "random_hex": secrets.token_hex,
-        }
-        files: Files
-        if self._objects is None:
-            self._file_store = FileStore(settings.files_folder, settings.files_database, settings.min_free_bytes)
-            files = OwnFiles(store=self._file_store, sql=self.sql, **common)
-        else:
-            files = SharedFiles(
-                records=store.files,
-                calls=self._calls,
-                cache=FileCache(settings.files_cache, settings.files_cache_bytes, settings.min_free_bytes),
-                objects=self._objects,
-                is_ready=lambda: self._relay.refuses is None,
-                **common,
-            )
-            self._before = self._open_files_of_before(files)
-        files.load(lambda subject: store.user(subject) is not None)
-        return files
-
-    def _open_files_of_before(self, files: SharedFiles) -> FilesOfBefore | None:
-        """Opens the files from before this relay joined its cluster; returns None if there are none."""
-        settings = self._settings
-        if not settings.files_database.exists():
-            return None
-        store = self._file_store = FileStore(settings.files_folder, settings.files_database, settings.min_free_bytes)
-        before = FilesOfBefore(store, files, self.sql, self._disk, str(settings.files_database))
-        before.load()
-        return None if before.is_over else before
-
     def _registered(self, user_id: str) -> None:
         """Counts a guest's files and push subscriptions as a user's from now on."""
         if self.push is not None:
             self.push.subscriptions.registered(user_id)
         if self.files is not None:
             Deferred.fromCoroutine(self.files.registered(user_id)).addErrback(events.AUTH_FAULT.failure)
-
-    async def _purge(self, accounts: Accounts) -> None:
-        """Ends the params of former guests, then deletes old tokens and addresses, which can wait at the start."""
-        is_start, self._is_starting = self._is_starting, False
-        self._session_ids.renew()
-        if self.files is not None:
-            await self.files.sweep(acts=self._acting is not None)
-        acting = self._acting
-        if acting is None:
-            return
-        if acting.guests is not None:
-            try:
-                await acting.guests.end_old(accounts.last_issued)
-            except Busy:
-                return  # the tokens stay, too: it is not known which of them are still needed
-        if self.files is not None:
-            await self.files.end_old()
-        # A relay that decides by now was not told which tokens are still needed.
-        if not is_start and self._acting is acting:
-            await accounts.purge()
-            if self.push is not None:
-                await self.push.subscriptions.purge()
-            assert self._audit is not None, "purged before the start"
-            await self._audit.trim()
 
     def startService(self) -> None:
         """Starts the threads and the timers; ``open`` must have been called."""
@@ -595,10 +405,9 @@ class AuthServer(Service):
         globalLogPublisher.addObserver(self._ring)
         self.sql.start()
         self.hashing.start()
-        self._disk.start()
+        self._files.start()
         self._tokens.start()
-        if self._acting is not None:
-            self._acting.wills.start()
+        self._clean_up.start()
         if self.push is not None:
             self.push.start()
         for job in self._jobs:
@@ -607,7 +416,7 @@ class AuthServer(Service):
     def stopService(self) -> Deferred[None]:
         """Stops the threads, then closes the file."""
         Service.stopService(self)
-        self._api.close()
+        self.site.close()
         if self.push is not None:
             self.push.stop()
         return DeferredList([job.stopService() for job in self._jobs]).addCallback(lambda _: self._end())
@@ -616,12 +425,11 @@ class AuthServer(Service):
         """Closes users.db and files.db; enough for a server that was opened but not started."""
         if self._store is not None:
             self._store.close()
-        if self._file_store is not None:
-            self._file_store.close()
+        self._files.close()
 
     def _end(self) -> None:
         self.hashing.stop()
-        self._disk.stop()
+        self._files.stop()
         self.sql.stop()
         self._tokens.stop()
         self._session_ids.close()
@@ -629,62 +437,6 @@ class AuthServer(Service):
         if self._audit is not None:
             self._audit.close()
         self.close()
-
-    def _root(self, accounts: Accounts) -> Resource:
-        settings = self._settings
-        folder = packaged_app() if settings.web_root is None else Path(settings.web_root)
-        app = None if folder is None or settings.web_root == NO_WEB_ROOT else WebRoot(folder)
-        root = NotFound() if app is None else app
-        assert self._console is not None, "served before it was opened"
-        auth = make_auth_resource(
-            accounts,
-            origins=self._origins,
-            addresses=self._addresses,
-            page=app,
-            turn=self._turn,
-            push=self.push,
-            console=self._console.console,
-        )
-        root.putChild(b"auth", auth)
-        root.putChild(b"api", self._make_api(self._console, accounts))
-        assert self._store is not None, "served before it was opened"
-        hooks = Hooks(self._store.hooks, self._calls, self._relay.params, self._relay.clock.now_us, secrets.token_hex)
-        hooks_api = make_hooks_resource(hooks, self._api, self._hooks, origins=self._origins, addresses=self._addresses)
-        root.putChild(b"hooks", hooks_api)
-        if app is not None:
-            root.putChild(b"ws", WebSocketResource(self._factory))
-            for path in NOT_THE_APPS:
-                root.putChild(path, NotFound())
-            events.APP_SERVED.log(folder=str(folder))
-        return root
-
-    def _make_api(self, console: ConsoleParts, accounts: Accounts) -> IResource:
-        streams = self._streams = StreamApi(self._relay, self._factory, accounts.tickets, self._tell_refused)
-        streams.is_shared = self._clear is not None
-        journal = JournalApi(self._relay, self._api)
-        admin = console.make_resource(
-            sessions=self._api,
-            streams=streams,
-            journal=journal,
-            factory=self._factory,
-            policy=self._policy,
-            registry=lambda: self.registry,
-            doors=lambda: (*self.doors, self),
-            ring=self._ring,
-            name=self._settings.name,
-            origins=self._origins,
-            addresses=self._addresses,
-            cluster=self.member,
-        )
-        return make_params_resource(
-            self._api,
-            streams,
-            origins=self._origins,
-            addresses=self._addresses,
-            journal=journal,
-            door=self._http,
-            admin=admin,
-        )
 
     def _make_accounts(self, store: SqliteUsers, passwords: Passwords, audit: Audit) -> Accounts:
         policy = self._policy
@@ -708,18 +460,17 @@ class AuthServer(Service):
                 self._settings.registration,
                 self._settings.guests == "on",
                 self._settings.name,
-                _told_files(self._settings),
+                told_limits(self._settings),
             ),
         )
 
 
-def _told_files(settings: Settings) -> dict[str, int] | None:
-    """Returns the limits of files that clients are sent, in bytes and days; None where the relay takes no files."""
-    if not settings.takes_files:
-        return None
-    return {
-        "max_file": settings.files_max_file,
-        "per_user": settings.files_per_user,
-        "per_guest": min(GUEST_BYTES, settings.files_per_user or GUEST_BYTES),
-        "days": settings.files_days,
-    }
+def _hashing_threads(reactor: Any) -> ThreadWorkers:
+    return ThreadWorkers(
+        reactor,
+        HASHES_AT_ONCE,
+        MAX_WAITING_HASHES,
+        "hashing",
+        max_waiting_in_lane=MAX_WAITING_HASHES_PER_ADDRESS,
+        gives_way=True,
+    )

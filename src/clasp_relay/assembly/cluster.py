@@ -163,7 +163,7 @@ class ClusterParts:
         """Sets the core that serves clients, and the function that makes another one like it."""
         self._relay, self._make_relay = relay, make_relay
         self._following.attach(relay)
-        relay.committer.when_accounts = self._has_accounts if self.accounts is None else self.accounts.follow
+        relay.committer.when_accounts = self._has_accounts if self.accounts is None else self.accounts.replica.follow
 
     def take_passes(self, tickets: Callable[[], Tickets], console: Callable[[], Console]) -> None:
         """Sets the passes, which are in no database, so that clients may also use them at other relays.
@@ -222,14 +222,14 @@ class ClusterParts:
             self._imaged,
         )
         if self.accounts is not None:
-            membership.accounts = self.accounts
+            membership.accounts = self.accounts.replica
             self._open_accounts(self.accounts, engine)
         self._open_past(engine)
 
     def _open_accounts(self, accounts: SharedAccounts, engine: NatsEngine) -> None:
         """Writes to users.db the records that only the journal has, and begins to answer other relays."""
         try:
-            accounts.catch_up(self._journal.accounts_behind(accounts.number))
+            accounts.replica.catch_up(self._journal.accounts_behind(accounts.replica.number))
         except StoreBusy:
             raise held(self._settings.users_file) from None
         for name, call in (

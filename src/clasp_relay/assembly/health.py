@@ -72,7 +72,7 @@ class HealthServer(Service):
             hash_queue=lambda: 0 if auth is None else auth.hashing.waiting,
             loop_lag=self._lag,
             journal=journal,
-            doors=doors if auth is None else (*doors, auth),
+            doors=doors if auth is None else (*doors, auth.site),
             files=lambda: None if auth is None else auth.files,
             push=None if auth is None else auth.push,
             cluster=cluster,

@@ -120,7 +120,7 @@ class RelayService(MultiService):
                 cluster=cluster,
             )
         if auth is not None and self.health is not None:
-            auth.registry, auth.doors = self.health.registry, doors
+            auth.site.registry, auth.site.doors = self.health.registry, doors
         MultiService.addService(self, PeriodicService(SWEEP_INTERVAL_S, reactor, relay.sweep, "sweep"))
         if cluster is not None:
             cluster.when_lost, cluster.when_imaged = self._cluster_lost, self._save

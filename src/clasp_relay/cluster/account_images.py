@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgpack
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from clasp_relay.cluster.account_calls import unpack, unpacked
-from clasp_relay.storage.users_rows import Position, Row
+from clasp_relay.storage.users_rows import Position, Row, RowStore, Snapshot
 
-__all__ = ["AccountImages", "NoAccounts", "decode_pieces", "encode_head", "encode_rows"]
+__all__ = ["AccountImages", "NoAccounts", "decode_pieces", "encode_head", "encode_rows", "read_pieces"]
 
 VERSION = 1
 
@@ -73,3 +75,43 @@ def decode_pieces(pieces: Sequence[bytes]) -> tuple[Position, dict[str, int], It
     head = unpacked(pieces[0], "accounts", VERSION)
     *position, calls = unpack(tuple[int, bytes, bytes, dict[str, int]], head)
     return Position(*position), calls, (unpack(list[Row], unpacked(piece, "accounts")) for piece in pieces[1:])
+
+
+def read_pieces(
+    rows: RowStore,
+    run: Callable[[Callable[[], Any]], Deferred[Any]],
+    done: Callable[[list[bytes]], None],
+    still: Callable[[], None],
+    failed: Callable[[Failure], None],
+) -> None:
+    """Reads all rows as they are now, whatever is written meanwhile.
+
+    Args:
+        rows: the rows of the file.
+        run: calls a function on the store's thread.
+        done: called with the pieces.
+        still: called before each piece is read.
+        failed: called with the failure if the file cannot be read.
+    """
+
+    def begun(snapshot: Snapshot) -> None:
+        pieces = [encode_head(snapshot.position, snapshot.calls)]
+
+        def go_on() -> None:
+            still()
+            run(snapshot.next_rows).addCallback(took).addErrback(left).addErrback(failed)
+
+        def took(found: list[Row]) -> None:
+            if found:
+                pieces.append(encode_rows(found))
+                go_on()
+            else:
+                done(pieces)
+
+        def left(failure: Failure) -> Deferred[None]:
+            failed(failure)
+            return run(snapshot.close)
+
+        go_on()
+
+    run(rows.snapshot).addCallback(begun).addErrback(failed)

