@@ -72,7 +72,7 @@ class AppendingTests(TwoRelays):
             before = len(self.cluster.bus.log)
             for number in range(3):
                 writer.send(put("/n/one", number))
-            writer.member.following.flush()
+            writer.member.following.requests.flush()
             appended.append(len(self.cluster.bus.log) - before)
             self.cluster.turn()
             self.assertEqual(len(self.cluster.bus.log) - before, 1)
@@ -186,7 +186,7 @@ class AppendingTests(TwoRelays):
         assert deciding is not None
         with mock.patch.object(deciding, "receive", side_effect=ZeroDivisionError):
             own.send(put("/a", 1))
-            self.assertRaises(ZeroDivisionError, self.decider.following.flush)
+            self.assertRaises(ZeroDivisionError, self.decider.following.requests.flush)
         self.assertEqual(revisions(other.ask(put("/b", 1), 1)), [1])
 
     def test_a_relay_that_hands_over_does_not_wait_for_its_journal(self) -> None:

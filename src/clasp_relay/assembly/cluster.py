@@ -336,7 +336,7 @@ class ClusterParts:
     @property
     def forwarded(self) -> int:
         """See ``http.metrics.Clustered``."""
-        return self._following.forwarded
+        return self._following.requests.forwarded
 
     @property
     def failovers(self) -> int:

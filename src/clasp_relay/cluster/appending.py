@@ -101,7 +101,7 @@ class Appending:
         self.deciding = deciding
         membership.following.is_local = True
         deciding.begin(self._relay, membership.ledger, self._report)
-        membership.following.resend()
+        membership.following.requests.resend()
         self.append()
 
     def step_down(self) -> None:

@@ -120,7 +120,7 @@ class Node:
                 self._engine.stop(done)
 
         if self.role is not Role.DECIDER:
-            self._following.flush()
+            self._following.requests.flush()
             self.membership.publish("leave", self._following.link.encode())
             left()
             return
@@ -161,7 +161,7 @@ class Node:
         elif self.role is Role.DECIDER:
             self._appending.append()
         else:
-            self._following.resend()
+            self._following.requests.resend()
 
     # Facts about it
 
@@ -279,10 +279,10 @@ class Node:
             self._following.end_sessions(STANDBY)
 
     def _resend_old(self, now_s: float) -> None:
-        oldest_s = self._following.oldest_s
+        oldest_s = self._following.requests.oldest_s
         if oldest_s is not None and now_s - max(oldest_s, self._resent_s) > RESEND_S:
             self._resent_s = now_s
-            self._following.resend()
+            self._following.requests.resend()
 
     def _end_gone(self, deciding: Deciding) -> None:
         for link in self._peers.gone(list(self._ledger.links)):
@@ -370,7 +370,7 @@ class Node:
         if link != self._following.link or self.role is Role.JOINING or epoch < self._ledger.epoch:
             return
         if is_known:
-            self._following.resend()
+            self._following.requests.resend()
         else:
             self._expelled()
 
@@ -388,7 +388,7 @@ class Node:
         events.CLUSTER_JOINED.log(relay=membership.options.relay, seq=seq, decider=name)
         if not membership.is_cold:
             # So the decider knows this relay before it has any session.
-            self._following.resend()
+            self._following.requests.resend()
         self._applying.go_on()
 
     def _decide(self) -> None:
