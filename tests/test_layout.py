@@ -18,7 +18,7 @@ LONGEST_FUNCTION = 80
 WITHOUT_TESTS = {
     "__main__.py": "one call, made by the tests of cli",
     "core/ports.py": "interfaces, implemented and tested in net and by the tests of core",
-    "cluster/ports.py": "interfaces, implemented and tested in cluster/engine.py and by the tests of the node",
+    "cluster/exchange/ports.py": "interfaces, implemented and tested in cluster/nats and by the tests of the node",
     "wire/constants.py": "numbers",
     "wire/messages.py": "fields; the tests of the codec make one of each",
 }
@@ -106,7 +106,7 @@ class SizeTests(SynchronousTestCase):
 
 
 RAISED_ONCE = {
-    "cluster/engine.py: self._fault": "ends the engine",
+    "cluster/nats/engine.py: self._fault": "ends the engine",
 }
 """Attributes that are raised all the same, and why."""
 

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.names import name_keys
 from clasp_relay.assembly.cluster import NAME_FILE, ClusterParts, _made_name
-from clasp_relay.cluster.account_records import Record, change_of
+from clasp_relay.cluster.accounts.account_records import Record, change_of
 from clasp_relay.core.records import Change, ChangeKind, no_param
 from clasp_relay.errors import StartError
 from clasp_relay.service import make_service

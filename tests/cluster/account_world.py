@@ -11,9 +11,9 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.refusals import Busy
-from clasp_relay.cluster.accounts import SharedAccounts
-from clasp_relay.cluster.batch_log import BatchLog
-from clasp_relay.cluster.batches import Group
+from clasp_relay.cluster.accounts.shared_accounts import SharedAccounts
+from clasp_relay.cluster.deciding.batch_log import BatchLog
+from clasp_relay.cluster.exchange.batches import Group
 from clasp_relay.core.records import Change
 from clasp_relay.storage.audit import AuditEntry
 from clasp_relay.storage.users import User

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.cluster.batch_log import BatchLog
-from clasp_relay.cluster.batches import Answered, Item, decode_ack
 from clasp_relay.cluster.clocks import DecidersClock
-from clasp_relay.cluster.deciders_core import RulesFanOut, deciders_handlers
-from clasp_relay.cluster.deciding import Deciding
-from clasp_relay.cluster.ledger import Ledger
-from clasp_relay.cluster.packets import Asked, Entry, Packet
+from clasp_relay.cluster.deciding.batch_log import BatchLog
+from clasp_relay.cluster.deciding.deciders_core import RulesFanOut, deciders_handlers
+from clasp_relay.cluster.deciding.deciding import Deciding
+from clasp_relay.cluster.exchange.batches import Answered, Item, decode_ack
+from clasp_relay.cluster.exchange.ledger import Ledger
+from clasp_relay.cluster.exchange.packets import Asked, Entry, Packet
 from clasp_relay.core.handlers import HANDLERS
 from clasp_relay.core.relay import Relay, RelayOptions
 from clasp_relay.wire.codec import decode, encode

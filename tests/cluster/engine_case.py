@@ -13,7 +13,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.cluster.engine import NatsEngine
+from clasp_relay.cluster.nats.engine import NatsEngine
 from tests.certificates import issue
 from tests.cluster.reactor import Loop
 from tests.integration.nats import Nats

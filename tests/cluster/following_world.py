@@ -7,10 +7,10 @@ from itertools import count
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.cluster.batches import Batch, Claimed, Item, LinkBegan
-from clasp_relay.cluster.following import Following
-from clasp_relay.cluster.ledger import Ledger
-from clasp_relay.cluster.packets import Packet
+from clasp_relay.cluster.exchange.batches import Batch, Claimed, Item, LinkBegan
+from clasp_relay.cluster.exchange.ledger import Ledger
+from clasp_relay.cluster.exchange.packets import Packet
+from clasp_relay.cluster.following.following import Following
 from clasp_relay.core.handlers import HANDLERS
 from clasp_relay.core.relay import Relay, RelayOptions
 from clasp_relay.wire.codec import encode

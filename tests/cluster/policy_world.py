@@ -11,7 +11,7 @@ from clasp_relay.access.policy import Policy
 from clasp_relay.access.session_ids import KnownSessionIds, SessionIdsOfAll
 from clasp_relay.access.tokens import POLICY_SCOPES, EndOfToken, TokenRecord, TokenTable, digest_of
 from clasp_relay.assembly.cleanup import Acting
-from clasp_relay.cluster.deciding import Deciding
+from clasp_relay.cluster.deciding.deciding import Deciding
 from clasp_relay.cluster.membership import Position
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.rights.port import Permissions

@@ -7,9 +7,9 @@ from unittest import mock
 
 from twisted.logger import capturedLogs
 
-from clasp_relay.cluster.batches import Batch, Ended, Group, decode_batch
+from clasp_relay.cluster.exchange.batches import Batch, Ended, Group, decode_batch
+from clasp_relay.cluster.exchange.ports import Appended
 from clasp_relay.cluster.membership import Role
-from clasp_relay.cluster.ports import Appended
 from clasp_relay.errors import ErrorCode
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import Bundle, Get, Ping, Publish, Subscribe

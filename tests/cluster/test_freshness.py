@@ -7,9 +7,9 @@ from typing import cast
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.cluster.exchange.ledger import Ledger
+from clasp_relay.cluster.exchange.ports import Bounds, Engine
 from clasp_relay.cluster.freshness import Freshness
-from clasp_relay.cluster.ledger import Ledger
-from clasp_relay.cluster.ports import Bounds, Engine
 from clasp_relay.errors import CloseCode
 from clasp_relay.wire.messages import Ack, Error, Get, Hello, Message, Publish, Set, Snapshot, Subscribe
 from tests.cluster.policy_world import PolicyCluster

@@ -7,8 +7,8 @@ import zlib
 import msgpack
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.cluster.exchange.ledger import Ledger
 from clasp_relay.cluster.image import Image, capture, decode_image, encode_image, install, is_empty
-from clasp_relay.cluster.ledger import Ledger
 from clasp_relay.errors import DecodeError
 from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import Announce, Bundle, Set, SignalDefinition

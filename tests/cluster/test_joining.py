@@ -9,9 +9,9 @@ from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.cluster import image
-from clasp_relay.cluster.account_images import NoAccounts
+from clasp_relay.cluster.accounts.account_images import NoAccounts
+from clasp_relay.cluster.exchange.packets import encode_beat
 from clasp_relay.cluster.membership import Role
-from clasp_relay.cluster.packets import encode_beat
 from clasp_relay.core.records import StateImage
 from clasp_relay.errors import ErrorCode
 from clasp_relay.wire.messages import Get, Hello, Set

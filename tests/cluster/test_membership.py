@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clasp_relay.cluster.batches import NO_DIGEST, Batch
+from clasp_relay.cluster.exchange.batches import NO_DIGEST, Batch
 from clasp_relay.cluster.membership import Position, Role, position_of, position_row
 from tests.cluster.world import ThreeRelays, TwoRelays, put
 from tests.core.world import revisions

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.console import GivenToken
 from clasp_relay.access.tickets import Given, Tickets
-from clasp_relay.cluster.packets import encode_fields
+from clasp_relay.cluster.exchange.packets import encode_fields
 from clasp_relay.cluster.passes import share_passes
 from tests.access.console_world import ConsoleWorld
 from tests.cluster.world import Bus, MemoryEngine

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.logger import capturedLogs
 
-from clasp_relay.cluster.packets import Beat
+from clasp_relay.cluster.exchange.packets import Beat
 from clasp_relay.cluster.peers import Peers
 from tests.cluster.world import TwoRelays
 

@@ -9,15 +9,15 @@ from contextlib import AbstractContextManager, nullcontext
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.cluster.batch_log import BatchLog, Row
 from clasp_relay.cluster.clocks import DecidersClock
-from clasp_relay.cluster.deciders_core import RulesFanOut, deciders_handlers
-from clasp_relay.cluster.deciding import Deciding
-from clasp_relay.cluster.following import Following
-from clasp_relay.cluster.ledger import Ledger
+from clasp_relay.cluster.deciding.batch_log import BatchLog, Row
+from clasp_relay.cluster.deciding.deciders_core import RulesFanOut, deciders_handlers
+from clasp_relay.cluster.deciding.deciding import Deciding
+from clasp_relay.cluster.exchange.ledger import Ledger
+from clasp_relay.cluster.exchange.ports import Appended, Bounds, Outcome
+from clasp_relay.cluster.following.following import Following
 from clasp_relay.cluster.membership import Membership, NodeOptions, Position, Role
 from clasp_relay.cluster.node import Node
-from clasp_relay.cluster.ports import Appended, Bounds, Outcome
 from clasp_relay.core.handlers import HANDLERS
 from clasp_relay.core.ports import FanOut, Timer
 from clasp_relay.core.records import Change, ChangeKind

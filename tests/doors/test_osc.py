@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.error import CannotListenError, MessageLengthError
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.cluster.following import NOT_READY
+from clasp_relay.cluster.following.following import NOT_READY
 from clasp_relay.core.rights.port import Permissions
 from clasp_relay.core.session.account import MemoryKind
 from clasp_relay.doors import osc

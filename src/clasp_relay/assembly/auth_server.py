@@ -61,7 +61,7 @@ from clasp_relay.storage.users_file import held
 from clasp_relay.storage.users_sqlite import SqliteUsers
 
 if TYPE_CHECKING:
-    from clasp_relay.cluster.accounts import SharedAccounts
+    from clasp_relay.cluster.accounts.shared_accounts import SharedAccounts
 
 PURGE_INTERVAL_S = 3600
 """Interval between two deletions of old tokens, and of what former guests have in the state."""

@@ -14,18 +14,18 @@ from twisted.internet.defer import Deferred
 from clasp_relay.access.console import Console, GivenToken
 from clasp_relay.access.refusals import Busy, NoRoom
 from clasp_relay.access.tickets import Given, Tickets
-from clasp_relay.cluster.account_asking import NOT_DONE
-from clasp_relay.cluster.accounts import SharedAccounts
-from clasp_relay.cluster.batch_log import BatchLog, Judged
+from clasp_relay.cluster.accounts.account_asking import NOT_DONE
+from clasp_relay.cluster.accounts.shared_accounts import SharedAccounts
 from clasp_relay.cluster.clocks import DecidersClock, FollowersClock
-from clasp_relay.cluster.deciders_core import RulesFanOut, deciders_handlers
-from clasp_relay.cluster.deciding import Deciding
-from clasp_relay.cluster.engine import NatsEngine
-from clasp_relay.cluster.following import Following
-from clasp_relay.cluster.ledger import Ledger
+from clasp_relay.cluster.deciding.batch_log import BatchLog, Judged
+from clasp_relay.cluster.deciding.deciders_core import RulesFanOut, deciders_handlers
+from clasp_relay.cluster.deciding.deciding import Deciding
+from clasp_relay.cluster.exchange.ledger import Ledger
+from clasp_relay.cluster.following.following import Following
 from clasp_relay.cluster.membership import Membership, NodeOptions, Position, Role, position_of
+from clasp_relay.cluster.nats.engine import NatsEngine
+from clasp_relay.cluster.nats.objects import ObjectStore
 from clasp_relay.cluster.node import Node
-from clasp_relay.cluster.objects import ObjectStore
 from clasp_relay.cluster.passes import share_passes
 from clasp_relay.cluster.past import Past
 from clasp_relay.core.handlers import HANDLERS

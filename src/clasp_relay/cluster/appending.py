@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from clasp_relay.cluster.applying import Applying
-from clasp_relay.cluster.batch_log import MAX_BATCH_BYTES, Row, Sealed
-from clasp_relay.cluster.batches import Batch, HandedOver, Item, digest_of, encode_batch
-from clasp_relay.cluster.deciding import Deciding
+from clasp_relay.cluster.deciding.batch_log import MAX_BATCH_BYTES, Row, Sealed
+from clasp_relay.cluster.deciding.deciding import Deciding
+from clasp_relay.cluster.exchange.batches import Batch, HandedOver, Item, digest_of, encode_batch
+from clasp_relay.cluster.exchange.ports import Appended, Bounds, Outcome
 from clasp_relay.cluster.membership import RETRY_S, Membership, Role, position_row
 from clasp_relay.cluster.peers import Peers
-from clasp_relay.cluster.ports import Appended, Bounds, Outcome
 from clasp_relay.core.relay import Relay
 from clasp_relay.logs import events
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from clasp_relay.cluster import image as images
-from clasp_relay.cluster.batches import Batch, Claimed, HandedOver, NewerVersion, decode_batch, digest_of
-from clasp_relay.cluster.ledger import Contradiction
+from clasp_relay.cluster.exchange.batches import Batch, Claimed, HandedOver, NewerVersion, decode_batch, digest_of
+from clasp_relay.cluster.exchange.ledger import Contradiction
+from clasp_relay.cluster.exchange.ports import Bounds
 from clasp_relay.cluster.membership import READ_AT_ONCE, Membership, Role, position_row
 from clasp_relay.cluster.peers import Peers
-from clasp_relay.cluster.ports import Bounds
 from clasp_relay.core.relay import Relay
 from clasp_relay.errors import DecodeError
 from clasp_relay.logs import events

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from clasp_relay.cluster.appending import Appending, Sent
 from clasp_relay.cluster.applying import Applying
-from clasp_relay.cluster.batches import Batch, Claimed
+from clasp_relay.cluster.exchange.batches import Batch, Claimed
+from clasp_relay.cluster.exchange.ports import Appended, Bounds, Outcome
 from clasp_relay.cluster.membership import Membership, Role
 from clasp_relay.cluster.peers import SILENCE_S, Peers
-from clasp_relay.cluster.ports import Appended, Bounds, Outcome
 
 __all__ = ["Claiming"]
 

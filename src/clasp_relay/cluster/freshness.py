@@ -7,8 +7,8 @@ read from the log itself, so that it does not matter which relay is the decider,
 
 from __future__ import annotations
 
-from clasp_relay.cluster.ledger import Ledger
-from clasp_relay.cluster.ports import Bounds, Engine
+from clasp_relay.cluster.exchange.ledger import Ledger
+from clasp_relay.cluster.exchange.ports import Bounds, Engine
 
 __all__ = ["Freshness"]
 

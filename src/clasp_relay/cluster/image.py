@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from clasp_relay.cluster.batches import Began, Willed
-from clasp_relay.cluster.ledger import Known, Ledger
+from clasp_relay.cluster.exchange.batches import Began, Willed
+from clasp_relay.cluster.exchange.ledger import Known, Ledger
 from clasp_relay.core.records import Change, Ended, Param, StateImage, decode_change, encode_change
 from clasp_relay.core.relay import Relay
 from clasp_relay.core.state.params import Params

@@ -12,11 +12,11 @@ import msgpack
 
 from clasp_relay.cluster import image as images
 from clasp_relay.cluster.applying import Applying
-from clasp_relay.cluster.batches import NO_DIGEST, Claimed, decode_batch, digest_of
+from clasp_relay.cluster.exchange.batches import NO_DIGEST, Claimed, decode_batch, digest_of
+from clasp_relay.cluster.exchange.packets import Beat
+from clasp_relay.cluster.exchange.ports import Bounds
 from clasp_relay.cluster.membership import READ_AT_ONCE, RETRY_S, Membership, Position, Role, position_of
-from clasp_relay.cluster.packets import Beat
 from clasp_relay.cluster.peers import Peers
-from clasp_relay.cluster.ports import Bounds
 from clasp_relay.core.records import Change, ChangeKind
 from clasp_relay.core.relay import Relay
 from clasp_relay.errors import DecodeError

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol
 
-from clasp_relay.cluster.account_images import AccountImages, NoAccounts
-from clasp_relay.cluster.batch_log import Row
-from clasp_relay.cluster.batches import Batch
-from clasp_relay.cluster.following import Following
-from clasp_relay.cluster.ports import Engine
+from clasp_relay.cluster.accounts.account_images import AccountImages, NoAccounts
+from clasp_relay.cluster.deciding.batch_log import Row
+from clasp_relay.cluster.exchange.batches import Batch
+from clasp_relay.cluster.exchange.ports import Engine
+from clasp_relay.cluster.following.following import Following
 from clasp_relay.core.records import Change, ChangeKind, no_param
 from clasp_relay.logs import events
 from clasp_relay.wire.values import decode_value, encode_value

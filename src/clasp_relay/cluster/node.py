@@ -17,12 +17,12 @@ import msgpack
 from clasp_relay.cluster.appending import Appending
 from clasp_relay.cluster.applying import Applying
 from clasp_relay.cluster.claiming import Claiming
-from clasp_relay.cluster.deciding import Deciding
-from clasp_relay.cluster.following import GONE, NOT_READY, STANDBY
+from clasp_relay.cluster.deciding.deciding import Deciding
+from clasp_relay.cluster.exchange.packets import Beat, Packet, decode_beat, decode_packet, encode_beat, encode_packet
+from clasp_relay.cluster.following.following import GONE, NOT_READY, STANDBY
 from clasp_relay.cluster.freshness import Freshness
 from clasp_relay.cluster.joining import Joining, Welcoming
 from clasp_relay.cluster.membership import Membership, Role
-from clasp_relay.cluster.packets import Beat, Packet, decode_beat, decode_packet, encode_beat, encode_packet
 from clasp_relay.cluster.peers import BEAT_S, Peers
 from clasp_relay.core.relay import Relay
 from clasp_relay.errors import DecodeError

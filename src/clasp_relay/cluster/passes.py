@@ -9,8 +9,8 @@ import uuid
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, get_type_hints
 
-from clasp_relay.cluster.packets import check_fields, decode_fields, encode_fields
-from clasp_relay.cluster.ports import Engine
+from clasp_relay.cluster.exchange.packets import check_fields, decode_fields, encode_fields
+from clasp_relay.cluster.exchange.ports import Engine
 from clasp_relay.errors import DecodeError
 from clasp_relay.logs import events
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from clasp_relay.cluster.batches import digest_of
+from clasp_relay.cluster.exchange.batches import digest_of
+from clasp_relay.cluster.exchange.packets import Beat
 from clasp_relay.cluster.membership import Membership
-from clasp_relay.cluster.packets import Beat
 from clasp_relay.logs import events
 
 __all__ = ["Peers"]

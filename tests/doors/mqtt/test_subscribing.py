@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.cluster.following import NOT_READY
+from clasp_relay.cluster.following.following import NOT_READY
 from clasp_relay.core.session.identity import Identity
 from clasp_relay.core.work import TURN_US
 from clasp_relay.doors.mqtt import subscribing
