@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 
 from twisted.internet.base import ReactorBase
@@ -82,6 +84,25 @@ class ReactorClockTests(SynchronousTestCase):
         self.assertEqual(calls, [0.5, 60, 3_600, 7_200])
         self.reactor.advance(1)
         self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_what_was_called_is_kept_by_nothing(self) -> None:
+        """The garbage collector would not find it: it does not look at what has waited for long."""
+        calls: list[str] = []
+        gc.disable()
+        self.addCleanup(gc.enable)
+
+        def call() -> None:
+            calls.append("made")
+
+        there = weakref.ref(call)
+        self.clock.call_later(60, call)
+        self.clock.call_later(60, call).cancel()
+        del call
+        self.assertIsNotNone(there())
+        self.pass_s(60)
+        self.reactor.advance(60)
+        self.assertEqual(calls, ["made"])
+        self.assertIsNone(there())
 
     def test_clock_that_was_stopped_calls_nothing(self) -> None:
         """What waits, short or long, and what is asked for later; cancelling it is still allowed."""

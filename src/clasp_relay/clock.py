@@ -140,6 +140,8 @@ class _LongTimer:
 
     def _make(self) -> None:
         del self._waiting[self]
+        # The reactor's call holds this timer, also afterwards: they would be a reference cycle.
+        self._delayed = None
         self._call()
 
 

@@ -26,7 +26,12 @@ BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 THRESHOLDS = (700, 3, 1)
 """gc thresholds: generation 0 every 700 allocations (Python's own), generation 1 every 4 collections of generation 0,
-generation 2 every 2 collections of generation 1: one of these scans about 6,000 objects, which takes a millisecond."""
+generation 2 every 2 collections of generation 1: one of these scans about 6,000 new objects, which takes a
+millisecond."""
+
+FROZEN_AT = 6_000
+"""Survivors of generation 2 that are frozen: as many as another collection of it scans again for a millisecond. Fewer
+are scanned again, so that a request or connection that ends soon is not frozen with its reference cycles."""
 
 WHOLE_INTERVAL_S = 600
 """Interval between two checks whether a full collection can be run, in seconds."""
@@ -59,7 +64,7 @@ def keep_collections_short(reactor: Any) -> None:
 
     With its default thresholds Python scans all live objects each time that a quarter of them are new, and every SET
     makes a new param: with 200,000 params that takes 26 ms (``docs/performance.md``). Here no collection scans more
-    than some thousand objects: what has survived one of generation 2 is frozen, as is what is loaded now.
+    than some thousand objects: what has survived generation 2 is frozen once it is much, as is what is loaded now.
 
     A reference cycle of frozen objects is found only by a full collection: every ten minutes, if that is short or no
     client is connected. So long-lived objects must leave no cycles; ``tests/integration/test_memory.py`` checks
@@ -78,8 +83,8 @@ def keep_collections_short(reactor: Any) -> None:
 
 
 def freeze_survivors(phase: str, info: dict[str, int]) -> None:
-    """Freezes the survivors of a collection of generation 2; see ``gc.callbacks``."""
-    if phase == "stop" and info["generation"] == 2:
+    """Freezes the survivors of a collection of generation 2 if there are many; see ``gc.callbacks``."""
+    if phase == "stop" and info["generation"] == 2 and len(gc.get_objects(2)) >= FROZEN_AT:
         gc.freeze()
 
 
@@ -99,7 +104,8 @@ class _WholeCollections:
         """Runs a full collection."""
         began_s = time.thread_time()
         gc.unfreeze()
-        gc.collect()  # ``freeze_survivors`` freezes what is left
+        gc.collect()
+        gc.freeze()
         took_s = time.thread_time() - began_s
         self._per_object_s = max(self._per_object_s, took_s / max(1, gc.get_freeze_count()))
         # Python collects generation 2 only once the new objects are a quarter of the survivors of the last full

@@ -594,10 +594,11 @@ class WaitingAnswersTests(SynchronousTestCase):
         """It waited for a change that is recorded later."""
         begun = list[bool]()
         self.writer.send(Set("/a", value(1)), 1)
-        self.world.relay.committer.hold(self.writer.session, lambda: begun.append(True))
+        place = self.world.relay.committer.hold(self.writer.session, lambda: begun.append(True))
         self.writer.leave()
         self.log.release()
         self.assertEqual((self.writer.hear(), begun, self.world.faults), ([], [], []))
+        self.assertIsNone(place.begin, "whoever has the place would be held by it")
 
     @given(
         st.lists(

@@ -462,6 +462,9 @@ class Committer:
 
     def forget_answers(self, session: Session) -> None:
         """Drops the waiting answers of a session that ends."""
+        for answer in session.answers or ():
+            if isinstance(answer, LongAnswer):
+                answer.begin = None  # it would hold the REPLAY, which holds it
         session.answers = None
         session.awaits = 0
 
