@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from itertools import count
 from typing import Any
 
@@ -104,6 +106,16 @@ class StreamApiTests(SynchronousTestCase):
         self.site.say(self.writer, Set("/a/x", encode_value(2)))
         self.assertEqual(events_of(client.heard()), [("set", {"address": "/a/x", "value": 2, "revision": 2})])
         self.assertEqual((len(self.web.connections), self.streams.counts.clients), (0, 1))
+
+    def test_stream_keeps_nothing_of_its_request(self) -> None:
+        """Nor does a reference cycle, which the garbage collector might not look at any more."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        client = self.ask(STREAM, Authorization="Bearer owner")
+        self.assertEqual(parse_answer(client.heard()).status, 200)
+        there = weakref.ref(client.protocol)
+        client.protocol = client.pipe.protocol
+        self.assertIsNone(there())
 
     def test_id_that_a_reader_saw_last_is_taken_from_header_or_query(self) -> None:
         """What is no id is none."""

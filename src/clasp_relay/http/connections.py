@@ -304,11 +304,10 @@ class HttpConnection(HTTPChannel):
         self._set_deadline(HEADER_TIMEOUT_S, self._end_late)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Removes a connection that is gone, and its references to its requests, which would be cycles."""
+        """Removes a connection that is gone."""
         self._leave()
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
-        self._transferDecoder = None
-        self.requests.clear()
+        self._forget_requests()
 
     def dataReceived(self, data: bytes) -> None:
         """Keeps the bytes until it is this connection's turn."""
@@ -406,8 +405,9 @@ class HttpConnection(HTTPChannel):
         self.release_body()
         super().allContentReceived()  # type: ignore[no-untyped-call]
         if self.transport is None:
-            # A WebSocket has taken the connection over.
+            # A WebSocket or an event stream has taken the connection over.
             self._leave()
+            self._forget_requests()
 
     def requestDone(self, request: Any) -> None:  # noqa: N802 - Twisted's
         """Goes on to the next request, when it is this connection's turn."""
@@ -466,6 +466,11 @@ class HttpConnection(HTTPChannel):
             self._abortingCall = self.callLater(ABORT_TIMEOUT_S, self.forceAbortClient)
         self._leave()
         self.loseConnection()  # type: ignore[no-untyped-call]
+
+    def _forget_requests(self) -> None:
+        """Removes the references to its requests, which would be reference cycles."""
+        self._transferDecoder = None
+        self.requests.clear()
 
     def _leave(self) -> None:
         self._set_deadline(None)
