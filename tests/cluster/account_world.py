@@ -29,7 +29,7 @@ ENTRY = AuditEntry(NOW_S, "admin.test", actor="root")
 
 
 class MemoryOf:
-    """Implements ``accounts.Memory``: keeps what it is told."""
+    """Implements ``shared_accounts.Memory``: keeps what it is told."""
 
     def __init__(self, key: bytes = KEY) -> None:
         self.key = key

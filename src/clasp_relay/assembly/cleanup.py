@@ -73,7 +73,7 @@ class CleanUp:
 
         Args:
             relay: the core.
-            is_running: whether ``start`` was called, which begins what is due a while after a start.
+            is_running: whether the server runs, so that ``start`` is due at once.
         """
         self.rest()
         self.acting = Acting(relay, self._policy, self._tokens)

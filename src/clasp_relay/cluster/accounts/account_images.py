@@ -106,7 +106,9 @@ def read_pieces(
                 pieces.append(encode_rows(found))
                 go_on()
             else:
-                done(pieces)
+                done([*pieces])
+                # ``took`` and ``go_on`` hold each other, and this list with all of the accounts.
+                pieces.clear()
 
         def left(failure: Failure) -> Deferred[None]:
             failed(failure)

@@ -55,7 +55,7 @@ class RemoteSession:
     Args:
         link: the link of its relay.
         done: the number of its last request that is done.
-        touch: called with each answer's size in bytes.
+        touch: called with the session and the size in bytes of each answer.
         closed: called when the core ends the session.
     """
 
@@ -209,7 +209,7 @@ class RemoteSessions:
         remote.answers.clear()
 
     def answer_all(self) -> None:
-        """Does so for all sessions that have something new."""
+        """Gathers the answers of all sessions that have new ones, or whose last request that is done has changed."""
         for remote in list(self._touched):
             self.answer(remote)
         self._touched.clear()

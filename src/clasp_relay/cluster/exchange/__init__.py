@@ -1,1 +1,1 @@
-"""What the relays of a cluster send each other, and the interface of the engine that carries it."""
+"""What the relays of a cluster send each other, the ledger of it, and the interface of the engine that carries it."""

@@ -1,4 +1,4 @@
-"""The interface of the engine. ``engine`` implements it with NATS, the tests in memory."""
+"""The interface of the engine. ``nats.engine`` implements it with NATS, the tests in memory."""
 
 from __future__ import annotations
 

@@ -187,9 +187,8 @@ class Following:
         asking = self.requests.sessions.get(session.id)
         if asking is not None:
             self._reads.forget(asking)
-            is_lost = session.id in self._lost
-            self._lost.discard(session.id)
-            self.requests.keep(session, Asked.END, int(is_lost), "the session has ended")
+            self.requests.keep(session, Asked.END, int(session.id in self._lost), "the session has ended")
+        self._lost.discard(session.id)
 
     def clear(self, addresses: Sequence[str], over: Callable[[bool], None]) -> None:
         """Asks the decider to delete the params at some addresses, as the relay's own nulls; see ``Clearing.clear``."""

@@ -257,10 +257,9 @@ class Requests:
             turn = self._all_kept()
         entries: list[Entry] = []
         size_bytes = 0
-        is_local = self._reach.is_local
         for kept in turn:
             kept.is_sent = True
-            entries.append(kept.entry if is_local else kept.encoded())
+            entries.append(kept.entry if self._reach.is_local else kept.encoded())
             size_bytes += kept.size_bytes
             if size_bytes >= PACKET_BYTES:
                 self._send_packet(entries)
@@ -352,7 +351,7 @@ class Requests:
         return self.sessions.pop(session_id, None)
 
     def end_all(self) -> list[SessionRequests]:
-        """Removes all sessions and begins a new link; returns the sessions, whose requests are for ``drop``."""
+        """Removes all sessions, and what was to be sent on the link; returns them, since their requests are for ``drop``."""
         ended = list(self.sessions.values())
         self.sessions.clear()
         self._waiting.clear()

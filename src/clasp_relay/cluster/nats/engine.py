@@ -203,7 +203,7 @@ class NatsEngine:
         async def read() -> None:
             try:
                 found = await asyncio.gather(*(self._stream.message(each) for each in range(seq, seq + at_most)))
-            except NO_ANSWER:
+            except (*NO_ANSWER, KeyError):
                 self._tell(partial(done, None))
                 return
             end = next((place for place, payload in enumerate(found) if payload is None), len(found))
@@ -217,7 +217,7 @@ class NatsEngine:
         async def bounds() -> None:
             try:
                 found = await self._stream.bounds()
-            except NO_ANSWER:
+            except (*NO_ANSWER, KeyError):
                 self._tell(partial(done, None))
                 return
             self._tell(partial(done, found))
@@ -226,7 +226,7 @@ class NatsEngine:
 
     @property
     def replicas(self) -> int:
-        """The number of servers that keep a stream."""
+        """The number of servers that are to keep a stream."""
         return 1 if self._client is None else self._client.replicas
 
     def request(
@@ -512,10 +512,6 @@ def _appended(answer: dict[str, Any]) -> Appended:
     if code == WRONG_SEQUENCE:
         return Appended(Outcome.FENCED)
     return Appended(Outcome.FAILED, text=str(answer["error"].get("description", code)))
-
-
-async def _ignore_error(_error: Exception) -> None:
-    """Does nothing: the caller of ``connect`` gets the exception."""
 
 
 def _ignore(_what: object) -> None:

@@ -1,4 +1,4 @@
-"""Errors in answers of JetStream, for the log (``engine``) and the object store (``objects``).
+"""Errors in answers of JetStream, for the log (``engine``, ``log_stream``) and the object store (``objects``).
 
 It is a file of its own since the object store does not need nats-py.
 """

@@ -29,7 +29,7 @@ NO_ROOM = 10047
 NOT_ENABLED = (10039, 10076)
 """JetStream is not enabled: for the account, or at all."""
 
-NO_ANSWER = (NatsError, TimeoutError, OSError, ValueError, KeyError)
+NO_ANSWER = (NatsError, TimeoutError, OSError, ValueError)
 """What requests about the log raise where there is no answer, or one that cannot be used."""
 
 
@@ -72,7 +72,7 @@ class LogStream:
         """Returns the bounds of the log.
 
         Raises:
-            NO_ANSWER: there is no answer.
+            NO_ANSWER, KeyError: there is no answer, or one that cannot be used.
         """
         state = _checked(await self._ask(self.info))["state"]
         return Bounds(state["first_seq"], state["last_seq"])
@@ -83,7 +83,7 @@ class LogStream:
         The leader of the stream is asked, which has all messages.
 
         Raises:
-            NO_ANSWER: there is no answer.
+            NO_ANSWER, KeyError: there is no answer, or one that cannot be used.
         """
         answer = await self._ask(f"$JS.API.STREAM.MSG.GET.{self._name}", b'{"seq":%d}' % seq)
         if error_code(answer) == NO_MESSAGE:

@@ -48,7 +48,7 @@ class NatsClient(DirectClient):
 
     @property
     def replicas(self) -> int:
-        """The number of servers that keep a stream."""
+        """The number of servers that are to keep a stream."""
         return min(3, max(1, len(self.servers)))
 
     @property
