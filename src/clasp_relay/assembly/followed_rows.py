@@ -41,7 +41,9 @@ DECIDED = frozenset({"administrators", "disabled_subjects", "choices", "device_t
 
 
 class FollowedRows:
-    """Updates tokens, decisions, session ids and subscriptions in memory. Implements ``cluster.accounts.shared_accounts.Memory``.
+    """Updates tokens, decisions, session ids and subscriptions in memory.
+
+    Implements ``cluster.accounts.shared_accounts.Memory``.
 
     Args:
         store: the users' database.

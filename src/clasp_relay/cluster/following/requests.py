@@ -351,7 +351,7 @@ class Requests:
         return self.sessions.pop(session_id, None)
 
     def end_all(self) -> list[SessionRequests]:
-        """Removes all sessions, and what was to be sent on the link; returns them, since their requests are for ``drop``."""
+        """Removes all sessions and what was to be sent; returns the sessions, whose requests are for ``drop``."""
         ended = list(self.sessions.values())
         self.sessions.clear()
         self._waiting.clear()
