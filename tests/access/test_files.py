@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +238,19 @@ class FilesTests(SynchronousTestCase):
         now(self.world.stack.accounts.logout(self.world.alice, HOME))
         self.failureResultOf(upload.finish(), Unauthenticated)
         self.assertEqual((self.world.names, self.files.quotas.bytes), ([], 0))
+
+    def test_upload_does_not_keep_why_it_was_refused(self) -> None:
+        """The traceback of an exception holds whoever waits for the end, and so the upload: that would be a cycle."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        upload = self.files.begin(self.world.alice, HOME, 5)
+        upload.write(b"hello")
+        now(self.world.stack.accounts.logout(self.world.alice, HOME))
+        failure = self.failureResultOf(upload.finish(), Unauthenticated)
+        there = weakref.ref(failure.value)
+        del failure
+        self.assertIsNone(there())
+        self.assertTrue(upload.write(b"more"), "what is still sent is discarded")
 
     def test_share_is_taken_before_the_bytes_come(self) -> None:
         """So that two uploads at once do not exceed it together; what is refused is counted."""

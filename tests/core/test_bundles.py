@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -532,6 +535,16 @@ class WatchedTests(SynchronousTestCase):
                 self.assertEqual((watched.is_too_much, watched.is_current()), (is_too_much, True))
                 params.apply(written(params, Param("/else", value(1), patterns, "w", 1)))
                 self.assertEqual(watched.is_current(), not is_too_much)
+
+    def test_what_was_read_goes_with_its_bundle(self) -> None:
+        """Without a reference cycle, which the garbage collector might not look at any more."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        watched = Watched(World().relay.params)
+        list(watched.match(Pattern.parse("/a/*")))
+        there = weakref.ref(watched)
+        del watched
+        self.assertIsNone(there())
 
     def test_bundle_that_reads_much_is_decided_twice_at_most(self) -> None:
         """Once while others may write, and once with reserved reads if anything has changed."""

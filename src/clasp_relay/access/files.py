@@ -122,7 +122,9 @@ class Upload:
         self._bearer = bearer
         self._waiting = bytearray()
         self._writing_bytes = 0
+        self._has_failed = False
         self._failure: Exception | None = None
+        """Why; None once ``finish`` has told it: whoever takes it is held by its traceback."""
         self._is_whole = False
         self._is_full = False
         self._is_at_work = False
@@ -140,11 +142,11 @@ class Upload:
         Returns:
             whether more may be written now; otherwise when ``room`` is called.
         """
-        if self._failure is None:
+        if not self._has_failed:
             self._files.counts.received_bytes += len(data)
             self._waiting += data
             self._work()
-        self._is_full = self._failure is None and len(self._waiting) + self._writing_bytes > MAX_WAITING_BYTES
+        self._is_full = not self._has_failed and len(self._waiting) + self._writing_bytes > MAX_WAITING_BYTES
         return not self._is_full
 
     def finish(self) -> Deferred[StoredFile]:
@@ -155,19 +157,19 @@ class Upload:
         """
         self._is_whole = True
         if self._is_over and self._failure is not None:
-            return fail(self._failure)
+            return fail(self._take_failure())
         self._work()
         return self._done
 
     def abort(self) -> None:
         """Ends the upload, since its sender is gone. Does nothing when all bytes have come, or it has failed."""
-        if self._failure is None and not self._is_whole:
+        if not self._has_failed and not self._is_whole:
             self._fail(UploadCut("the sender is gone"))
             self._work()
 
     def refuse(self, refusal: Refusal) -> None:
         """Ends the upload with a refusal. Does nothing when all bytes have come, or it has failed."""
-        if self._failure is None and not self._is_whole:
+        if not self._has_failed and not self._is_whole:
             self._fail(refusal)
             self._work()
 
@@ -175,13 +177,13 @@ class Upload:
         """Begins to write, or to end the upload, unless that has begun already."""
         if self._is_at_work or self._is_over:
             return
-        if self._is_whole or self._failure is not None or len(self._waiting) >= WRITE_BYTES:
+        if self._is_whole or self._has_failed or len(self._waiting) >= WRITE_BYTES:
             self._is_at_work = True
             Deferred.fromCoroutine(self._write())
 
     async def _write(self) -> None:
         try:
-            while self._failure is None and len(self._waiting) >= (1 if self._is_whole else WRITE_BYTES):
+            while not self._has_failed and len(self._waiting) >= (1 if self._is_whole else WRITE_BYTES):
                 data, self._waiting = self._waiting, bytearray()
                 self._writing_bytes = len(data)
                 await self._files.on_disk(self._owner, self._writer.write, data)
@@ -189,10 +191,10 @@ class Upload:
                 if self._is_full and len(self._waiting) <= MAX_WAITING_BYTES:
                     self._is_full = False
                     self.room()
-            if self._failure is None and not self._is_whole:
+            if not self._has_failed and not self._is_whole:
                 self._is_at_work = False
                 return
-            if self._failure is None:
+            if not self._has_failed:
                 await self._files.store(self._bearer, self._owner, self._writer, self.record)
         except Exception as error:
             # Its traceback holds this frame, which would be a reference cycle.
@@ -202,13 +204,19 @@ class Upload:
         self._is_over = True
         if not self._is_whole:
             return
-        if self._failure is None:
-            self._done.callback(self.record)
+        if self._has_failed:
+            self._done.errback(self._take_failure())
         else:
-            self._done.errback(self._failure)
+            self._done.callback(self.record)
+
+    def _take_failure(self) -> Exception:
+        failure, self._failure = self._failure, None
+        assert failure is not None, "taken before it failed, or twice"
+        return failure
 
     def _fail(self, error: Exception) -> None:
-        self._failure = self._failure or error
+        if not self._has_failed:
+            self._has_failed, self._failure = True, error
         self._waiting.clear()
         self._writing_bytes = 0
         if self._is_full:

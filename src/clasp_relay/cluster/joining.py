@@ -7,6 +7,7 @@ state, or the rows that the joining relay's journal lacks. If no relay runs, the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import msgpack
 
@@ -413,37 +414,40 @@ class Joining:
             return  # another one is requested
         self._is_reading = True
         membership.begin_at(position)
-
-        def read(payloads: Sequence[bytes] | None) -> None:
-            if payloads is None:
-                # No answer of the engine.
-                membership.call_later(RETRY_S, go_on)
-                return
-            self._apply_up_to(image.seq, payloads)
-            if membership.is_over or self._is_off_log:
-                return
-            if ledger.seq < image.seq and payloads:
-                go_on()
-            elif ledger.seq < image.seq:
-                membership.fatal(
-                    f"the stream {membership.stream} does not reach back to where this relay's files are (batch "
-                    f"{position.seq}): start it with an empty data-dir"
-                )
-            elif ledger.digest != image.digest:
-                self._contradict(image.seq, "journal and the cluster")
-            else:
-                self._is_reading = False
-                self._install(image)
-
-        def go_on() -> None:
-            if membership.is_over or self._is_off_log:
-                return
-            membership.engine.read(ledger.seq + 1, min(READ_AT_ONCE, image.seq - ledger.seq), read)
-
         if ledger.seq < image.seq:
-            go_on()
+            self._read_on(image, position.seq)
         else:
-            read(())
+            self._was_read(image, position.seq, ())
+
+    def _read_on(self, image: images.Image, from_seq: int) -> None:
+        membership, ledger = self._membership, self._membership.ledger
+        if membership.is_over or self._is_off_log:
+            return
+        was_read = partial(self._was_read, image, from_seq)
+        membership.engine.read(ledger.seq + 1, min(READ_AT_ONCE, image.seq - ledger.seq), was_read)
+
+    def _was_read(self, image: images.Image, from_seq: int, payloads: Sequence[bytes] | None) -> None:
+        """Applies batches between this relay's files, which end at ``from_seq``, and an image."""
+        membership, ledger = self._membership, self._membership.ledger
+        if payloads is None:
+            # No answer of the engine.
+            membership.call_later(RETRY_S, partial(self._read_on, image, from_seq))
+            return
+        self._apply_up_to(image.seq, payloads)
+        if membership.is_over or self._is_off_log:
+            return
+        if ledger.seq < image.seq and payloads:
+            self._read_on(image, from_seq)
+        elif ledger.seq < image.seq:
+            membership.fatal(
+                f"the stream {membership.stream} does not reach back to where this relay's files are (batch "
+                f"{from_seq}): start it with an empty data-dir"
+            )
+        elif ledger.digest != image.digest:
+            self._contradict(image.seq, "journal and the cluster")
+        else:
+            self._is_reading = False
+            self._install(image)
 
     def _apply_up_to(self, seq: int, payloads: Sequence[bytes]) -> None:
         membership, ledger = self._membership, self._membership.ledger
@@ -532,6 +536,7 @@ class Welcoming:
                 made.append(piece)
             for place, piece in enumerate(made):
                 self._membership.publish("piece", msgpack.packb((link, number, place, len(made), piece)))
+            made.clear()  # ``go_on`` holds itself, and this
 
         go_on()
 

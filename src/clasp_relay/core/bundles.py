@@ -70,7 +70,7 @@ class Watched:
             return True
         if self._has_changed or self.is_too_much:
             return False
-        return all(read(what) == found for (read, what), found in self._found.items())
+        return all(_again(read, what) == found for (read, what), found in self._found.items())
 
     def get(self, address: str) -> Param | None:
         """See ``Params``."""
@@ -80,8 +80,8 @@ class Watched:
 
     def match(self, pattern: Pattern) -> Iterator[Param]:
         """See ``Params``."""
-        found = self._matches(pattern)
-        self._note((self._matches, pattern), found)
+        found = list(self._params.match(pattern))
+        self._note((self._params.match, pattern), found)
         return iter(found)
 
     def ended(self, address: str) -> Ended | None:
@@ -113,8 +113,9 @@ class Watched:
         elif self._found[what] != found:
             self._has_changed = True
 
-    def _matches(self, pattern: Pattern) -> list[Param]:
-        return list(self._params.match(pattern))
+
+def _again(read: Callable[[Any], Any], what: str | Pattern) -> object:
+    return read(what) if isinstance(what, str) else list(read(what))
 
 
 class Reserving(Watched):

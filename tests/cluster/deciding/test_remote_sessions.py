@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 from clasp_relay.access.tokens import ADMIN_SCOPES, POLICY_SCOPES, TokenRecord, digest_of
 from clasp_relay.cluster.exchange.batches import Answered, Ended
+from clasp_relay.cluster.exchange.packets import Asked, Entry
 from clasp_relay.errors import CloseCode, ErrorCode
 from clasp_relay.wire.messages import Bundle, Error, Set
 from tests.cluster.deciding_world import DecidingCase, said
@@ -37,6 +41,18 @@ class AnswerTests(DecidingCase):
         ended = items[1]
         assert isinstance(ended, Ended)
         self.assertEqual((ended.close_code, ended.reason), (1013, "too slow"))
+
+    def test_nothing_is_kept_of_a_session_that_has_ended(self) -> None:
+        """Nor by a reference cycle, which the garbage collector might not look at any more."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        self.begin()
+        (session,) = self.deciding.relay.sessions.all()
+        there = weakref.ref(session.outbox)
+        del session
+        self.ask(Entry(2, "s", int(Asked.END)))
+        self.sealed()
+        self.assertIsNone(there())
 
 
 class RightsTests(PolicyCase):

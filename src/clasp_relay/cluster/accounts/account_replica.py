@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred
@@ -256,16 +257,17 @@ class AccountReplica:
 
     def capture(self, done: Callable[[list[bytes]], None], still: Callable[[], None]) -> None:
         """See ``account_images.AccountImages``."""
-        number = self._number
+        self._capture_from(self._number, done, still)
 
-        def begin() -> None:
-            # The image may have later records, too: its reader ignores them when it finds them in the log.
-            if self._written < number:
-                self._captures.append(begin)
-            else:
-                read_pieces(self._rows, self._run, done, still, self._not_captured)
+    def _capture_from(self, number: int, done: Callable[[list[bytes]], None], still: Callable[[], None]) -> None:
+        """Captures once the records up to a number are written.
 
-        begin()
+        The image may have later ones, too: its reader ignores them when it finds them in the log.
+        """
+        if self._written < number:
+            self._captures.append(partial(self._capture_from, number, done, still))
+        else:
+            read_pieces(self._rows, self._run, done, still, self._not_captured)
 
     def _not_captured(self, failure: Failure) -> None:
         """Logs the failure; the relay that waits for the image asks again."""

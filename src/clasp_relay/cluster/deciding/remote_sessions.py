@@ -15,7 +15,7 @@ from clasp_relay.cluster.exchange.batches import Answered, Began, Ended, Willed,
 from clasp_relay.cluster.exchange.packets import Entry
 from clasp_relay.core.ports import Frame
 from clasp_relay.core.relay import Relay
-from clasp_relay.core.session.sessions import Session
+from clasp_relay.core.session.sessions import NoOutbox, Session
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode
 from clasp_relay.wire.clasp import ClaspCodec
 from clasp_relay.wire.codec import encode
@@ -192,6 +192,8 @@ class RemoteSessions:
         link = self.links.get(remote.link)
         if link is not None:
             link.remotes.pop(remote.session.id, None)
+        # The session and its outbox would hold each other.
+        remote.session.outbox = NoOutbox()
 
     # Answers
 
