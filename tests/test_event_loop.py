@@ -19,7 +19,6 @@ from clasp_relay.event_loop import (
     THRESHOLDS,
     WHOLE_INTERVAL_S,
     LoopLag,
-    freeze_survivors,
     keep_collections_short,
 )
 
@@ -60,8 +59,8 @@ class CollectingTests(SynchronousTestCase):
         self.addCleanup(gc.set_threshold, *gc.get_threshold())
         self.addCleanup(gc.unfreeze)
         self.reactor = Sockets()
-        keep_collections_short(self.reactor)
-        self.addCleanup(gc.callbacks.remove, freeze_survivors)
+        collections = keep_collections_short(self.reactor)
+        self.addCleanup(gc.callbacks.remove, collections.freeze_survivors)
         self.looked_at: list[int] = []
         """At how many objects each collection of generation 2 looked."""
         gc.callbacks.append(self.look)
@@ -137,6 +136,20 @@ class CollectingTests(SynchronousTestCase):
         self.reactor.advance(WHOLE_INTERVAL_S)
         self.assertIsNone(there())
 
+    def test_nothing_is_counted_while_somebody_is_connected(self) -> None:
+        """To count the objects takes nearly as long as to collect them; those that were frozen are known."""
+        seconds = iter((0.0, 0.001 * gc.get_freeze_count() / 1_000))  # 5 ms for 5,000 objects
+        self.patch(time, "thread_time", lambda: next(seconds, 0.0))
+        self.reactor.advance(WHOLE_INTERVAL_S)  # nobody is connected
+        self.reactor.readers.append(Connection.__new__(Connection))
+        counts: list[None] = []
+        self.patch(gc, "get_freeze_count", lambda: counts.append(None) or 0)  # type: ignore[func-returns-value]
+        there = weakref.ref(make_cycle())
+        gc.freeze()
+        self.reactor.advance(WHOLE_INTERVAL_S)
+        self.assertIsNotNone(there())
+        self.assertEqual(counts, [])
+
     def test_garbage_that_grew_old_is_found_where_that_is_short(self) -> None:
         """Also while somebody is connected."""
         self.patch(event_loop, "MAX_WHOLE_S", 60.0)
@@ -153,14 +166,14 @@ MADE_BY_TWISTD = """
 import gc, sys, tempfile
 from twisted.scripts.twistd import ServerOptions
 from clasp_relay.tap import makeService
-from clasp_relay.event_loop import freeze_survivors
+from clasp_relay.event_loop import Collections
 options = ServerOptions()
 options.parseOptions([*sys.argv[1:], "-n", "clasp-relay", "--data-dir", tempfile.mkdtemp(), "--web-root", "none"])
 makeService(options.subOptions)
 from twisted.internet import reactor
 reactor.callWhenRunning(reactor.callLater, 0, reactor.stop)
 reactor.run()
-print(type(reactor).__name__, freeze_survivors in gc.callbacks)
+print(type(reactor).__name__, any(isinstance(getattr(each, '__self__', None), Collections) for each in gc.callbacks))
 """
 
 

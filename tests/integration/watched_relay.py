@@ -262,7 +262,7 @@ def _cycles() -> Counter[str]:
     found = (each if isinstance(each, FunctionType) else type(each) for each in gc.garbage)
     names = Counter(f"{each.__module__}.{each.__qualname__}" for each in found)
     gc.garbage.clear()
-    gc.unfreeze()  # the collection above has frozen it (``event_loop.freeze_survivors``)
+    gc.unfreeze()  # the collection above has frozen it (``event_loop.Collections``)
     gc.collect()
     return names
 
