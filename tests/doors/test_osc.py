@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import struct
+import weakref
 from typing import Any
 
 from twisted.internet.error import CannotListenError, MessageLengthError
@@ -175,6 +177,20 @@ class OscWritesTests(SynchronousTestCase):
         hall.site.turn(2)
         self.assertEqual(hall.site.value("/osc/c"), 3)
         self.assertEqual(hall.got(), [])
+
+    def test_bundle_whose_time_has_come_is_kept_by_nothing(self) -> None:
+        """Nor its source, by a reference cycle, which the garbage collector might not look at any more."""
+        hall = Hall()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        soon = int((hall.site.clock.now_us() / 1e6 + 2 + UNIX_EPOCH_S) * 2**32)
+        hall.send(bundle(soon, message("/a", 1)))
+        there = weakref.ref(hall.port._sources[PHONE])
+        hall.site.turn(3)
+        self.assertEqual(hall.site.value("/osc/a"), 1)
+        hall.site.turn(2 * IDLE_S)
+        self.assertEqual(len(hall.site.relay.sessions), 0)
+        self.assertIsNone(there())
 
     def test_bundles_that_cannot_wait_are_refused(self) -> None:
         """Too far ahead, too many, and commands."""

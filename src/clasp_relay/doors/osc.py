@@ -328,8 +328,11 @@ class OscClients:
 
     def _wait(self, source: OscSource, bundle: Bundle, delay_s: float) -> None:
         def run() -> None:
+            nonlocal call
             self._pending_bytes -= size_bytes
             source.wait_no_more(call)
+            # The reactor's call holds this function, also afterwards: they would be a reference cycle.
+            del call
             self._accept(source, bundle)
 
         size_bytes = bundle_bytes(bundle)
