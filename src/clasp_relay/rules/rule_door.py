@@ -486,10 +486,13 @@ class RuleDoor:
             return
 
         def go_on() -> None:
+            nonlocal call
             self._delayed.discard(call)
+            # The reactor's call holds this function, also afterwards: they would be a reference cycle.
+            del call
             self._put(rest)
 
-        call = self._reactor.callLater(delay_s, go_on)
+        call: IDelayedCall = self._reactor.callLater(delay_s, go_on)
         self._delayed.add(call)
 
     def _leave_out(self, rule: str, reason: str) -> None:
