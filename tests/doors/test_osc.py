@@ -38,6 +38,7 @@ from clasp_relay.wire.values import encode_value
 from tests.access.test_permissions import AuthWorld
 from tests.cluster.world import Member
 from tests.core.guard import Guard
+from tests.core.world import one_turn
 from tests.doors.site import MemberSite, Site, door_cluster, told
 
 PHONE = ("192.168.0.7", 9000)
@@ -622,6 +623,21 @@ class ClusterTests(SynchronousTestCase):
         self.assertEqual(
             (self.near.counts.refused, self.near.site.value("/osc/a"), self.near.site.value("/osc/b")), (1, 1, 2)
         )
+
+    def test_source_that_is_forgotten_is_kept_by_nothing(self) -> None:
+        """Nor by a reference cycle, which the garbage collector might not look at; refusals that follow still count."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        owner = self.far.site.clasp()
+        self.far.site.say(owner, Set("/osc/a", encode_value(1), lock=True))
+        self.near.port.datagramReceived(message("/a", 2), PHONE)
+        one_turn(self.near.site.reactor)
+        there = weakref.ref(self.near.port._sources[PHONE])
+        self.near.port._drop(PHONE, "gone")
+        self.assertEqual(self.near.counts.refused, 0)
+        self.near.site.turn(1)
+        self.assertEqual(self.near.counts.refused, 1)
+        self.assertIsNone(there())
 
     def test_commands_wait_for_what_was_sent_before_them(self) -> None:
         """And what comes behind them for the commands."""
