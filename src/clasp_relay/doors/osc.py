@@ -335,6 +335,8 @@ class OscClients:
         source.session.account.check(MemoryKind.BUNDLES, size_bytes)
 
     def _wait(self, source: OscSource, bundle: Bundle, delay_s: float) -> None:
+        call: IDelayedCall
+
         def run() -> None:
             nonlocal call
             self._pending_bytes -= size_bytes
@@ -345,7 +347,7 @@ class OscClients:
 
         size_bytes = bundle_bytes(bundle)
         self._pending_bytes += size_bytes
-        call: IDelayedCall = self._gate.reactor.callLater(delay_s, run)
+        call = self._gate.reactor.callLater(delay_s, run)
         source.wait(call, size_bytes)
 
 

@@ -485,6 +485,8 @@ class RuleDoor:
             self._leave_out(rest.rule.id, f"{MAX_DELAYED} delays have not ended")
             return
 
+        call: IDelayedCall
+
         def go_on() -> None:
             nonlocal call
             self._delayed.discard(call)
@@ -492,7 +494,7 @@ class RuleDoor:
             del call
             self._put(rest)
 
-        call: IDelayedCall = self._reactor.callLater(delay_s, go_on)
+        call = self._reactor.callLater(delay_s, go_on)
         self._delayed.add(call)
 
     def _leave_out(self, rule: str, reason: str) -> None:
