@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import struct
+import weakref
 from typing import Any
 
 from twisted.internet.error import CannotListenError, MessageLengthError
@@ -36,6 +38,7 @@ from clasp_relay.wire.values import encode_value
 from tests.access.test_permissions import AuthWorld
 from tests.cluster.world import Member
 from tests.core.guard import Guard
+from tests.core.world import one_turn
 from tests.doors.site import MemberSite, Site, door_cluster, told
 
 PHONE = ("192.168.0.7", 9000)
@@ -175,6 +178,20 @@ class OscWritesTests(SynchronousTestCase):
         hall.site.turn(2)
         self.assertEqual(hall.site.value("/osc/c"), 3)
         self.assertEqual(hall.got(), [])
+
+    def test_bundle_whose_time_has_come_is_kept_by_nothing(self) -> None:
+        """Nor its source, by a reference cycle, which the garbage collector might not look at any more."""
+        hall = Hall()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        soon = int((hall.site.clock.now_us() / 1e6 + 2 + UNIX_EPOCH_S) * 2**32)
+        hall.send(bundle(soon, message("/a", 1)))
+        there = weakref.ref(hall.port._sources[PHONE])
+        hall.site.turn(3)
+        self.assertEqual(hall.site.value("/osc/a"), 1)
+        hall.site.turn(2 * IDLE_S)
+        self.assertEqual(len(hall.site.relay.sessions), 0)
+        self.assertIsNone(there())
 
     def test_bundles_that_cannot_wait_are_refused(self) -> None:
         """Too far ahead, too many, and commands."""
@@ -606,6 +623,21 @@ class ClusterTests(SynchronousTestCase):
         self.assertEqual(
             (self.near.counts.refused, self.near.site.value("/osc/a"), self.near.site.value("/osc/b")), (1, 1, 2)
         )
+
+    def test_source_that_is_forgotten_is_kept_by_nothing(self) -> None:
+        """Nor by a reference cycle, which the garbage collector might not look at; refusals that follow still count."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        owner = self.far.site.clasp()
+        self.far.site.say(owner, Set("/osc/a", encode_value(1), lock=True))
+        self.near.port.datagramReceived(message("/a", 2), PHONE)
+        one_turn(self.near.site.reactor)
+        there = weakref.ref(self.near.port._sources[PHONE])
+        self.near.port._drop(PHONE, "gone")
+        self.assertEqual(self.near.counts.refused, 0)
+        self.near.site.turn(1)
+        self.assertEqual(self.near.counts.refused, 1)
+        self.assertIsNone(there())
 
     def test_commands_wait_for_what_was_sent_before_them(self) -> None:
         """And what comes behind them for the commands."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -198,3 +200,17 @@ class StreamTests(SynchronousTestCase):
         client = site.connect(self.factory)
         client.send(b"x")
         self.assertEqual(b"".join(site.observer.traced), b"begunx")
+
+    def test_traced_connection_that_has_ended_is_kept_by_nothing(self) -> None:
+        """Nor by a reference cycle, which the garbage collector might not look at any more."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        site = self.site()
+        site.observer.traces = True
+        client = site.connect(self.factory)
+        there = weakref.ref(client.protocol)
+        client.pipe.lose()
+        site.turn()
+        del client
+        self.assertEqual(self.counts.clients, 0)
+        self.assertIsNone(there())

@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from clasp_relay.wire.messages import (
     Subscribe,
     Unsubscribe,
 )
+from clasp_relay.wire.osc.packets import UNIX_EPOCH_S, OscMessage, encode_message
 from clasp_relay.wire.values import encode_value
 from tests.doors import mqtt_packets
 from tests.integration.accounts import WATCHED, AccountsRelay, AccountsTestCase, Person, put
@@ -46,6 +48,9 @@ LIMIT_BYTES = 4 * 1024 * 1024
 
 ROOM_BYTES = 20 * 1024 * 1024
 """What the process may grow by besides: the outbox of the attacker, pieces under way, and what its allocator keeps."""
+
+BUNDLE_S = 2
+"""How far ahead a timed bundle is due."""
 
 
 class AccountedMemoryTests(RelayTestCase):
@@ -76,7 +81,7 @@ class AccountedMemoryTests(RelayTestCase):
 
     def accounted(self) -> dict[str, float]:
         """Returns what is kept, by kind."""
-        return {kind: float(number) for kind, number in _ACCOUNTED.findall(ask(self.health, "/metrics")[1])}
+        return accounted_by(self.health)
 
     def assert_bounded(self, kind: str) -> float:
         """Asserts that neither the account nor the process exceeds what may be kept; returns what is."""
@@ -234,26 +239,49 @@ class CycleTests(AccountsTestCase):
         half.sendall(b"GET / HTTP/1.1\r\nUpgr")
         return [person.socket, *opened, half]
 
+    def send_timed_bundle(self, relay: AccountsRelay) -> None:
+        """Sends an OSC bundle over UDP that is due in ``BUNDLE_S``; returns once it waits for that."""
+        element = encode_message(OscMessage("/lamp", (1,)))
+        due = int((time.time() + BUNDLE_S + UNIX_EPOCH_S) * 2**32)
+        packet = struct.pack(">8sQI", b"#bundle", due, len(element)) + element
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+            peer.sendto(packet, ("127.0.0.1", door_port(relay, "OSC")))
+        wait_until(lambda: bundles_of(relay) > 0, "the bundle waits")
+
     def test_nothing_that_lives_long_ends_in_a_cycle(self) -> None:
         """Connections and requests of every kind, ended in order and torn off."""
-        relay = self.start_accounts("--tcp-port", "0", "--mqtt-port", "0", command=WATCHED)
+        tokens = ("--admin-token", "admin.token", "--osc-token", str(self.folder / "admin.token"))
+        ports = ("--tcp-port", "0", "--mqtt-port", "0", "--osc-port", "0", "--health-port", "0")
+        relay = self.start_accounts(*tokens, *ports, command=WATCHED)
         idle = len(sockets_of(relay))
         for way in ("shutdown", "reset"):
             with self.subTest(way):
                 opened = self.connections(relay, way)
                 # What leads to them has happened.
                 Person.signed_in(relay.port, relay.api.guest(f"later-{way}")).close()
+                self.send_timed_bundle(relay)
                 self.ask_relay(relay, "freeze", "frozen")
                 for connection in opened:
                     if way == "reset":
                         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     connection.close()
+                wait_until(lambda: not bundles_of(relay), "the bundle was applied")
                 wait_until(lambda: len(sockets_of(relay)) <= idle, "the relay has closed its connections")
                 found = json.loads(self.ask_relay(relay, "cycles", "cycles"))
                 # Twisted's thread pool leaves half a kB with each call.
                 ours = {name for name in found if not name.startswith(("builtins.", "twisted.python.threadpool."))}
                 self.assertEqual(ours, set())
                 self.assertLess(sum(found.values()), 200, found)
+
+
+def accounted_by(health: int) -> dict[str, float]:
+    """Returns what a relay keeps for sessions, by kind, from its metrics on a port."""
+    return {kind: float(number) for kind, number in _ACCOUNTED.findall(ask(health, "/metrics")[1])}
+
+
+def bundles_of(relay: RelayProcess) -> float:
+    """Returns the bytes of the bundles that wait for their time at a relay with metrics."""
+    return accounted_by(health_port(relay))["bundles"]
 
 
 def sockets_of(relay: AccountsRelay) -> list[str]:

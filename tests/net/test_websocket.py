@@ -23,6 +23,7 @@ from clasp_relay.core.session.sessions import Session
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode
 from clasp_relay.net.admission import SPARE_CONNECTIONS, NetLimits
 from clasp_relay.net.frames import CODEC
+from clasp_relay.net.observer import UnwatchedNet
 from clasp_relay.net.turn import TurnWriter
 from clasp_relay.net.websocket import ClaspFactory, ClaspProtocol, RelayPort
 from clasp_relay.wire import messages as m
@@ -597,10 +598,12 @@ class EndTests(SynchronousTestCase):
         gc.collect()
         gc.disable()
         self.addCleanup(gc.enable)
-        site = Site()
+        observer = UnwatchedNet()
+        site = Site(observer=observer)
         alive: weakref.WeakSet[ClaspProtocol] = weakref.WeakSet()
 
         def cycle(number: int) -> None:
+            observer.traces = number >= 30
             client = site.open() if number % 3 else site.connect()
             alive.add(client.protocol)
             if number % 2:
@@ -609,7 +612,7 @@ class EndTests(SynchronousTestCase):
                 client.pipe.lose()
             client.turn()
 
-        for number in range(30):
+        for number in range(60):
             cycle(number)
         site.relay.sessions.clear()
         self.assertEqual(len(alive), 0)

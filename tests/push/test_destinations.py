@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Sequence
 from threading import Event
 from typing import Any
@@ -14,7 +16,8 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.protocol import connectionDone as CONNECTION_DONE
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock, deferLater
+from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.client import URI, ResponseFailed
@@ -23,6 +26,7 @@ from twisted.web.server import NOT_DONE_YET
 from clasp_relay.access.refusals import Busy
 from clasp_relay.push import destinations
 from clasp_relay.push.destinations import (
+    CONNECTION_S,
     MAX_ANSWER_BYTES,
     ForbiddenPlaceError,
     LookUps,
@@ -235,6 +239,22 @@ class AgentTests(TestCase):
             await request
         with self.assertRaises(ConnectionLost):
             await lost[0]
+
+    def test_connection_that_lasted_too_long_is_kept_by_nothing(self) -> None:
+        """Nor by a reference cycle, which the garbage collector might not look at any more."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        clock, transport = Clock(), StringTransport()
+        factory = destinations._Factory(clock, Factory.forProtocol(Protocol), "localhost")
+        protocol = factory.buildProtocol(None)
+        there = weakref.ref(protocol)
+        protocol.makeConnection(transport)
+        clock.advance(CONNECTION_S)
+        self.assertTrue(transport.disconnected)
+        protocol.connectionLost(Failure(ConnectionLost()))
+        self.failureResultOf(protocol.ready, ConnectionLost)
+        del protocol
+        self.assertIsNone(there())
 
     def test_plain_http_is_never_spoken(self) -> None:
         """Whoever asks for it."""

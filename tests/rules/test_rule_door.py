@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +174,17 @@ class ActionTests(RuleTestCase):
         self.successResultOf(door.close())
         self.site.turn(1)
         self.assertEqual(self.heard(), [])
+
+    def test_delay_that_is_over_is_kept_by_nothing(self) -> None:
+        """Nor is its value, by a reference cycle, which the garbage collector might not look at any more."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        door = self.rules(rule(change(), {"Delay": {"milliseconds": 500}}, copy("/out/x")))
+        self.say(put("/a/x", 2))
+        there = weakref.ref(next(iter(door._delayed)))
+        self.site.reactor.advance(0.6)
+        self.assertEqual(self.heard(), [("/out/x", 2)])
+        self.assertIsNone(there())
 
     def test_rules_that_trigger_each_other_are_cut(self) -> None:
         """Once for a chain, with the rule that was to be next; the relay goes on."""

@@ -199,13 +199,17 @@ class OscClients:
         """Ends the session of a client."""
         self._pending_bytes -= sum(source.pending.values())
         source.end()
-        host = source.session.peer
+        session = source.session
+        if session.when_decided is not None:
+            # It holds the source, and the source its session: a reference cycle.
+            session.when_decided = self._decided_late
+        host = session.peer
         limiter, users = self._limiters.get(host, (None, 0))
         if limiter is not None and users > 1:
             self._limiters[host] = (limiter, users - 1)
         else:
             self._limiters.pop(host, None)
-        self._relay.disconnect(source.session, cause)
+        self._relay.disconnect(session, cause)
 
     def subscribe(self, source: OscSource, pattern: str) -> None:
         """Subscribes a client to a pattern, in place of its earlier subscription."""
@@ -261,6 +265,10 @@ class OscClients:
         self.counts.refused += refusal is not None
         if not source.undecided:
             source.waiting.look_now()
+
+    def _decided_late(self, _revision: int | None, refusal: RequestError | None) -> None:
+        """Notes that another core has decided a message of a source that is gone."""
+        self.counts.refused += refusal is not None
 
     def _go_on(self, source: OscSource, command: OscMessage) -> None:
         """Carries out a command that had to wait, and takes the packets behind it."""
@@ -327,14 +335,19 @@ class OscClients:
         source.session.account.check(MemoryKind.BUNDLES, size_bytes)
 
     def _wait(self, source: OscSource, bundle: Bundle, delay_s: float) -> None:
+        call: IDelayedCall
+
         def run() -> None:
+            nonlocal call
             self._pending_bytes -= size_bytes
             source.wait_no_more(call)
+            # The reactor's call holds this function, also afterwards: they would be a reference cycle.
+            del call
             self._accept(source, bundle)
 
         size_bytes = bundle_bytes(bundle)
         self._pending_bytes += size_bytes
-        call: IDelayedCall = self._gate.reactor.callLater(delay_s, run)
+        call = self._gate.reactor.callLater(delay_s, run)
         source.wait(call, size_bytes)
 
 

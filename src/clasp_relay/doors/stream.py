@@ -180,7 +180,8 @@ class StreamConnection(Draining, Protocol):
         self.gate.reading.forget(self)
         if self.outbox is not None:
             self.outbox.close_now()
-            self.outbox = None
+        # ``trace`` holds the connection: a reference cycle.
+        self.outbox = self.trace = None
         hung_up = "the client hung up" if reason.check(ConnectionDone) else "the connection was lost"
         cause = self.cause or hung_up
         self.gate.end_queue.add(lambda: self.gone(cause), self.lane)

@@ -176,8 +176,8 @@ class ClaspProtocol(Draining, FastPathProtocol):  # type: ignore[misc]  # Autoba
             self.factory.end_queue.add(lambda: disconnect(session, cause), self.lane)
         self.factory.forget(self)
         super().connectionLost(reason)
-        # Autobahn's Deferred of this name holds the protocol as its result: a cycle.
-        self.is_closed = self.outbox = None
+        # Autobahn's Deferred of the first name holds the protocol as its result, and so does ``trace``: cycles.
+        self.is_closed = self.outbox = self.trace = None
 
     # From Autobahn: the upgrade
 

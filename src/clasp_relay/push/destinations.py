@@ -415,6 +415,8 @@ class _Checked(ProtocolWrapper):
         """Passes on the end of the connection; fails ``ready`` if it ended before the handshake."""
         if self._end.active():
             self._end.cancel()
+        # The reactor's call holds this protocol, also once it was made: they would be a reference cycle.
+        del self._end
         if self.connected:
             ProtocolWrapper.connectionLost(self, reason)
         elif not self.ready.called:

@@ -485,8 +485,13 @@ class RuleDoor:
             self._leave_out(rest.rule.id, f"{MAX_DELAYED} delays have not ended")
             return
 
+        call: IDelayedCall
+
         def go_on() -> None:
+            nonlocal call
             self._delayed.discard(call)
+            # The reactor's call holds this function, also afterwards: they would be a reference cycle.
+            del call
             self._put(rest)
 
         call = self._reactor.callLater(delay_s, go_on)
