@@ -168,7 +168,7 @@ class ConditionTests(SynchronousTestCase):
 
                 waits = wait_until(world.clock, condition)
                 self.assertNoResult(waits)
-                there = [weakref.ref(condition), weakref.ref(waits)]
+                there: list[weakref.ref[Any]] = [weakref.ref(condition), weakref.ref(waits)]
                 del condition
                 for _ in range(1 if holds else 21):
                     world.advance(LOOKED_EVERY_S)

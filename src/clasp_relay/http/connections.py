@@ -278,6 +278,7 @@ class HttpConnection(HTTPChannel):
 
     transport: Any
     callLater: Any  # noqa: N815 - Twisted's
+    _networkProducer: Any  # noqa: N815 - Twisted's
     turns: TurnQueue
     connections: HttpConnections
     lane = ""
