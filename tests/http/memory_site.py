@@ -36,6 +36,15 @@ def parse_answer(data: bytes) -> Answer:
     return Answer(int(status_line.split()[1]), {name.lower(): value for name, _, value in pairs}, body)
 
 
+class SocketTransport(StringTransport):
+    """A transport of which, as of a socket, a producer may be unregistered that no longer is registered."""
+
+    def unregisterProducer(self) -> None:  # noqa: N802 - Twisted's
+        """Unregisters the producer, if there is one."""
+        if self.producer is not None:
+            super().unregisterProducer()
+
+
 class MemorySite:
     """A site with one resource at ``/auth``.
 
@@ -54,7 +63,7 @@ class MemorySite:
     def connect(self, peer: str = "192.0.2.1") -> tuple[Any, StringTransport]:
         """Returns the server's side of a new connection, and what it writes to."""
         address = IPv4Address("TCP", peer, 4711)
-        transport = StringTransport(peerAddress=address)
+        transport = SocketTransport(peerAddress=address)
         protocol = self.site.buildProtocol(address)
         assert protocol is not None
         protocol.makeConnection(transport)

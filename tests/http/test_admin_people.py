@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -186,3 +188,25 @@ class AuditCallsTests(AdminCase):
         self.assertEqual(asked, [0, 500, 1_000])
         protocol.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(asked, [0, 500, 1_000])
+
+    def test_reader_who_is_gone_is_kept_by_nothing(self) -> None:
+        """Not by a reference cycle either, which the garbage collector might not look at any more."""
+        protocol, transport = self.api.site.connect()
+        output: Any = transport
+        after = self.world.audit.after
+
+        async def ask(seq: int) -> list[AuditRow]:
+            if seq:
+                output.producer.pauseProducing()
+            return await after(seq)
+
+        self.patch(self.world.audit, "after", ask)
+        gc.disable()
+        self.addCleanup(gc.enable)
+        head = f"GET /auth/admin/audit/export HTTP/1.1\r\nHost: relay\r\nAuthorization: Bearer {self.api.token}\r\n\r\n"
+        self.world.stack.store.audit.add([AuditEntry(START_S, "x") for _ in range(1_200)])
+        protocol.dataReceived(head.encode())
+        self.api.site.clock.advance(0)
+        (there,) = map(weakref.ref, protocol.requests)
+        protocol.connectionLost(Failure(ConnectionDone()))
+        self.assertIsNone(there())

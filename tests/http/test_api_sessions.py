@@ -1,18 +1,22 @@
 """Sessions of HTTP clients: one for a token, one for each request without one, and an answer for every message."""
 
+import gc
+import weakref
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.permissions import REVOKED
+from clasp_relay.access.tokens import digest_of
+from clasp_relay.core.ports import Codec, Outbox
 from clasp_relay.core.records import Param
 from clasp_relay.core.relay import RelayOptions
 from clasp_relay.core.session.sessions import Session
 from clasp_relay.core.work import TURN_US
 from clasp_relay.errors import CloseCode, Disconnect, ErrorCode, RequestError
 from clasp_relay.http import api_sessions
-from clasp_relay.http.api_sessions import IDLE_S, LOOK_US, ApiSessions
+from clasp_relay.http.api_sessions import IDLE_S, LOOK_US, LOOKED_EVERY_S, ApiSessions, wait_until
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.messages import Bundle, Get, Message, Publish, Set, Subscribe
 from tests.access.test_permissions import AuthWorld
@@ -74,6 +78,25 @@ class SessionTests(SynchronousTestCase):
         self.assertEqual(self.ask(None, Set("/b", value(1)))["code"], ErrorCode.SCOPE)
         self.assertEqual(self.ask("nonsense", Get("/a/x"))["code"], ErrorCode.UNAUTHENTICATED)
 
+    def test_session_that_ended_is_kept_by_nothing(self) -> None:
+        """Not by a reference cycle either, which the garbage collector might not look at any more."""
+        began: list[weakref.ref[Outbox]] = []
+        connect = self.world.relay.connect
+
+        def noted(outbox: Outbox, address: str, codec: Codec) -> Session:
+            began.append(weakref.ref(outbox))
+            return connect(outbox, address, codec)
+
+        self.patch(self.world.relay, "connect", noted)
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for token in ("owner", "reader", None):
+            self.ask(token, Get("/a/x"))
+        self.world.relay.end_token("reader", digest_of("reader"), REVOKED)
+        self.world.advance(IDLE_S + 1)
+        self.world.turn()
+        self.assertEqual([outbox() for outbox in began], [None] * 3)
+
     def test_bundle_for_later_answers_no_request_when_it_fails(self) -> None:
         """Its sender has its own session, which is gone; without a token nobody could be asked then."""
         later = Bundle((Set("/a/x", value(1)),), self.world.clock.now_us() + 1_000_000)
@@ -127,6 +150,31 @@ class SessionTests(SynchronousTestCase):
         for number in range(3):
             self.successResultOf(self.api.ask(None, f"192.0.2.{number}", Get("/a/x")))
         self.assertEqual(len(self.api._limiters), 1)
+
+
+class ConditionTests(SynchronousTestCase):
+    """What a request waits for."""
+
+    def test_condition_is_kept_by_nothing_once_it_holds(self) -> None:
+        """Or a second later; the garbage collector might not look at a reference cycle any more."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for holds in (True, False):
+            with self.subTest(holds=holds):
+                world = World()
+
+                def condition(holds: bool = holds) -> bool:
+                    return holds
+
+                waits = wait_until(world.clock, condition)
+                self.assertNoResult(waits)
+                there: list[weakref.ref[Any]] = [weakref.ref(condition), weakref.ref(waits)]
+                del condition
+                for _ in range(1 if holds else 21):
+                    world.advance(LOOKED_EVERY_S)
+                self.successResultOf(waits)
+                del waits
+                self.assertEqual([ref() for ref in there], [None, None])
 
 
 class ClosedTests(SynchronousTestCase):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import socket
+import weakref
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import deferLater
-from twisted.internet.testing import StringTransport
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
@@ -25,8 +29,11 @@ from clasp_relay.http.connections import (
     STALL_TIMEOUT_S,
 )
 from clasp_relay.http.site import IDLE_TIMEOUT_S, make_site
+from clasp_relay.net.tls import ServerTls
+from tests.certificates import issue
 from tests.core.world import one_turn
 from tests.http.memory_site import MemorySite
+from tests.net.helpers import Pipe
 
 REACTOR: Any = reactor
 ASK = b"GET /auth HTTP/1.1\r\nHost: relay.example\r\n\r\n"
@@ -372,6 +379,27 @@ class NumberTests(SynchronousTestCase):
         self.assertEqual((len(connections), connections._idle_at, connections._idle_since_s), (0, {}, {}))
         ours = [call for call in self.site.clock.getDelayedCalls() if "LogDateTime" not in str(call)]
         self.assertEqual(ours, [])
+
+
+class TlsTests(SynchronousTestCase):
+    """With the relay's own TLS between the socket and the connection."""
+
+    def test_connection_that_is_lost_is_kept_by_nothing(self) -> None:
+        """The garbage collector might not look at a reference cycle any more."""
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        reactor = MemoryReactorClock()
+        site = make_site(Counter(), reactor)
+        tls: Any = TLSMemoryBIOFactory(ServerTls(*issue().write(folder)), False, site, reactor)
+        pipe = Pipe(reactor)
+        pipe.protocol = tls.buildProtocol(pipe.getPeer())
+        pipe.protocol.makeConnection(pipe)
+        there = weakref.ref(pipe.protocol.wrappedProtocol)
+        gc.disable()
+        self.addCleanup(gc.enable)
+        pipe.lose()
+        self.assertIsNone(there())
+        self.assertEqual(len(site.connections), 0)
 
 
 class SocketTests(TestCase):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +119,27 @@ class LateTokenTests(SynchronousTestCase):
         protocol.connectionLost(Failure(connectionDone))
         self.waits.callback(None)
         self.assertEqual((self.site.world.names, self.site.world.files.quotas.arriving), ([], 0))
+
+    def test_request_is_kept_by_nothing_once_it_is_answered(self) -> None:
+        """Or its client is gone; the garbage collector might not look at a reference cycle any more."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        alice = self.site.world.alice
+        for bearer, is_gone, tell in (
+            (alice, False, lambda: self.waits.callback(None)),
+            (alice, True, lambda: self.waits.callback(None)),
+            ("cpsk_nobody", False, lambda: self.waits.callback(None)),
+            ("cpsk_nobody", False, self.cut_off),
+        ):
+            with self.subTest(bearer=bearer, is_gone=is_gone):
+                self.waits = Deferred()
+                protocol, _ = self.begin(b"hello", 5, bearer)
+                (there,) = map(weakref.ref, protocol.requests)
+                if is_gone:
+                    protocol.connectionLost(Failure(connectionDone))
+                tell()
+                self.site.memory.clock.advance(0)
+                self.assertIsNone(there())
 
 
 class FilesApiTests(SynchronousTestCase):

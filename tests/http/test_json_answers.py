@@ -1,8 +1,11 @@
 """JSON in and out; the rest is tested with the API."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any, cast
 
+from autobahn.twisted.resource import WebSocketResource
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
@@ -20,8 +23,11 @@ from clasp_relay.http.json_answers import (
     read_object,
     required_text,
 )
+from clasp_relay.http.site import make_site
+from tests.doors.site import Site
 from tests.http.memory_site import MemorySite, parse_answer
 from tests.http.test_site import HEAD, Measure
+from tests.net.helpers import UPGRADE
 
 
 def request(headers: dict[str, str] | None = None) -> IRequest:
@@ -116,6 +122,28 @@ class LaterTests(SynchronousTestCase):
             protocol.connectionLost(Failure(ConnectionDone()))
             waiting[-1].callback(outcome)
             self.assertEqual(transport.value(), b"")
+
+    def test_websocket_that_begins_later_leaves_nothing_of_its_request(self) -> None:
+        """Neither in the table of connections, nor in a reference cycle; nothing can end it to make room."""
+        site = Site()
+        waits: Deferred[None] = Deferred()
+        web: Any = make_site(WebSocketResource(site.gate), site.reactor)
+        web.startFactory()
+        web.instead = lambda _request, find: AnsweredLater(waits, find, Origins(None))
+        client = site.connect(web)
+        client.send(UPGRADE)
+        self.assertEqual((client.heard(), len(web.connections)), (b"", 1))
+        gc.disable()
+        self.addCleanup(gc.enable)
+        waits.callback(None)
+        self.assertTrue(client.heard().startswith(b"HTTP/1.1 101 "))
+        self.assertEqual((len(web.connections), web.connections._count_at), (0, {}))
+        producer = client.pipe.producer
+        client.protocol.evict()
+        self.assertEqual((client.is_closed, client.pipe.producer), (False, producer))
+        there = weakref.ref(client.protocol)
+        client.protocol = client.pipe.protocol
+        self.assertIsNone(there())
 
     def test_request_is_answered_whatever_goes_wrong(self) -> None:
         """While it waits, and when it is answered; for a client that has gone the fault is only logged."""

@@ -149,6 +149,23 @@ class StreamApiTests(SynchronousTestCase):
         self.assertEqual(parse_answer(wrong.heard()).status, 401)
         self.assertEqual((gone.heard(), self.streams.counts.clients), (b"", 1))
 
+    def test_stream_that_waited_for_its_ticket_leaves_nothing_of_its_request(self) -> None:
+        """Neither in the table of connections, nor in a reference cycle."""
+        self.streams.is_shared = True
+        other = Tickets(self.site.reactor.seconds, lambda size: f"{99:0{2 * size}x}")
+        other.when_given = self.tickets.learn
+        ticket = f"cpst_{99:032x}"
+        client = self.ask(f"{STREAM}&ticket={ticket}")
+        gc.disable()
+        self.addCleanup(gc.enable)
+        self.assertEqual((other.issue("owner", "192.0.2.1"), len(self.web.connections)), (ticket, 1))
+        self.pass_time(0.1)
+        self.assertEqual(parse_answer(client.heard()).status, 200)
+        self.assertEqual((len(self.web.connections), self.web.connections._count_at), (0, {}))
+        there = weakref.ref(client.protocol)
+        client.protocol = client.pipe.protocol
+        self.assertIsNone(there())
+
     def test_fault_behind_the_wait_is_answered(self) -> None:
         """As the relay's."""
         self.streams.is_shared = True

@@ -216,6 +216,8 @@ class _Export:
     def stopProducing(self) -> None:
         """Ends: the client is gone."""
         self._is_over = True
+        # The request has this object as its producer: without this a reference cycle would stay.
+        self._request = None
 
     async def _write(self) -> None:
         while not self._is_paused:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -94,6 +95,10 @@ class _Outbox:
         """Answers all waiting requests with an ERROR."""
         while self.waiting:
             self.waiting.popleft().callback({"code": int(code), "error": reason})
+
+    def release(self) -> None:
+        """Removes the reference to what is called at the end, which would be a reference cycle."""
+        self._ended = _nothing
 
     def discard(self) -> None:
         """Does nothing: this outbox keeps no frames."""
@@ -199,6 +204,7 @@ class _Client:
         """Ends the session; requests that still wait get ERROR OVERLOADED, so that the client tries again."""
         self._cancel()
         self._relay.disconnect(self.session, cause)
+        self._outbox.release()
         self._outbox.refuse(ErrorCode.OVERLOADED, cause)
         while self._later:
             _, answer = self._later.popleft()
@@ -214,6 +220,7 @@ class _Client:
 
     def _end_told(self) -> None:
         """Handles the end of the session by the core."""
+        self._outbox.release()
         self._cancel()
         self._ended()
 
@@ -521,15 +528,16 @@ def _after(answer: Answer, then: Callable[[], None]) -> Answer:
 def wait_until(clock: Clock, condition: Callable[[], bool]) -> Deferred[None]:
     """Waits until a condition holds, such as after a message of another relay, for at most a second."""
     done: Deferred[None] = Deferred()
-
-    def look(times: int) -> None:
-        if times <= 0 or condition():
-            done.callback(None)
-        else:
-            clock.call_later(LOOKED_EVERY_S, lambda: look(times - 1))
-
-    clock.call_later(LOOKED_EVERY_S, lambda: look(LOOKS))
+    clock.call_later(LOOKED_EVERY_S, partial(_look, clock, condition, done, LOOKS))
     return done
+
+
+def _look(clock: Clock, condition: Callable[[], bool], done: Deferred[None], times: int) -> None:
+    """Checks a condition; not a function within ``wait_until``, which would refer to itself: a reference cycle."""
+    if times <= 0 or condition():
+        done.callback(None)
+    else:
+        clock.call_later(LOOKED_EVERY_S, partial(_look, clock, condition, done, times - 1))
 
 
 def _nothing() -> None:

@@ -278,6 +278,7 @@ class HttpConnection(HTTPChannel):
 
     transport: Any
     callLater: Any  # noqa: N815 - Twisted's
+    _networkProducer: Any  # noqa: N815 - Twisted's
     turns: TurnQueue
     connections: HttpConnections
     lane = ""
@@ -307,6 +308,13 @@ class HttpConnection(HTTPChannel):
         """Removes a connection that is gone."""
         self._leave()
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
+        self._forget_requests()
+        # A TLS transport would go on referring to its producer, which refers to it.
+        self._networkProducer.unregisterProducer()
+
+    def handed_over(self) -> None:
+        """Ends its part in a connection that a WebSocket or an event stream has taken over."""
+        self._leave()
         self._forget_requests()
 
     def dataReceived(self, data: bytes) -> None:
@@ -361,8 +369,8 @@ class HttpConnection(HTTPChannel):
             self._networkProducer.pauseProducing()
 
     def evict(self) -> None:
-        """Ends the connection to make room; aborts it if the client reads nothing."""
-        if self._waitingForTransport:
+        """Ends the connection to make room, unless it was handed over; aborts it if the client reads nothing."""
+        if self._waitingForTransport or self.transport is None:
             self.abort()
         else:
             self._end()
@@ -405,9 +413,7 @@ class HttpConnection(HTTPChannel):
         self.release_body()
         super().allContentReceived()  # type: ignore[no-untyped-call]
         if self.transport is None:
-            # A WebSocket or an event stream has taken the connection over.
-            self._leave()
-            self._forget_requests()
+            self.handed_over()
 
     def requestDone(self, request: Any) -> None:  # noqa: N802 - Twisted's
         """Goes on to the next request, when it is this connection's turn."""

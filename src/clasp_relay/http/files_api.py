@@ -88,7 +88,7 @@ class RefusedBody:
         self.max_bytes = max_bytes
 
     def take_error(self) -> Refusal:
-        """Returns the reason, which is to be raised, and lets go of it; may be called once."""
+        """Returns the reason, and lets go of it; may be called once."""
         error, self._error = self._error, None
         assert error is not None, "answered twice"
         return error
@@ -146,7 +146,7 @@ class LateBody:
     def __init__(self, waits: Deferred[None], begin: Callable[[], ArrivingBody | RefusedBody], length: int) -> None:
         self.patience_s = _patience_s(length)
         self.max_bytes = length
-        self._begin = begin
+        self._begin: Callable[[], ArrivingBody | RefusedBody] | None = begin
         self._room: Callable[[], None] = _nothing
         self._kept = b""
         """The first bytes; after them the connection is not read."""
@@ -180,7 +180,9 @@ class LateBody:
             self._body.abort()
 
     def _known(self, _: None) -> None:
-        self._take(RefusedBody(Missing(NOT_FOUND), self.max_bytes) if self._is_gone else self._begin())
+        begin = self._begin
+        assert begin is not None, "begun twice"
+        self._take(RefusedBody(Missing(NOT_FOUND), self.max_bytes) if self._is_gone else begin())
 
     def _refuse(self, failure: Failure) -> None:
         failure.trap(Refusal)
@@ -190,6 +192,8 @@ class LateBody:
 
     def _take(self, body: ArrivingBody | RefusedBody) -> None:
         self._body = body
+        # It refers to the request, which has this body: without this a reference cycle would stay.
+        self._begin = None
         body.when_room(self._room)
         kept, self._kept = self._kept, b""
         if not kept or body.write(kept):
@@ -335,7 +339,8 @@ class FilesApi(Resource):
         if isinstance(body, LateBody):
             body = await body.found
         if isinstance(body, RefusedBody):
-            raise body.take_error()
+            # Not raised: the traceback would have the frames of this request, and they have the refusal.
+            return _answer_refusal(body.take_error(), request)
         if not isinstance(body, ArrivingBody):
             raise Missing(NOT_FOUND)  # the path is /files in another spelling, so no ``Body`` has the body
         record = await body.upload.finish()
@@ -423,13 +428,17 @@ def _refuse(failure: Failure, request: IRequest) -> bytes | None:
     for name in (b"ETag", b"Accept-Ranges", b"Content-Disposition", b"Content-Range"):
         request.responseHeaders.removeHeader(name)
     refusal = refusal_of(failure.value)
-    if isinstance(refusal, _LengthMissing):
-        return refuse(request, HTTPStatus.LENGTH_REQUIRED, refusal.sentence)
     if refusal is not None:
-        retry_after_s = refusal.retry_after_s if isinstance(refusal, Later) else None
-        return refuse(request, STATUS[type(refusal)], refusal.sentence, retry_after_s)
+        return _answer_refusal(refusal, request)
     events.FILES_FAULT.failure(failure)
     return refuse(request, HTTPStatus.INTERNAL_SERVER_ERROR, _FAULT)
+
+
+def _answer_refusal(refusal: Refusal, request: IRequest) -> bytes:
+    if isinstance(refusal, _LengthMissing):
+        return refuse(request, HTTPStatus.LENGTH_REQUIRED, refusal.sentence)
+    retry_after_s = refusal.retry_after_s if isinstance(refusal, Later) else None
+    return refuse(request, STATUS[type(refusal)], refusal.sentence, retry_after_s)
 
 
 def _set_headers(request: IRequest, file: StoredFile) -> None:

@@ -190,8 +190,13 @@ class AnsweredLater(Resource):
         request.notifyFinish().addErrback(gone.append)
 
         def go_on(_: None) -> None:
-            if not gone:
-                request.render(self._find(request))
+            if gone:
+                return
+            connection = request.channel
+            request.render(self._find(request))
+            if connection.transport is None:
+                # A WebSocket took it over, of which a connection notices nothing outside ``allContentReceived``.
+                connection.handed_over()
 
         def refused(failure: Failure) -> None:
             failure.trap(Busy)

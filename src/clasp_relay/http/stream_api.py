@@ -150,6 +150,7 @@ def _text(request: Any, name: bytes) -> str:
 def _hand_over(request: Any, connection: EventStream) -> None:
     """Passes the connection of a request to another protocol, as Autobahn's ``WebSocketResource`` does."""
     transport, request.channel.transport = request.channel.transport, None
+    request.channel.handed_over()
     if isinstance(transport, ProtocolWrapper):  # TLS
         transport.wrappedProtocol = connection
     else:
