@@ -27,7 +27,7 @@ def newer_build(folder: Path) -> dict[str, str]:
     shutil.copytree(
         PROJECT / "src" / "clasp_relay", source / "clasp_relay", ignore=shutil.ignore_patterns("__pycache__")
     )
-    path = source / "clasp_relay" / "cluster" / "batches.py"
+    path = source / "clasp_relay" / "cluster" / "exchange" / "batches.py"
     text = path.read_text("utf-8")
     assert text.count("\nVERSION = 1\n") == 1, "the version is somewhere else"
     path.write_text(text.replace("\nVERSION = 1\n", "\nVERSION = 2\n"), "utf-8")
