@@ -143,7 +143,12 @@ class CollectingTests(SynchronousTestCase):
         self.reactor.advance(WHOLE_INTERVAL_S)  # nobody is connected
         self.reactor.readers.append(Connection.__new__(Connection))
         counts: list[None] = []
-        self.patch(gc, "get_freeze_count", lambda: counts.append(None) or 0)  # type: ignore[func-returns-value]
+
+        def count() -> int:
+            counts.append(None)
+            return 0
+
+        self.patch(gc, "get_freeze_count", count)
         there = weakref.ref(make_cycle())
         gc.freeze()
         self.reactor.advance(WHOLE_INTERVAL_S)

@@ -30,8 +30,8 @@ generation 2 every 2 collections of generation 1: one of these scans about 6,000
 millisecond."""
 
 FROZEN_AT = 6_000
-"""Survivors of generation 2 that are frozen: as many as another collection of it scans again for a millisecond. Fewer
-are scanned again, so that a request or connection that ends soon is not frozen with its reference cycles."""
+"""The survivors of generation 2 are frozen once there are so many: the next collection would scan them for a
+millisecond. Fewer are scanned again, so that a request that ends soon is not frozen with its reference cycles."""
 
 WHOLE_INTERVAL_S = 600
 """Interval between two checks whether a full collection can be run, in seconds."""
@@ -64,7 +64,7 @@ def keep_collections_short(reactor: Any) -> Collections:
 
     With its default thresholds Python scans all live objects each time that a quarter of them are new, and every SET
     makes a new param: with 200,000 params that takes 26 ms (``docs/performance.md``). Here no collection scans more
-    than some thousand objects: what has survived generation 2 is frozen once it is much, as is what is loaded now.
+    than some thousand objects: what is loaded now is frozen, and later the survivors of generation 2 (``FROZEN_AT``).
 
     A reference cycle of frozen objects is found only by a full collection: every ten minutes, if that is short or no
     client is connected. So long-lived objects must leave no cycles; ``tests/integration/test_memory.py`` checks
@@ -74,7 +74,7 @@ def keep_collections_short(reactor: Any) -> Collections:
         reactor: has the clock and the connections.
 
     Returns:
-        what runs them from now on.
+        the object whose ``freeze_survivors`` is now one of ``gc.callbacks``.
     """
     collections = Collections(reactor)
     gc.callbacks.append(collections.freeze_survivors)
@@ -118,8 +118,8 @@ class Collections:
         took_s = time.thread_time() - began_s
         self._frozen = gc.get_freeze_count()
         self._per_object_s = max(self._per_object_s, took_s / max(1, self._frozen))
-        # Python collects generation 2 only once the new objects are a quarter of the survivors of the last full
-        # collection. This second one has none, since all are frozen, so that condition is always met from now on.
+        # Python collects generation 2 only once its new objects are a quarter of those that its last collection left.
+        # After the first one above that would be a quarter of all objects; this second one leaves none.
         gc.collect()
 
     def look(self) -> None:

@@ -124,7 +124,8 @@ class Upload:
         self._writing_bytes = 0
         self._has_failed = False
         self._failure: Exception | None = None
-        """Why; None once ``finish`` has told it: whoever takes it is held by its traceback."""
+        """Why it failed; None once that was told: the traceback of what is raised holds whoever has waited for it, and
+        so this upload."""
         self._is_whole = False
         self._is_full = False
         self._is_at_work = False
