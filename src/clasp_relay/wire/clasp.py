@@ -61,7 +61,7 @@ ROOM_BYTES = MAX_PAYLOAD_BYTES - COUNTED_BYTES
 """Bytes of the entries of one SNAPSHOT or RESULT together, at most."""
 
 CUT_AT_ONCE = 40
-"""Entries that are added to a frame in one step if they fit: 100,000 of 100 bytes become frames in 8 ms instead of 12."""
+"""Entries that are added to a frame in one step if they fit: 100,000 of 100 bytes are cut in 8 ms instead of 12."""
 
 
 class ClaspCodec:
