@@ -114,6 +114,29 @@ class JoiningTests(SynchronousTestCase):
                     self.assertEqual(member.relay.params.image(), back[0].relay.params.image())
                     self.assertEqual(member.journal.appended_seq, back[0].journal.appended_seq)
 
+    def test_what_was_deleted_from_the_middle_of_the_log_comes_from_another_relay(self) -> None:
+        """Whether its files end right before it, at it, or with a part of it."""
+        for deleted in ((1,), (2,), (1, 2), (0, 1, 2, 3)):
+            cluster = Cluster()
+            cluster.started("one", "two")
+            one, (away,) = cluster.decider, cluster.followers
+            assert one is not None
+            client = one.join()
+            client.ask(put("/a", 1), 1)
+            away.kill()
+            last = away.ledger.seq
+            for number in range(4):
+                client.ask(put("/a", 2 + number, lock=True), 1)
+            cluster.bus.deleted = {last + place for place in deleted}
+            back = away.again()
+            cluster.advance(6)
+            with self.subTest(deleted=deleted):
+                self.assertEqual(back.fatal, [])
+                self.assertEqual(heard(back.join().ask(Get("/a"))), [("/a", 5)])
+                self.assertEqual(back.relay.params.image(), one.relay.params.image())
+                self.assertEqual(back.relay.params.holder("/a"), client.session.id)
+                self.assertEqual(back.journal.appended_seq, one.journal.appended_seq)
+
     def test_a_journal_that_has_what_the_others_lack_stops_its_relay(self) -> None:
         """It comes too late: the others have gone on without it."""
         cluster = Cluster()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -50,9 +51,16 @@ class Bus:
         self.clock = clock
         self.log: list[bytes] = []
         self.engines: list[MemoryEngine] = []
+        self.deleted: set[int] = set()
+        """The numbers of batches that the log has lost from its middle."""
         self.lost = 0
         """How many of the next messages on the bus are lost."""
         self.is_down = False
+
+    def read(self, seq: int, at_most: int) -> list[bytes]:
+        """Returns batches of the log from a number on, up to the first that it does not have."""
+        numbers = itertools.takewhile(lambda number: number not in self.deleted, range(seq, seq + at_most))
+        return [self.log[number - 1] for number in numbers if number <= len(self.log)]
 
     def deliver(self, subject: str, payload: bytes) -> None:
         """Brings a message to all who listen and can be reached."""
@@ -149,7 +157,7 @@ class MemoryEngine:
 
     def read(self, seq: int, at_most: int, done: Callable[[Sequence[bytes] | None], None]) -> None:
         """See ``Engine``."""
-        found = self.bus.log[seq - 1 : seq - 1 + at_most] if self.is_connected and not self.is_paused else None
+        found = self.bus.read(seq, at_most) if self.is_connected and not self.is_paused else None
         self._answer(lambda: done(found))
 
     def bounds(self, done: Callable[[Bounds | None], None]) -> None:

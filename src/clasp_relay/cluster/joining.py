@@ -177,14 +177,9 @@ class Joining:
 
     def meet_other_base(self) -> None:
         """Joins again, since the log begins with a state that this relay does not have."""
-        membership, ledger = self._membership, self._membership.ledger
+        membership = self._membership
         if membership.role is Role.JOINING:
-            # Requests the state that the log does not have, from the last applied batch on.
-            self._is_reading = False
-            self._is_off_log = True
-            membership.position = Position(ledger.seq, ledger.digest, ledger.epoch, ledger.time_us)
-            self._image.ask(membership.monotonic_s(), self._peers.giver())
-            self._request_image(membership.journal.appended_seq)
+            self._request_rest()
         else:
             membership.be(Role.JOINING)
             membership.is_cold, membership.base = False, b""
@@ -346,6 +341,15 @@ class Joining:
         request = (membership.following.link, self._image.number, journal_seq, position.seq, position.digest)
         membership.publish("image", msgpack.packb(request))
 
+    def _request_rest(self) -> None:
+        """Requests what the log does not have, from the last applied batch on."""
+        membership, ledger = self._membership, self._membership.ledger
+        self._is_reading = False
+        self._is_off_log = True
+        membership.position = Position(ledger.seq, ledger.digest, ledger.epoch, ledger.time_us)
+        self._image.ask(membership.monotonic_s(), self._peers.giver())
+        self._request_image(membership.journal.appended_seq)
+
     def hear_piece(self, payload: bytes) -> None:
         """Takes a piece of an image."""
         membership, asked = self._membership, self._image
@@ -415,34 +419,32 @@ class Joining:
         self._is_reading = True
         membership.begin_at(position)
         if ledger.seq < image.seq:
-            self._read_on(image, position.seq)
+            self._read_on(image)
         else:
-            self._was_read(image, position.seq, ())
+            self._was_read(image, ())
 
-    def _read_on(self, image: images.Image, from_seq: int) -> None:
+    def _read_on(self, image: images.Image) -> None:
         membership, ledger = self._membership, self._membership.ledger
         if membership.is_over or self._is_off_log:
             return
-        was_read = partial(self._was_read, image, from_seq)
+        was_read = partial(self._was_read, image)
         membership.engine.read(ledger.seq + 1, min(READ_AT_ONCE, image.seq - ledger.seq), was_read)
 
-    def _was_read(self, image: images.Image, from_seq: int, payloads: Sequence[bytes] | None) -> None:
-        """Applies batches between this relay's files, which end at ``from_seq``, and an image."""
+    def _was_read(self, image: images.Image, payloads: Sequence[bytes] | None) -> None:
+        """Applies batches between this relay's files and an image."""
         membership, ledger = self._membership, self._membership.ledger
         if payloads is None:
             # No answer of the engine.
-            membership.call_later(RETRY_S, partial(self._read_on, image, from_seq))
+            membership.call_later(RETRY_S, partial(self._read_on, image))
             return
         self._apply_up_to(image.seq, payloads)
         if membership.is_over or self._is_off_log:
             return
         if ledger.seq < image.seq and payloads:
-            self._read_on(image, from_seq)
+            self._read_on(image)
         elif ledger.seq < image.seq:
-            membership.fatal(
-                f"the stream {membership.stream} does not reach back to where this relay's files are (batch "
-                f"{from_seq}): start it with an empty data-dir"
-            )
+            # Messages in the middle of the stream were deleted.
+            self._request_rest()
         elif ledger.digest != image.digest:
             self._contradict(image.seq, "journal and the cluster")
         else:
