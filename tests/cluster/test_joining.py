@@ -137,6 +137,55 @@ class JoiningTests(SynchronousTestCase):
                 self.assertEqual(back.relay.params.holder("/a"), client.session.id)
                 self.assertEqual(back.journal.appended_seq, one.journal.appended_seq)
 
+    def test_a_follower_takes_from_another_relay_what_the_log_has_lost(self) -> None:
+        """It has not heard the batch on the bus either; its sessions end, nobody else notices."""
+        for first in (0, 3):
+            cluster = Cluster()
+            cluster.started("one", "two")
+            one, (two,) = cluster.decider, cluster.followers
+            assert one is not None
+            client, other = one.join(), two.join()
+            client.ask(put("/a", 1), 1)
+            deliver = cluster.bus.deliver
+            self.patch(cluster.bus, "deliver", lambda _subject, _payload: None)
+            cluster.bus.deleted = set(range(first, two.ledger.seq + 2))
+            client.ask(put("/a", 2), 1)
+            client.ask(put("/a", 3), 1)
+            self.patch(cluster.bus, "deliver", deliver)
+            with self.subTest(first=first), capturedLogs() as logs:
+                cluster.advance(6)
+                self.assertEqual(two.fatal, [])
+                self.assertEqual(len([each for each in logs if "has lost batch" in str(each.get("log_format"))]), 1)
+                self.assertEqual(heard(two.join().ask(Get("/a"))), [("/a", 3)])
+                self.assertEqual(two.relay.params.image(), one.relay.params.image())
+                self.assertEqual(two.journal.appended_seq, one.journal.appended_seq)
+                self.assertIsNotNone(other.outbox.closed)
+                self.assertIsNone(client.outbox.closed)
+
+    def test_all_wait_for_the_relay_that_has_what_the_log_has_lost(self) -> None:
+        """One without it starts first: it serves nobody until then, and says once why."""
+        cluster = Cluster()
+        cluster.started("one", "two")
+        one, (behind,) = cluster.decider, cluster.followers
+        assert one is not None
+        client = one.join()
+        client.ask(put("/a", 1), 1)
+        behind.kill()
+        cluster.bus.deleted = {behind.ledger.seq + 2}
+        for number in range(3):
+            client.ask(put("/a", 2 + number), 1)
+        one.kill()
+        behind = behind.again()
+        with capturedLogs() as logs:
+            cluster.advance(20)
+        self.assertEqual([each["seq"] for each in logs if "has lost batch" in str(each.get("log_format"))], [5])
+        self.assertFalse(behind.node.is_ready)
+        one = one.again()
+        cluster.advance(12)
+        self.assertEqual((one.fatal, behind.fatal), ([], []))
+        self.assertEqual(heard(behind.join().ask(Get("/a"))), [("/a", 4)])
+        self.assertEqual(revisions(behind.join().ask(put("/a", 9), 1)), [5])
+
     def test_a_journal_that_has_what_the_others_lack_stops_its_relay(self) -> None:
         """It comes too late: the others have gone on without it."""
         cluster = Cluster()

@@ -61,9 +61,17 @@ class Applying:
         peers: the other relays.
         relay: the serving core.
         when_other_base: called when a batch begins with a state that this relay does not have, but can get.
+        when_gap: called when the log lacks the next batch and has later ones.
     """
 
-    def __init__(self, membership: Membership, peers: Peers, relay: Relay, when_other_base: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        membership: Membership,
+        peers: Peers,
+        relay: Relay,
+        when_other_base: Callable[[], None],
+        when_gap: Callable[[], None],
+    ) -> None:
         self.ring = Ring()
         self.failovers = 0
         """Number of changes of the decider, after the first one."""
@@ -71,10 +79,15 @@ class Applying:
         self._peers = peers
         self._relay = relay
         self._when_other_base = when_other_base
+        self._when_gap = when_gap
         self._live: dict[int, bytes] = {}
         """Batches from the bus that wait for a missing one."""
         self.is_reading = False
         """Whether batches are being read from the log."""
+        self._missing_seq = 0
+        """The batch that the log did not have when this relay looked last; 0 if it has always had the next one."""
+        self._logged_gap_seq = 0
+        """The missing batch that was logged last: until another relay has it, this one joins again and again."""
 
     @property
     def _can_apply(self) -> bool:
@@ -106,7 +119,7 @@ class Applying:
 
     def begin_anew(self) -> None:
         """Drops the batches that wait: they belong to a log that is not this relay's any more."""
-        self._membership.known_seq = 0
+        self._membership.known_seq = self._missing_seq = 0
         self._live.clear()
 
     def _apply_live(self) -> None:
@@ -157,17 +170,25 @@ class Applying:
             if payloads:
                 self.read_gap()
             elif payloads is not None:
-                membership.engine.bounds(self._check_reach)
+                membership.engine.bounds(self._check_gap)
 
-    def _check_reach(self, bounds: Bounds | None) -> None:
-        """Stops the relay if the log has dropped batches that it has not read."""
+    def _check_gap(self, bounds: Bounds | None) -> None:
+        """Joins again if the log has lost batches that this relay has not read, and has later ones.
+
+        The first finding counts for nothing: a lost end may have been appended again since it was read.
+        """
         membership = self._membership
         missing = membership.ledger.seq + 1
-        if bounds is not None and bounds.first > missing and membership.role is Role.FOLLOWER:
-            membership.fatal(
-                f"the stream {membership.stream} has dropped batch {missing} before this relay has read it: "
-                "start it with an empty data-dir"
-            )
+        if bounds is None or bounds.last < missing or membership.role is not Role.FOLLOWER or not self._can_apply:
+            return
+        if self._missing_seq == missing:
+            if self._logged_gap_seq != missing:
+                self._logged_gap_seq = missing
+                events.CLUSTER_GAP.log(seq=missing)
+            self._when_gap()
+        else:
+            self._missing_seq = missing
+            self.read_gap()
 
     # One batch
 

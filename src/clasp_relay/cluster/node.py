@@ -80,7 +80,7 @@ class Node:
         self._beat_s = -BEAT_S
         self._resent_s = 0.0
         peers = self._peers = Peers(membership, wall_us)
-        applying = self._applying = Applying(membership, peers, relay, self._meet_other_base)
+        applying = self._applying = Applying(membership, peers, relay, self._meet_other_base, self._join_again)
         appending = self._appending = Appending(
             membership, peers, applying, relay, make_deciding, report, self._join_again
         )

@@ -451,6 +451,12 @@ CLUSTER_NEEDS_IMAGE = Event(
     "cluster",
     "the log begins at batch {seq} and does not have the whole state: waiting for a relay that has it",
 )
+CLUSTER_GAP = Event(
+    "cluster.gap",
+    "warn",
+    "cluster",
+    "the log has lost batch {seq} before this relay has read it: joining again, its sessions end",
+)
 CLUSTER_IMAGE_LATE = Event(
     "cluster.image_late",
     "warn",
