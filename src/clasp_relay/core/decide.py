@@ -19,7 +19,7 @@ from clasp_relay.wire.address import check_address
 from clasp_relay.wire.clasp import ROOM_BYTES
 from clasp_relay.wire.codec import encode_to_frame, result_entry, snapshot_entry
 from clasp_relay.wire.constants import MAX_PAYLOAD_BYTES, Signal
-from clasp_relay.wire.messages import NULL, Publish, Set, SignalDefinition, SnapshotParam, Value
+from clasp_relay.wire.messages import NULL, Publish, Set, SignalDefinition, Value
 from clasp_relay.wire.tuples import new_tuple
 
 _OWN_ADDRESSES = "/clasp/"
@@ -188,7 +188,7 @@ def check_param_fits(param: Param) -> None:
     Raises:
         RequestError: VALUE.
     """
-    size = len(snapshot_entry(SnapshotParam(*param[:5])))
+    size = len(snapshot_entry(param))
     if size > ROOM_BYTES:
         text = f"the param takes {size} bytes, a message carries {ROOM_BYTES}"
         raise RequestError(ErrorCode.VALUE, text, param.address)

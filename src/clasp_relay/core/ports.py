@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from clasp_relay.core.records import Change
 from clasp_relay.errors import CloseCode
-from clasp_relay.wire.messages import Message, Publish, SignalDefinition, SnapshotParam, Value
+from clasp_relay.wire.messages import Message, ParamFields, Publish, SignalDefinition, Value
 
 
 class Kind(IntEnum):
@@ -95,7 +95,7 @@ class Codec(Protocol):
     def encode(self, message: Message, /) -> bytes:
         """Encodes any other answer."""
 
-    def snapshot(self, params: Iterable[SnapshotParam], /) -> Iterator[bytes]:
+    def snapshot(self, params: Iterable[ParamFields], /) -> Iterator[bytes]:
         """Yields the messages that carry some params; an empty one if there are none."""
 
     def result(self, definitions: Iterable[SignalDefinition], /) -> Iterator[bytes]:

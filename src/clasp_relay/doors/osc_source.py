@@ -15,7 +15,7 @@ from clasp_relay.doors.handed_outbox import HandedOutbox
 from clasp_relay.doors.packet_queue import PacketQueue
 from clasp_relay.errors import CloseCode
 from clasp_relay.net.backlog import give_up
-from clasp_relay.wire.messages import Publish, SnapshotParam
+from clasp_relay.wire.messages import ParamFields, Publish
 from clasp_relay.wire.osc.mapping import OscCodec
 
 RESYNC_INTERVAL_S = 0.02
@@ -46,7 +46,7 @@ class SenderAwareCodec(OscCodec):
     def _cause(self) -> object:
         return self.sender if self.followed is None else self.followed()
 
-    def snapshot(self, params: Iterable[SnapshotParam]) -> Iterator[bytes]:
+    def snapshot(self, params: Iterable[ParamFields]) -> Iterator[bytes]:
         """See ``OscCodec``."""
         for param in params:
             made = Sent.of(next(iter(super().snapshot((param,)))), None)

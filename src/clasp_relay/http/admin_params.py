@@ -13,7 +13,7 @@ from clasp_relay.http.admin_state import Watched
 from clasp_relay.wire.address import Pattern, check_address
 from clasp_relay.wire.constants import ValueType
 from clasp_relay.wire.json_values import param_to_json, value_from_json
-from clasp_relay.wire.messages import NULL, Bundle, Message, Publish, Set, SnapshotParam
+from clasp_relay.wire.messages import NULL, Bundle, Message, Publish, Set
 
 __all__ = ["reading_routes", "writing_routes"]
 
@@ -133,10 +133,9 @@ def writing_routes(watched: Watched) -> list[Route]:
 
 
 def _param(relay: Relay, param: Param) -> dict[str, Any]:
-    shown = SnapshotParam(param.address, param.value, param.revision, param.writer, param.timestamp_us)
     due_us = relay.params.ends_us(param.address)
     return {
-        **param_to_json(shown),
+        **param_to_json(param),
         "type": _TYPES[ValueType(param.value[0])],
         "subject": param.subject or None,
         "expires_at": None if due_us is None else due_us / 1e6,

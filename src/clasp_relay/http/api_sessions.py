@@ -30,7 +30,7 @@ from clasp_relay.net.backlog import give_up
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.cost import message_cost
 from clasp_relay.wire.json_values import CODEC, param_to_json
-from clasp_relay.wire.messages import Bundle, Get, Hello, Message, Query, SnapshotParam
+from clasp_relay.wire.messages import Bundle, Get, Hello, Message, Query
 
 __all__ = ["IDLE_S", "MAX_HTTP_SESSIONS", "ApiSessions", "wait_until"]
 
@@ -266,8 +266,7 @@ class _List:
             size_bytes += len(param.value) + ENTRY_BYTES
             if self._shown and size_bytes > MAX_LIST_BYTES:
                 return
-            entry = SnapshotParam(param.address, param.value, param.revision, param.writer, param.timestamp_us)
-            self._shown.append(param_to_json(entry))
+            self._shown.append(param_to_json(param))
             self._last = param.address
             if size_bytes - made_bytes > MADE_AT_ONCE_BYTES:
                 made_bytes = size_bytes

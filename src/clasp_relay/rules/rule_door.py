@@ -31,10 +31,10 @@ from clasp_relay.wire.constants import Signal
 from clasp_relay.wire.messages import (
     Error,
     Message,
+    ParamFields,
     Publish,
     Set,
     SignalDefinition,
-    SnapshotParam,
     Subscribe,
     Value,
 )
@@ -131,7 +131,7 @@ class _Codec:
         refused.rule, refused.reason = self.rule, message.message
         return refused
 
-    def snapshot(self, params: Iterable[SnapshotParam], /) -> Iterator[bytes]:  # noqa: ARG002
+    def snapshot(self, params: Iterable[ParamFields], /) -> Iterator[bytes]:  # noqa: ARG002
         """See ``core.ports.Codec``; rules act when something changes."""
         return iter(())
 

@@ -17,7 +17,7 @@ from clasp_relay.logs import events
 from clasp_relay.net.backlog import give_up
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import Signal
-from clasp_relay.wire.messages import Message, Publish, SignalDefinition, SnapshotParam, Subscribe, Unsubscribe, Value
+from clasp_relay.wire.messages import Message, ParamFields, Publish, SignalDefinition, Subscribe, Unsubscribe, Value
 
 __all__ = ["Told", "Watcher"]
 
@@ -111,7 +111,7 @@ class Watcher:
         """See ``core.ports.Codec``; does nothing, since the watcher sends no message that could be refused."""
         return b""
 
-    def snapshot(self, params: Iterable[SnapshotParam], /) -> Iterator[bytes]:  # noqa: ARG002
+    def snapshot(self, params: Iterable[ParamFields], /) -> Iterator[bytes]:  # noqa: ARG002
         """See ``core.ports.Codec``."""
         return iter(())
 

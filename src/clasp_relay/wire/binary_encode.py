@@ -87,22 +87,22 @@ def _unsubscribe(message: m.Unsubscribe) -> bytes:
     return bytes((MessageCode.UNSUBSCRIBE,)) + _U32.pack(message.id)
 
 
-def snapshot_entry(param: m.SnapshotParam) -> bytes:
+def snapshot_entry(param: m.ParamFields) -> bytes:
     """Encodes one param of a SNAPSHOT, so that a SNAPSHOT can be cut by the size of its params.
 
     Raises:
         ValueError: the address or the writer is longer than 65,535 bytes.
     """
-    address, value, revision, writer, timestamp_us = param
-    raw = address.encode()
+    writer, timestamp_us = param.writer, param.timestamp_us
+    raw = param.address.encode()
     head = _U16.pack(len(raw))
     if writer is not None and timestamp_us is not None:
         # Nearly all params have both; a new session gets thousands of params at once.
         name = writer.encode()
-        tail = _PARAM_TAIL.pack(revision, 3, len(name))
-        return b"".join((head, raw, value, tail, name, _U64.pack(timestamp_us)))
+        tail = _PARAM_TAIL.pack(param.revision, 3, len(name))
+        return b"".join((head, raw, param.value, tail, name, _U64.pack(timestamp_us)))
     options = _Options().add(1, _text, writer).add(2, _U64.pack, timestamp_us)
-    return head + raw + value + _U64.pack(revision) + options.encode()
+    return head + raw + param.value + _U64.pack(param.revision) + options.encode()
 
 
 def snapshot_frame(entries: Sequence[bytes]) -> bytes:

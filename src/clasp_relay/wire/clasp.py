@@ -35,7 +35,7 @@ from clasp_relay.wire.constants import (
 )
 from clasp_relay.wire.cost import frame_cost
 from clasp_relay.wire.frame import BINARY_FLAG, TIMESTAMP_FLAG, TRANSFORMED_FLAGS, decode_frame
-from clasp_relay.wire.messages import Ack, Message, Publish, Set, SignalDefinition, SnapshotParam, Value
+from clasp_relay.wire.messages import Ack, Message, ParamFields, Publish, Set, SignalDefinition, Value
 from clasp_relay.wire.tuples import new_tuple
 from clasp_relay.wire.values import FIXED_SIZES, TYPE_BYTES, check_keys, has_suspect_key, skip_value
 
@@ -161,7 +161,7 @@ class ClaspCodec:
         """Encodes any message."""
         return self._wrap(encode_to_frame(message))
 
-    def snapshot(self, params: Iterable[SnapshotParam]) -> Iterator[bytes]:
+    def snapshot(self, params: Iterable[ParamFields]) -> Iterator[bytes]:
         """Yields the SNAPSHOTs of some params; an empty one if there are none."""
         return self._cut(map(snapshot_entry, params), snapshot_frame)
 

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from clasp_relay.errors import DecodeError, ErrorCode, RequestError
 from clasp_relay.wire.constants import JSON_MARKS
-from clasp_relay.wire.messages import Error, Message, Publish, SignalDefinition, SnapshotParam, Value
+from clasp_relay.wire.messages import Error, Message, ParamFields, Publish, SignalDefinition, Value
 from clasp_relay.wire.values import PyValue, check_keys, decode_value, encode_value, has_suspect_key
 
 __all__ = [
@@ -44,7 +44,7 @@ def to_json(value: Value) -> Any:
     return _shown(decode_value(value))
 
 
-def param_to_json(param: SnapshotParam) -> dict[str, Any]:
+def param_to_json(param: ParamFields) -> dict[str, Any]:
     """Returns a param as an object for ``json.dumps``."""
     return {
         "address": param.address,
@@ -134,7 +134,7 @@ class JsonCodec:
             return _json({"code": message.error, "error": message.message})
         return _json({})
 
-    def snapshot(self, params: Iterable[SnapshotParam], /) -> Iterator[bytes]:
+    def snapshot(self, params: Iterable[ParamFields], /) -> Iterator[bytes]:
         """See ``core.ports.Codec``: a message for each param."""
         for param in params:
             yield _json(param_to_json(param))
@@ -183,7 +183,7 @@ class EventStreamCodec(JsonCodec):
         """See ``core.ports.Codec``; all answers but ERRORs become a comment."""
         return event("problem", super().encode(message)) if isinstance(message, Error) else COMMENT
 
-    def snapshot(self, params: Iterable[SnapshotParam], /) -> Iterator[bytes]:
+    def snapshot(self, params: Iterable[ParamFields], /) -> Iterator[bytes]:
         """See ``core.ports.Codec``: an event for each param, as for a change.
 
         The events have no id: changes during the snapshot follow it, and an id would tell that they were received.

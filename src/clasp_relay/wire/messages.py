@@ -10,7 +10,7 @@ takes more than twice as long to build. All others are frozen dataclasses.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from clasp_relay.wire.constants import ALL_TYPES, Phase, Signal
 
@@ -125,8 +125,32 @@ class Get:
     address: str
 
 
+class ParamFields(Protocol):
+    """What a SNAPSHOT carries of a param. A relay's own params have it, too, so that none is copied to be encoded."""
+
+    @property
+    def address(self) -> str:
+        """Its address."""
+
+    @property
+    def value(self) -> Value:
+        """Its value."""
+
+    @property
+    def revision(self) -> int:
+        """Its revision."""
+
+    @property
+    def writer(self) -> str | None:
+        """The session that wrote it; None for none."""
+
+    @property
+    def timestamp_us(self) -> int | None:
+        """When it was written, in Unix time; None if that is not known."""
+
+
 class SnapshotParam(NamedTuple):
-    """One param of a SNAPSHOT."""
+    """One param of a SNAPSHOT: see ``ParamFields``."""
 
     address: str
     value: Value

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import attrgetter
 from typing import TypeAlias, cast
 
 from clasp_relay.core.fanout.waiting import Capture, Entry, WaitingTable
@@ -15,8 +16,7 @@ from clasp_relay.core.state.params import Params
 from clasp_relay.core.state.tree import search_cost
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import MAX_SNAPSHOT_PARAMS
-from clasp_relay.wire.messages import SnapshotParam
-from clasp_relay.wire.tuples import new_tuple
+from clasp_relay.wire.messages import ParamFields, SnapshotParam
 
 JUDGED_AT_ONCE, FEW = 64, 8
 """Params that are judged before the cost is checked: few if a decision was not cached."""
@@ -32,6 +32,8 @@ FIND_COST, JUDGE_COST = 32, 96
 
 SOME_BYTES = 48 * 1024
 """Bytes of values that are handled together: a piece stays in memory until all of it was sent."""
+
+_writer_of: Callable[[Param], str] = attrgetter("writer")
 
 _Some: TypeAlias = "tuple[list[Entry], int, int]"
 """Some params, the cost of finding them, and the bytes of their values."""
@@ -123,8 +125,8 @@ class Snapshots:
         if waiting:
             yield from self._encode(session, waiting)
 
-    def _encode(self, session: Session, params: Iterable[Param]) -> Iterator[bytes]:
-        return session.codec.snapshot(map(_entry, params))
+    def _encode(self, session: Session, params: list[Param]) -> Iterator[bytes]:
+        return session.codec.snapshot(as_sent(params))
 
     def _judged(
         self,
@@ -223,6 +225,13 @@ class Snapshots:
         return [param for param in current if can_read(who, param.address)]
 
 
+def as_sent(params: list[Param]) -> Iterable[ParamFields]:
+    """Returns params for ``Codec.snapshot``: the list itself, unless one has no writer, which it expects to be None."""
+    if all(map(_writer_of, params)):
+        return params
+    return [SnapshotParam(*each[:3], each.writer or None, each.timestamp_us) for each in params]
+
+
 def _bytes_of(params: Sequence[Entry]) -> int:
     return sum([len(each[1]) for each in params if type(each) is not str])
 
@@ -263,8 +272,3 @@ def _matching(capture: Capture, pattern: Pattern) -> Iterator[_Some]:
 def _is_told(session: Session, address: str) -> bool:
     """Tells whether a session has a subscription that matches an address."""
     return any(one.pattern.matches(address) for one in session.subscriptions.values())
-
-
-def _entry(param: Param) -> SnapshotParam:
-    address, value, revision, writer, timestamp_us, _, _, _, _ = param
-    return new_tuple(SnapshotParam, (address, value, revision, writer or None, timestamp_us))

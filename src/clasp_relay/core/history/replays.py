@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
+from clasp_relay.core.fanout.snapshots import as_sent
 from clasp_relay.core.history.keeping import Keeping
 from clasp_relay.core.history.reading import (
     COUNTED_ROWS,
@@ -36,7 +37,7 @@ from clasp_relay.core.work import Pieces, Work
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.address import Pattern
 from clasp_relay.wire.constants import ALL_TYPES
-from clasp_relay.wire.messages import Publish, Replay, SnapshotParam
+from clasp_relay.wire.messages import Publish, Replay
 from clasp_relay.wire.values import PyValue, encode_value
 
 END_MARK = "/clasp/replay/end"
@@ -535,9 +536,7 @@ class _Answer:
                 param = replays.params.get(address)
                 shown = [] if param is None else replays.visibility.show([param], session, self._pattern)
                 found += shown or [no_param(address, "", "", replays.clock.now_us())]
-            yield from session.codec.snapshot(
-                [SnapshotParam(*each[:3], each.writer or None, each.timestamp_us) for each in found]
-            )
+            yield from session.codec.snapshot(as_sent(found))
 
     @property
     def _begins_before_what_is_kept(self) -> bool:

@@ -10,7 +10,7 @@ from clasp_relay.core.records import Change, Param
 from clasp_relay.errors import DecodeError, ErrorCode
 from clasp_relay.net.backlog import Batch
 from clasp_relay.wire.constants import Signal
-from clasp_relay.wire.messages import NULL, Error, Message, Publish, SignalDefinition, SnapshotParam, Value
+from clasp_relay.wire.messages import NULL, Error, Message, ParamFields, Publish, SignalDefinition, Value
 from clasp_relay.wire.mqtt.mapping import address_topic, value_payload
 from clasp_relay.wire.mqtt.packets import V5, Properties, PublishPacket, decode_packet, encode_publish
 
@@ -237,7 +237,7 @@ class MqttCodec:
             self.refusal = message
         return b""
 
-    def snapshot(self, params: Iterable[SnapshotParam]) -> Iterator[bytes]:
+    def snapshot(self, params: Iterable[ParamFields]) -> Iterator[bytes]:
         """Yields the retained messages one by one; empty for an address without a topic."""
         for param in params:
             if param.value == NULL:
@@ -261,7 +261,7 @@ class MqttCodec:
             return sending
         return None if self.followed is None else self.followed(address)
 
-    def _own_of(self, shown: SnapshotParam) -> bytes:
+    def _own_of(self, shown: ParamFields) -> bytes:
         """Returns the original payload of a retained message, if the value that is shown is the one that was sent."""
         param = self._param_of(shown.address)
         if param is not None and param.sent_as and param.revision == shown.revision and param.value == shown.value:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from clasp_relay.errors import DecodeError
 from clasp_relay.wire.constants import Signal
-from clasp_relay.wire.messages import NULL, Message, Publish, Set, SignalDefinition, SnapshotParam, Value
+from clasp_relay.wire.messages import NULL, Message, ParamFields, Publish, Set, SignalDefinition, Value
 from clasp_relay.wire.osc.packets import Argument, OscMessage, encode_message
 from clasp_relay.wire.values import decode_value, encode_value
 
@@ -120,7 +120,7 @@ class OscCodec:
         """Returns nothing."""
         return b""
 
-    def snapshot(self, params: Iterable[SnapshotParam]) -> Iterator[bytes]:
+    def snapshot(self, params: Iterable[ParamFields]) -> Iterator[bytes]:
         """Yields one packet for each param; empty if OSC has no message for it."""
         for param in params:
             yield packet_of(self._prefix, param.address, param.value)
