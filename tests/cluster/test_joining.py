@@ -163,7 +163,7 @@ class JoiningTests(SynchronousTestCase):
                 self.assertIsNone(client.outbox.closed)
 
     def test_all_wait_for_the_relay_that_has_what_the_log_has_lost(self) -> None:
-        """One without it starts first: it serves nobody until then, and says once why."""
+        """One without it starts first: it does not decide until then, and says once why."""
         cluster = Cluster()
         cluster.started("one", "two")
         one, (behind,) = cluster.decider, cluster.followers
@@ -179,12 +179,52 @@ class JoiningTests(SynchronousTestCase):
         with capturedLogs() as logs:
             cluster.advance(20)
         self.assertEqual([each["seq"] for each in logs if "has lost batch" in str(each.get("log_format"))], [5])
-        self.assertFalse(behind.node.is_ready)
+        self.assertIs(cluster.decider, None)
         one = one.again()
         cluster.advance(12)
         self.assertEqual((one.fatal, behind.fatal), ([], []))
         self.assertEqual(heard(behind.join().ask(Get("/a"))), [("/a", 4)])
         self.assertEqual(revisions(behind.join().ask(put("/a", 9), 1)), [5])
+
+    def test_relays_go_on_from_a_last_batch_that_the_log_has_lost(self) -> None:
+        """The one whose journal has it, once no other one can be expected to have more; with an alarm."""
+        cluster = Cluster()
+        cluster.started("one", "two")
+        one, (behind,) = cluster.decider, cluster.followers
+        assert one is not None
+        client = one.join()
+        client.ask(put("/a", 1), 1)
+        behind.kill()
+        client.ask(put("/a", 2), 1)
+        one.kill()
+        cluster.bus.deleted = {one.ledger.seq}
+        back = [behind.again(), one.again()]
+        cluster.advance(15)
+        self.assertEqual([member.fatal for member in back], [[], []])
+        self.assertEqual(sum(member.node.alarms for member in back), 1)
+        self.assertEqual(revisions(back[0].join().ask(put("/a", 3), 1)), [3])
+        self.assertEqual(back[0].relay.params.image(), back[1].relay.params.image())
+
+    def test_a_decider_that_was_cut_off_refuses_no_journal(self) -> None:
+        """It does not know yet that another relay decides and has gone on."""
+        cluster = Cluster()
+        stale, *_ = cluster.started("one", "two", "three")
+        stale = cluster.decider or stale
+        stale.join().ask(put("/a", 1), 1)
+        stale.engine.is_paused = True
+        cluster.advance(FAIL_OVER_S)
+        others = [member for member in cluster.members if member is not stale]
+        after = next(member for member in others if member.node.role is Role.DECIDER)
+        after.join().ask(put("/a", 2), 1)
+        for member in others:
+            member.kill()
+        cluster.bus.deleted = {after.ledger.seq}
+        again = after.again()
+        stale.engine.is_paused = False
+        cluster.advance(15)
+        self.assertEqual((again.fatal, stale.fatal), ([], []))
+        self.assertEqual(heard(stale.join().ask(Get("/a"))), [("/a", 2)])
+        self.assertEqual(revisions(again.join().ask(put("/a", 3), 1)), [3])
 
     def test_a_journal_that_has_what_the_others_lack_stops_its_relay(self) -> None:
         """It comes too late: the others have gone on without it."""

@@ -17,7 +17,7 @@ from clasp_relay.cluster.deciding.deciding import Deciding
 from clasp_relay.cluster.exchange.ledger import Ledger
 from clasp_relay.cluster.exchange.ports import Appended, Bounds, Outcome
 from clasp_relay.cluster.following.following import Following
-from clasp_relay.cluster.membership import Membership, NodeOptions, Position, Role
+from clasp_relay.cluster.membership import Membership, NodeOptions, Position, Role, position_of
 from clasp_relay.cluster.node import Node
 from clasp_relay.core.handlers import HANDLERS
 from clasp_relay.core.ports import FanOut, Timer
@@ -236,6 +236,10 @@ class MemoryJournal:
         rows = self.rows[seq - first : last_seq - first + 1] if seq >= first else None
         self.clock.callLater(0, call, rows)
 
+    def rows_after(self, seq: int) -> list[Change]:
+        """Returns the last rows."""
+        return self.rows[len(self.rows) - (self.appended_seq - seq) :]
+
     def restart_at(self, seq: int) -> None:
         """See ``membership.Journal``."""
         self.appended_seq = seq
@@ -326,12 +330,16 @@ class Member:
         return self
 
     def again(self) -> Member:
-        """Starts a relay on the files that this one has left; what is not recorded is gone."""
-        state = self.relay.params.image()
-        member = type(self)(self.cluster, self.name, self.position)
+        """Starts a relay on the files that this one has left: the state, and the rows of the journal after it."""
+        state, journal = self.relay.params.image(), self.journal
+        unapplied = journal.rows_after(self.node.membership.applied_journal_seq)
+        positions = [position_of(row) for row in unapplied if row.kind is ChangeKind.POSITION]
+        member = type(self)(self.cluster, self.name, positions[-1] if positions else self.position)
         member.relay.params.load(state)
-        member.journal.rows = list(self.journal.rows)
-        member.journal.appended_seq = member.node.membership.applied_journal_seq = self.journal.appended_seq
+        for change in unapplied:
+            member.relay.committer.follow(change)
+        member.journal.rows = list(journal.rows)
+        member.journal.appended_seq = member.node.membership.applied_journal_seq = journal.appended_seq
         self.cluster.members.append(member)
         return member.start()
 
@@ -369,8 +377,11 @@ class Member:
 
     @property
     def position(self) -> Position:
-        """How far the log is in it."""
-        return Position(self.ledger.seq, self.ledger.digest, self.ledger.epoch, self.ledger.time_us)
+        """How far the log is in its files."""
+        applied = Position(self.ledger.seq, self.ledger.digest, self.ledger.epoch, self.ledger.time_us)
+        # Until it has joined, they are as at its start.
+        begun = self.node.membership.position
+        return applied if begun is None or begun.seq <= applied.seq else begun
 
     def _imaged(self) -> None:
         self.imaged += 1

@@ -87,7 +87,7 @@ class Applying:
         self._missing_seq = 0
         """The batch that the log did not have when this relay looked last; 0 if it has always had the next one."""
         self._logged_gap_seq = 0
-        """The missing batch that was logged last: until another relay has it, this one joins again and again."""
+        """The missing batch that was logged last."""
 
     @property
     def _can_apply(self) -> bool:
@@ -173,7 +173,7 @@ class Applying:
                 membership.engine.bounds(self._check_gap)
 
     def _check_gap(self, bounds: Bounds | None) -> None:
-        """Joins again if the log has lost batches that this relay has not read, and has later ones.
+        """Joins again if the log has lost batches that this relay has not read, and another relay has them.
 
         The first finding counts for nothing: a lost end may have been appended again since it was read.
         """
@@ -181,14 +181,15 @@ class Applying:
         missing = membership.ledger.seq + 1
         if bounds is None or bounds.last < missing or membership.role is not Role.FOLLOWER or not self._can_apply:
             return
-        if self._missing_seq == missing:
-            if self._logged_gap_seq != missing:
-                self._logged_gap_seq = missing
-                events.CLUSTER_GAP.log(seq=missing)
-            self._when_gap()
-        else:
+        if self._missing_seq != missing:
             self._missing_seq = missing
             self.read_gap()
+            return
+        if self._logged_gap_seq != missing:
+            self._logged_gap_seq = missing
+            events.CLUSTER_GAP.log(seq=missing)
+        if any(beat.seq >= missing for beat in self._peers.living()):
+            self._when_gap()
 
     # One batch
 

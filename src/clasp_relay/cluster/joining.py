@@ -293,8 +293,21 @@ class Joining:
                 self._contradict(position.seq, "journal and the stream")
             else:
                 self._is_reading = False
+                if payloads is not None:
+                    self._join_at_gap(position, last)
 
         self._membership.engine.read(max(1, position.seq), 1, found)
+
+    def _join_at_gap(self, position: Position, last: int) -> None:
+        """Follows a log that has lost the last batch of this relay's files, unless another relay has more."""
+        membership = self._membership
+        if membership.monotonic_s() - self._began_s < COLD_S + OFF_LOG_S or self._peers.is_outdone():
+            return
+        membership.alarm(
+            f"the stream {membership.stream} has lost batch {position.seq}, the last one in this relay's journal: "
+            "it goes on from there"
+        )
+        self._begin_reading(position, last)
 
     def _contradict(self, seq: int, what: str) -> None:
         self._membership.fatal(
@@ -328,8 +341,8 @@ class Joining:
             if payloads is None:
                 asked.forget()  # no answer of the engine
             elif membership.role is Role.JOINING and not membership.is_over:
-                asked.since_s = membership.monotonic_s()
                 self._is_off_log = not payloads or digest_of(payloads[0]) != position.digest
+                asked.since_s = membership.monotonic_s()
                 self._request_image(membership.journal.appended_seq if self._is_off_log else -1)
 
         membership.engine.read(position.seq, 1, found)
@@ -498,7 +511,7 @@ class Welcoming:
         def found(rows: Sequence[Change] | None) -> None:
             begin = position_of(rows[0]) if rows and rows[0].kind is ChangeKind.POSITION else None
             if rows is None or begin is None or (begin.seq, begin.digest) != (seq, digest):
-                membership.publish("piece", msgpack.packb((link, number, 0, 0, b"")))
+                membership.engine.bounds(lambda bounds: self._refuse(link, number, bounds))
             else:
                 image.tail.extend(rows[1:])
                 self._send(link, number, image)
@@ -507,6 +520,11 @@ class Welcoming:
             found(None)
         else:
             membership.journal.read_tail(journal_seq, image.journal_seq, found)
+
+    def _refuse(self, link: str, number: int, bounds: Bounds | None) -> None:
+        """Answers that the journals differ, unless this relay is behind the log, so that it may only have less."""
+        if bounds is not None and bounds.last <= self._membership.ledger.seq:
+            self._membership.publish("piece", msgpack.packb((link, number, 0, 0, b"")))
 
     def _is_to_answer(self, link: str) -> bool:
         membership = self._membership

@@ -455,7 +455,7 @@ CLUSTER_GAP = Event(
     "cluster.gap",
     "warn",
     "cluster",
-    "the log has lost batch {seq} before this relay has read it: joining again, its sessions end",
+    "the log has lost batch {seq} before this relay has read it: it is taken from another relay, and sessions end",
 )
 CLUSTER_IMAGE_LATE = Event(
     "cluster.image_late",
