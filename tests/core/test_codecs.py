@@ -20,12 +20,12 @@ from clasp_relay.wire.messages import (
     Get,
     Hello,
     Message,
+    ParamFields,
     Ping,
     Pong,
     Publish,
     Set,
     SignalDefinition,
-    SnapshotParam,
     Subscribe,
     Value,
     Welcome,
@@ -103,7 +103,7 @@ class LineCodec:
         assert isinstance(message, Pong), message
         return b"pong"
 
-    def snapshot(self, params: Iterable[SnapshotParam], /) -> Iterator[bytes]:
+    def snapshot(self, params: Iterable[ParamFields], /) -> Iterator[bytes]:
         """See ``core.ports.Codec``."""
         for param in params:
             yield f"{param.address} is {decode_value(param.value)} ({param.revision})".encode()
