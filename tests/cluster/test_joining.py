@@ -162,29 +162,57 @@ class JoiningTests(SynchronousTestCase):
                 self.assertIsNotNone(other.outbox.closed)
                 self.assertIsNone(client.outbox.closed)
 
-    def test_all_wait_for_the_relay_that_has_what_the_log_has_lost(self) -> None:
-        """One without it starts first: it does not decide until then, and says once why."""
+    def test_a_lost_end_that_is_appended_again_ends_no_session(self) -> None:
+        """A follower that has missed it on the bus reads it from the log, once the decider has found out."""
         cluster = Cluster()
         cluster.started("one", "two")
-        one, (behind,) = cluster.decider, cluster.followers
+        one, (two,) = cluster.decider, cluster.followers
         assert one is not None
-        client = one.join()
+        client, other = one.join(), two.join()
+        deliver = cluster.bus.deliver
+        self.patch(cluster.bus, "deliver", lambda subject, payload: subject == "test.live" or deliver(subject, payload))
         client.ask(put("/a", 1), 1)
-        behind.kill()
-        cluster.bus.deleted = {behind.ledger.seq + 2}
+        del cluster.bus.log[-1:]
+        cluster.advance(0.5)
+        self.assertLess(two.ledger.seq, one.ledger.seq)
+        self.patch(cluster.bus, "deliver", deliver)
+        self.assertEqual(revisions(client.ask(put("/a", 2), 1)), [2])
+        cluster.advance(3)
+        self.assertEqual(heard(other.ask(Get("/a"))), [("/a", 2)])
+        self.assertIsNone(other.outbox.closed)
+
+    def test_all_wait_for_the_relay_that_has_what_the_log_has_lost(self) -> None:
+        """Two without it serve what they have, do not decide, and say once why; when it comes they have been started anew."""
+        cluster = Cluster()
+        cluster.started("one", "two", "three")
+        one, behind = cluster.decider, cluster.followers
+        assert one is not None
+        client, others = one.join(), [member.join() for member in behind]
+        client.ask(put("/a", 1), 1)
+        deliver = cluster.bus.deliver
+        self.patch(cluster.bus, "deliver", lambda _subject, _payload: None)
+        cluster.bus.deleted = {one.ledger.seq + 1}
         for number in range(3):
             client.ask(put("/a", 2 + number), 1)
         one.kill()
-        behind = behind.again()
+        self.patch(cluster.bus, "deliver", deliver)
         with capturedLogs() as logs:
             cluster.advance(20)
-        self.assertEqual([each["seq"] for each in logs if "has lost batch" in str(each.get("log_format"))], [5])
+        seqs = [each["seq"] for each in logs if "has lost batch" in str(each.get("log_format"))]
+        self.assertEqual(len(seqs), 2)
+        self.assertEqual(set(seqs), cluster.bus.deleted)
         self.assertIs(cluster.decider, None)
+        self.assertEqual([other.outbox.closed for other in others], [None, None])
+        for member in behind:
+            member.kill()
+        behind = [member.again() for member in behind]
+        cluster.advance(12)
         one = one.again()
         cluster.advance(12)
-        self.assertEqual((one.fatal, behind.fatal), ([], []))
-        self.assertEqual(heard(behind.join().ask(Get("/a"))), [("/a", 4)])
-        self.assertEqual(revisions(behind.join().ask(put("/a", 9), 1)), [5])
+        self.assertEqual([member.fatal for member in (one, *behind)], [[], [], []])
+        for member in behind:
+            self.assertEqual(heard(member.join().ask(Get("/a"))), [("/a", 4)])
+        self.assertEqual(revisions(behind[0].join().ask(put("/a", 9), 1)), [5])
 
     def test_relays_go_on_from_a_last_batch_that_the_log_has_lost(self) -> None:
         """The one whose journal has it, once no other one can be expected to have more; with an alarm."""
@@ -204,6 +232,108 @@ class JoiningTests(SynchronousTestCase):
         self.assertEqual(sum(member.node.alarms for member in back), 1)
         self.assertEqual(revisions(back[0].join().ask(put("/a", 3), 1)), [3])
         self.assertEqual(back[0].relay.params.image(), back[1].relay.params.image())
+
+    def test_relays_go_on_where_the_log_has_lost_its_end_and_what_is_before_it(self) -> None:
+        """There is no batch to compare their journals with; those know which batches they have."""
+        cluster = Cluster()
+        one, *_ = cluster.started("one", "two")
+        client = (cluster.decider or one).join()
+        for number in range(4):
+            client.ask(put("/a", number), 1)
+        for member in list(cluster.members):
+            member.kill()
+        del cluster.bus.log[-2:]
+        cluster.bus.deleted = {len(cluster.bus.log)}
+        back = [member.again() for member in list(cluster.members)]
+        cluster.advance(15)
+        self.assertEqual([member.fatal for member in back], [[], []])
+        self.assertEqual(revisions(back[0].join().ask(put("/a", 4), 1)), [5])
+
+    def test_a_follower_joins_again_if_the_log_has_begun_again_beyond_it(self) -> None:
+        """Others went on from their journals, which have more than this relay; its own journal says the same so far."""
+        cluster = Cluster()
+        cluster.started("one", "two", "three")
+        decider, (other, still) = cluster.decider, cluster.followers
+        assert decider is not None
+        client = decider.join()
+        client.ask(put("/a", 1), 1)
+        still.engine.is_paused = True
+        for number in range(3):
+            client.ask(put("/a", 2 + number), 1)
+        for member in (decider, other):
+            member.kill()
+        del cluster.bus.log[-2:]
+        back = [decider.again(), other.again()]
+        cluster.advance(15)
+        still.engine.is_paused = False
+        cluster.advance(10)
+        self.assertEqual([member.fatal for member in (still, *back)], [[], [], []])
+        self.assertEqual(heard(still.join().ask(Get("/a"))), [("/a", 4)])
+
+    def test_a_lock_that_ended_in_what_was_lost_ends_everywhere(self) -> None:
+        """What another relay sends has the locks that are held, and no others are."""
+        cluster = Cluster()
+        cluster.started("one", "two")
+        one, (two,) = cluster.decider, cluster.followers
+        assert one is not None
+        client = one.join()
+        client.ask(put("/locked", 1, lock=True), 1)
+        cluster.advance(1)
+        self.assertEqual(two.relay.params.holder("/locked"), client.session.id)
+        deliver = cluster.bus.deliver
+        self.patch(cluster.bus, "deliver", lambda _subject, _payload: None)
+        cluster.bus.deleted = {two.ledger.seq + 1}
+        one.relay.disconnect(client.session)
+        cluster.turn()
+        one.join().ask(put("/b", 1), 1)
+        self.patch(cluster.bus, "deliver", deliver)
+        cluster.advance(8)
+        self.assertEqual(two.relay.params.locks.all(), [])
+        self.assertEqual(two.relay.params.image(), one.relay.params.image())
+
+    def test_a_follower_without_any_batch_gets_the_state_if_the_log_has_dropped_the_first(self) -> None:
+        """It asks the log for no batch 0."""
+        cluster = Cluster()
+        members = [cluster.add("one"), cluster.add("two")]
+        while not any(member.node.role is Role.FOLLOWER for member in members):
+            cluster.clock.advance(STEP_S / 10)
+        still, other = sorted(members, key=lambda member: member.node.role is not Role.FOLLOWER)
+        self.assertEqual((still.ledger.seq, cluster.bus.log), (0, []))
+        still.engine.is_paused = True
+        cluster.advance(6)
+        client = other.join()
+        for number in range(3):
+            client.ask(put("/a", number), 1)
+        cluster.bus.deleted = {1, 2}
+        still.engine.is_paused = False
+        cluster.advance(15)
+        self.assertEqual(still.fatal, [])
+        self.assertEqual(heard(still.join().ask(Get("/a"))), [("/a", 2)])
+
+    def test_a_journal_that_is_too_old_is_refused_by_a_busy_decider(self) -> None:
+        """Whose log always has a batch that is not applied yet."""
+        cluster = Cluster()
+        cluster.started("one", "two")
+        one, (two,) = cluster.decider, cluster.followers
+        assert one is not None
+        client = one.join()
+        client.ask(put("/a", 0), 1)
+        two.kill()
+        last = two.ledger.seq
+        for number in range(6):
+            client.ask(put("/a", number), 1)
+        del one.journal.rows[:-3]
+        cluster.bus.deleted = {last}
+        one.journal.is_slow = True
+        back = two.again()
+        for number in range(200):
+            client.send(put("/b", number), 1)
+            cluster.clock.advance(0.02)
+            one.journal.sync()
+            client.send(put("/b", number), 1)
+            cluster.clock.advance(0.03)
+            self.assertLess(one.ledger.seq, len(cluster.bus.log))
+        self.assertIn("too old", back.fatal[0])
 
     def test_a_decider_that_was_cut_off_refuses_no_journal(self) -> None:
         """It does not know yet that another relay decides and has gone on."""

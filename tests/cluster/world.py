@@ -157,7 +157,8 @@ class MemoryEngine:
 
     def read(self, seq: int, at_most: int, done: Callable[[Sequence[bytes] | None], None]) -> None:
         """See ``Engine``."""
-        found = self.bus.read(seq, at_most) if self.is_connected and not self.is_paused else None
+        # As nats-server, which refuses a request for message 0.
+        found = self.bus.read(seq, at_most) if self.is_connected and not self.is_paused and seq > 0 else None
         self._answer(lambda: done(found))
 
     def bounds(self, done: Callable[[Bounds | None], None]) -> None:

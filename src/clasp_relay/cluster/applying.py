@@ -25,6 +25,9 @@ TURN_S = 0.003
 """How long batches from the log are applied in one turn, at least one. ``READ_AT_ONCE`` full ones take a tenth of a
 second."""
 
+GAP_S = 1.0
+"""How often the log is asked for a batch that it has lost."""
+
 MAX_AHEAD = READ_AT_ONCE * 16
 """How many batches from the bus may wait for a missing one."""
 
@@ -84,8 +87,9 @@ class Applying:
         """Batches from the bus that wait for a missing one."""
         self.is_reading = False
         """Whether batches are being read from the log."""
-        self._missing_seq = 0
-        """The batch that the log did not have when this relay looked last; 0 if it has always had the next one."""
+        self._missing_seq, self._missed_s = 0, 0.0
+        """The batch that the log did not have when this relay looked last (0 if it has always had the next one), and when
+        that was."""
         self._logged_gap_seq = 0
         """The missing batch that was logged last."""
 
@@ -141,9 +145,14 @@ class Applying:
         """Reads batches that did not arrive on the bus from the log; does nothing while that is under way."""
         if self.is_reading or not self._can_apply:
             return
-        self.is_reading = True
         seq = self._membership.ledger.seq + 1
-        self._membership.engine.read(seq, READ_AT_ONCE, lambda payloads: self._read(seq, payloads))
+        if self._missing_seq != seq or self._membership.monotonic_s() - self._missed_s >= GAP_S:
+            self._read_from(seq)
+
+    def _read_from(self, seq: int) -> None:
+        self.is_reading = True
+        at_most = 1 if self._missing_seq == seq else READ_AT_ONCE
+        self._membership.engine.read(seq, at_most, lambda payloads: self._read(seq, payloads))
 
     def _read(self, first: int, payloads: Sequence[bytes] | None) -> None:
         self.is_reading = False
@@ -175,16 +184,18 @@ class Applying:
     def _check_gap(self, bounds: Bounds | None) -> None:
         """Joins again if the log has lost batches that this relay has not read, and another relay has them.
 
-        The first finding counts for nothing: a lost end may have been appended again since it was read.
+        The first finding counts for nothing: the decider appends a lost end again with its next batch.
         """
         membership = self._membership
-        missing = membership.ledger.seq + 1
-        if bounds is None or bounds.last < missing or membership.role is not Role.FOLLOWER or not self._can_apply:
+        missing, now_s = membership.ledger.seq + 1, membership.monotonic_s()
+        if bounds is None or membership.role is not Role.FOLLOWER or not self._can_apply:
             return
         if self._missing_seq != missing:
-            self._missing_seq = missing
-            self.read_gap()
+            self._missing_seq, self._missed_s = missing, now_s
+            if bounds.last >= missing:
+                self._read_from(missing)
             return
+        self._missed_s = now_s
         if self._logged_gap_seq != missing:
             self._logged_gap_seq = missing
             events.CLUSTER_GAP.log(seq=missing)
@@ -219,6 +230,10 @@ class Applying:
         claim = next((item for item in batch.items if isinstance(item, Claimed)), None)
         if claim is None or claim.base == membership.base or not (claim.base or membership.is_cold):
             return False
+        if membership.role is Role.FOLLOWER and claim.base and membership.ledger.seq and not membership.base:
+            # The log has begun again from another relay's journal, which may only have more than this one's.
+            self._when_gap()
+            return True
         # If this relay has no state to lose, it can get an image of another one.
         has_nothing = not membership.ledger.seq and images.is_empty(self._relay.params)
         if membership.role is Role.JOINING or has_nothing:

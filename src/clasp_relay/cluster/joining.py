@@ -25,6 +25,9 @@ from clasp_relay.logs import events
 
 __all__ = ["Joining", "Welcoming"]
 
+REFUSAL_TRIES = 20
+"""How many times ``RETRY_S`` a refusal waits until what the log had is applied."""
+
 COLD_S = 1.0
 """How long a relay that hears no other one waits before it begins as the first one."""
 
@@ -148,8 +151,8 @@ class Joining:
 
     def begin_again(self) -> None:
         """Begins as after a start, from the journal, since no relay has the batches in memory that the log has lost."""
-        membership, ledger = self._membership, self._membership.ledger
-        membership.position = Position(ledger.seq, ledger.digest, ledger.epoch, ledger.time_us)
+        membership = self._membership
+        self._note_position()
         membership.be(Role.JOINING)
         membership.is_cold, membership.base = False, b""
         self._is_off_log = True
@@ -240,10 +243,11 @@ class Joining:
             return
         self._is_reading = True
 
-        def compared(row: Change | None, payload: bytes) -> None:
+        def compared(row: Change | None, payloads: Sequence[bytes]) -> None:
             self._is_reading = False
             mine = position_of(row)
-            if mine is None or mine.digest != digest_of(payload):
+            # If the log has lost that batch, too, there is nothing to compare.
+            if mine is None or (payloads and mine.digest != digest_of(payloads[0])):
                 membership.fatal(
                     f"the stream {membership.stream} and this relay's journal contradict each other at batch "
                     f"{bounds.last}: give the cluster another name, or start this relay with an empty data-dir"
@@ -252,10 +256,10 @@ class Joining:
                 goes_on(mine)
 
         def read(payloads: Sequence[bytes] | None) -> None:
-            if payloads:
-                membership.journal.find_position(bounds.last, lambda row: compared(row, payloads[0]))
-            else:
+            if payloads is None:
                 self._is_reading = False
+            else:
+                membership.journal.find_position(bounds.last, lambda row: compared(row, payloads))
 
         membership.engine.read(bounds.last, 1, read)
 
@@ -356,12 +360,18 @@ class Joining:
 
     def _request_rest(self) -> None:
         """Requests what the log does not have, from the last applied batch on."""
-        membership, ledger = self._membership, self._membership.ledger
+        membership = self._membership
         self._is_reading = False
         self._is_off_log = True
-        membership.position = Position(ledger.seq, ledger.digest, ledger.epoch, ledger.time_us)
+        self._note_position()
         self._image.ask(membership.monotonic_s(), self._peers.giver())
         self._request_image(membership.journal.appended_seq)
+
+    def _note_position(self) -> None:
+        """Notes how far this relay is, to go on from there."""
+        ledger = self._membership.ledger
+        position = Position(ledger.seq, ledger.digest, ledger.epoch, ledger.time_us)
+        self._membership.position = position if ledger.seq else None
 
     def hear_piece(self, payload: bytes) -> None:
         """Takes a piece of an image."""
@@ -496,7 +506,7 @@ class Welcoming:
         if not self._is_to_answer(link):
             return
         self._works_on(link, number)
-        last_seq = membership.applied_journal_seq
+        epoch, last_seq = membership.ledger.epoch, membership.applied_journal_seq
         image = images.capture(self._relay, membership.ledger, last_seq, with_state=not journal_seq)
         if journal_seq == 0:
             membership.accounts.capture(
@@ -511,7 +521,7 @@ class Welcoming:
         def found(rows: Sequence[Change] | None) -> None:
             begin = position_of(rows[0]) if rows and rows[0].kind is ChangeKind.POSITION else None
             if rows is None or begin is None or (begin.seq, begin.digest) != (seq, digest):
-                membership.engine.bounds(lambda bounds: self._refuse(link, number, bounds))
+                membership.engine.bounds(lambda bounds: self._refuse(link, number, bounds, epoch))
             else:
                 image.tail.extend(rows[1:])
                 self._send(link, number, image)
@@ -521,10 +531,18 @@ class Welcoming:
         else:
             membership.journal.read_tail(journal_seq, image.journal_seq, found)
 
-    def _refuse(self, link: str, number: int, bounds: Bounds | None) -> None:
-        """Answers that the journals differ, unless this relay is behind the log, so that it may only have less."""
-        if bounds is not None and bounds.last <= self._membership.ledger.seq:
-            self._membership.publish("piece", msgpack.packb((link, number, 0, 0, b"")))
+    def _refuse(self, link: str, number: int, bounds: Bounds | None, epoch: int, tries: int = REFUSAL_TRIES) -> None:
+        """Answers that the journals differ, once this relay has applied what the log had.
+
+        If it does not within some tries, or another relay decides, it may only have less than the one that joins.
+        """
+        membership = self._membership
+        if bounds is None or membership.is_over or membership.ledger.epoch != epoch:
+            return
+        if bounds.last <= membership.ledger.seq:
+            membership.publish("piece", msgpack.packb((link, number, 0, 0, b"")))
+        elif tries:
+            membership.call_later(RETRY_S, lambda: self._refuse(link, number, bounds, epoch, tries - 1))
 
     def _is_to_answer(self, link: str) -> bool:
         membership = self._membership

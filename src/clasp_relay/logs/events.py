@@ -455,7 +455,7 @@ CLUSTER_GAP = Event(
     "cluster.gap",
     "warn",
     "cluster",
-    "the log has lost batch {seq} before this relay has read it: it is taken from another relay, and sessions end",
+    "the log has lost batch {seq} before this relay has read it: it joins again when a relay that has it runs",
 )
 CLUSTER_IMAGE_LATE = Event(
     "cluster.image_late",

@@ -464,7 +464,9 @@ class Params:
             self._remember(address, ended)
 
     def load_locks(self, locks: Iterable[tuple[str, str, int]]) -> None:
-        """Restores locks as another relay held them: address, holder, and when each was taken, in Unix µs."""
+        """Sets the locks as another relay has them: address, holder, and when each was taken, in Unix µs."""
+        for address, _, _ in self.locks.all():
+            self.locks.release(address)
         for address, holder, taken_us in locks:
             self.locks.take(address, holder, taken_us)
 
