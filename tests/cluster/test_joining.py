@@ -182,7 +182,7 @@ class JoiningTests(SynchronousTestCase):
         self.assertIsNone(other.outbox.closed)
 
     def test_all_wait_for_the_relay_that_has_what_the_log_has_lost(self) -> None:
-        """Two without it serve what they have, do not decide, and say once why; when it comes they have been started anew."""
+        """Two without it serve what they have, do not decide, and say once why; then they start anew, and it comes."""
         cluster = Cluster()
         cluster.started("one", "two", "three")
         one, behind = cluster.decider, cluster.followers

@@ -88,8 +88,8 @@ class Applying:
         self.is_reading = False
         """Whether batches are being read from the log."""
         self._missing_seq, self._missed_s = 0, 0.0
-        """The batch that the log did not have when this relay looked last (0 if it has always had the next one), and when
-        that was."""
+        """The batch that the log did not have when this relay looked last, and when that was; 0 if it has always had
+        the next one."""
         self._logged_gap_seq = 0
         """The missing batch that was logged last."""
 
