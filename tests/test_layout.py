@@ -4,6 +4,7 @@ import ast
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 
@@ -31,6 +32,8 @@ ACROSS = ("deploy", "integration", "pytest_only")
 LINT = ("-m", "ruff", "check", "--no-cache", "--output-format=concise")
 SKIPPED_FOLDERS = {"node_modules", "coverage", "build", "dist", "data", "config", "__pycache__"}
 ABOVE_THE_LAYERS = ("assembly", "command_line")
+LAYERS = (("wire",), ("core",), ("access", "storage", "net"), ("doors",), ("rules",), ("push",), ("http",))
+"""From the lowest one up; the folders of one entry are beside each other."""
 BELOW_EVERYTHING = ("twisted", "autobahn", "sqlite3", "time", "clasp_relay.net", "clasp_relay.service")
 
 
@@ -138,6 +141,16 @@ class LayerTests(SynchronousTestCase):
             for name in BELOW_EVERYTHING:
                 with self.subTest(layer=layer, name=name):
                     self.assert_refused(layer, name)
+
+    def test_each_folder_bans_the_layers_above_it(self) -> None:
+        """And the cluster, which only ``assembly`` imports."""
+        for rank, folders in enumerate(LAYERS):
+            above = {f"clasp_relay.{name}" for others in (*LAYERS[rank + 1 :], ("cluster",)) for name in others}
+            for folder in folders:
+                with self.subTest(folder=folder):
+                    config = tomllib.loads((PACKAGE / folder / "ruff.toml").read_text("utf-8"))
+                    banned = config["lint"]["flake8-tidy-imports"]["banned-api"]
+                    self.assertEqual(above - set(banned), set())
 
     def test_linter_refuses_what_puts_the_relay_together(self) -> None:
         """Every folder below ``assembly`` and ``service`` may import neither."""
