@@ -1,5 +1,6 @@
 """A wheel, built and installed as a user would: the commands are there, and twistd finds the plugin."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay import __version__
+from tests.deploy import tools
 
 ROOT = Path(__file__).parent.parent
 SOURCES = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "src", "twisted")
@@ -122,6 +124,23 @@ class MakeTests(SynchronousTestCase):
         self.assertEqual(build[:4], ["vite", "build", "--outDir", f"{self.folder}/src/clasp_relay/web"])
         self.assertEqual(calls[-1], [".venv/bin/clasp-relay", "--data-dir", "./data"])
         self.assertEqual((self.folder / ".venv" / "clasp_relay_root.pth").read_text("utf-8"), f"{self.folder}\n")
+
+    def test_benchmark_of_the_chat_finds_its_files_in_a_folder_with_spaces(self) -> None:
+        """It names them to Vite by paths that are there."""
+        app = self.folder / "apps" / "chat"
+        for name in ("bench", "src"):
+            (app / name).mkdir()
+        shutil.copy(ROOT / "apps" / "chat" / "bench" / "run.mjs", app / "bench")
+        vite = app / "node_modules" / "vite"
+        vite.mkdir(parents=True)
+        (vite / "package.json").write_text('{"type": "module", "exports": "./vite.js"}')
+        says = "console.log(JSON.stringify([path, options.resolve.alias['@']]))"
+        (vite / "vite.js").write_text(f"export const runnerImport = (path, options) => {says}")
+        result = subprocess.run(
+            [tools.required(tools.node), app / "bench" / "run.mjs"], capture_output=True, text=True, check=False
+        )
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(json.loads(result.stdout), [str(app / "bench" / "measure.ts"), str(app / "src")])
 
     def test_checkout_runs_in_a_folder_with_spaces(self) -> None:
         """``python -m clasp_relay`` and twistd with its plugin, from there."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.access.guests import ASKED_AT_ONCE, DAY_S, SEARCHED_AT_ONCE, GuestParams
@@ -101,7 +102,9 @@ class GuestParamsTests(SynchronousTestCase):
         reader = self.world.join("reader")
         reader.ask(Subscribe(1, "/user/**"))
         self.pass_days(0.01)
-        self.assertEqual(self.sweep(), 1)
+        with capturedLogs() as logs:
+            self.assertEqual(self.sweep(), 1)
+        self.assertEqual([(each["event"], each["count"]) for each in logs], [("guests.params_ended", 1)])
         self.assertEqual(reader.hear(), [Set("/user/ann/profile", NULL, 2)])
         self.assertTrue(self.is_set("/user/ann/keys/1"), "this path has 200 days")
         self.pass_days(110)
@@ -120,6 +123,8 @@ class GuestParamsTests(SynchronousTestCase):
         self.pass_days(1000)
         self.assertEqual(self.sweep(), 0)
         self.assertTrue(self.is_set("/user/ann/profile"))
+        self.store.purge(int(self.now_s()), 1000)
+        self.assertIsNone(self.store.find_token(digest_of("ann")), "that a guest's token was issued counts no more")
 
     def test_what_others_wrote_stays(self) -> None:
         """Under a guest's id, by another guest or by an administrator."""
@@ -159,6 +164,13 @@ class GuestParamsTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(Deferred.fromCoroutine(self.guests.end_old(meanwhile))), 1)
         self.assertTrue(self.is_set("/user/ann/taken"))
         self.assertFalse(self.is_set("/user/ann/left"))
+
+    def test_param_that_a_bundle_rests_on_ends_after_it(self) -> None:
+        """Only once the bundle is decided: it has read the value."""
+        self.guest("ann").send(Set("/user/ann/profile", value("hello")))
+        self.pass_days(91)
+        was_set = self.world.read_in_a_bundle("/user/ann/profile")
+        self.assertEqual((self.sweep(), was_set), (1, [True]))
 
     def test_newest_token_of_a_guest_is_remembered_as_long_as_it_counts(self) -> None:
         """However many guests of one address come after it; then its record goes, too."""

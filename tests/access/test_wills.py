@@ -51,6 +51,16 @@ class WillsTests(SynchronousTestCase):
         self.assertEqual(sorted(self.heard()), expected)
         self.assertEqual(len(self.world.relay.params), 3)
 
+    def test_param_that_a_bundle_rests_on_ends_after_it(self) -> None:
+        """Only once the bundle is decided: it has read the value."""
+        self.clear("/here/{session}")
+        owner = self.world.join("owner")
+        owner.send(Set("/here/owner", value(1)))
+        self.heard()
+        was_set = self.world.read_in_a_bundle("/here/owner")
+        owner.leave()
+        self.assertEqual((self.heard(), was_set), ([("/here/owner", None)], [True]))
+
     def test_path_without_the_subject_is_everybodys(self) -> None:
         """Each ends what is theirs, whoever has no token, too."""
         self.clear("/here/*")

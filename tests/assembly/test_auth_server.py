@@ -105,6 +105,28 @@ class AuthServerTests(ServerCase):
         with closing(sqlite3.connect(self.folder / "users.db")) as db, db:
             db.execute("UPDATE tokens SET subject = x'00'")
         error = self.assertRaises(StartError, self.start)
-        self.assertIn("users.db: the tokens in the users' database are damaged", str(error))
+        self.assertIn("users.db: the users' database cannot be used (", str(error))
         self.assertNotIn("\n", str(error))
         self.assertFalse((self.folder / "users.db-wal").exists(), "the file was closed in order")
+
+    async def test_table_that_is_overwritten_stops_the_start_in_one_line(self) -> None:
+        """Any of those that a start reads, and its file is closed again; the other tables stop no start."""
+        await self.start().server.stopService()
+        told: set[str] = set()
+        for path in (self.folder / "users.db", self.folder / "files.db"):
+            whole = path.read_bytes()
+            with closing(sqlite3.connect(path)) as db:
+                pages = db.execute("SELECT name, rootpage FROM sqlite_schema WHERE rootpage > 1").fetchall()
+            for name, page in pages:
+                path.write_bytes(whole[: (page - 1) * 4096] + b"\xff" * 4096 + whole[page * 4096 :])
+                try:
+                    await self.start().server.stopService()
+                except StartError as error:
+                    told.add(name)
+                    self.assertIn(f"{path}: ", str(error))
+                    self.assertIn("(database disk image is malformed)", str(error))
+                    self.assertNotIn("\n", str(error))
+                self.assertFalse(path.with_name(f"{path.name}-wal").exists(), name)
+            path.write_bytes(whole)
+        read = {"users", "device_tokens", "session_ids_by_time", "administrators", "disabled_subjects", "choices"}
+        self.assertEqual((read | {"log_position", "files_by_subject", "files_by_read"}) - told, set())

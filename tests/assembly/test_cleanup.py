@@ -37,14 +37,18 @@ class CleanUpTests(ServerCase):
             store.add_guest_token(record, name_keys(name), Claim(None, True, made_s))
         store.close()
         params = [Param(f"/u/{name}", encode_value(1), 1, "s", 0, 0, name) for name in ("ann", "bob")]
-        self.patch(auth_server, "PURGE_INTERVAL_S", 0.2)
-        running = self.start(policy, params)
 
         def subjects() -> list[str]:
             with closing(sqlite3.connect(self.folder / "users.db")) as db:
                 return [row[0] for row in db.execute("SELECT subject FROM tokens ORDER BY subject")]
 
+        first = self.start(policy, params)  # an hour before its next purge
+        await until(first, lambda: first.world.relay.params.get("/u/ann") is None)
+        await deferLater(REACTOR, 0.3)
         self.assertEqual(subjects(), ["ann", "bob", "eve"])
+        await first.server.stopService()
+        self.patch(auth_server, "PURGE_INTERVAL_S", 0.2)
+        running = self.start(policy, params)
         await until(running, lambda: running.world.relay.params.get("/u/ann") is None)
         await until(running, lambda: subjects() == ["bob"])
         self.assertIsNotNone(running.world.relay.params.get("/u/bob"))

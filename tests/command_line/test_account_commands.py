@@ -2,8 +2,10 @@
 
 import json
 import os
+import sqlite3
 import time
 from argparse import ArgumentTypeError
+from contextlib import closing
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -47,6 +49,18 @@ class CommandTests(CommandTestCase):
         users = SqliteUsers(self.folder / "users.db", name_keys)
         self.addCleanup(users.close)
         return users
+
+    def test_damaged_file_is_told_in_one_line(self) -> None:
+        """A page of the table that a command reads is overwritten."""
+        self.ask("token", "create", "--scopes", "read:/a/**")
+        path = self.folder / "users.db"
+        with closing(sqlite3.connect(path)) as database:
+            (page,) = database.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'device_tokens'").fetchone()
+        with path.open("r+b") as file:
+            file.seek((page - 1) * 4096)
+            file.write(b"\xff" * 4096)
+        told = self.refusal("token", "list")
+        self.assertIn(f"{path}: the users' database cannot be used (database disk image is malformed); ", told)
 
     def test_token_is_printed_alone_and_kept_as_a_digest(self) -> None:
         """What it stands for is said on stderr."""

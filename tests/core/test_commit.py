@@ -1151,3 +1151,11 @@ class ClearTests(SetCase):
         ended = self.world.relay.params.ended("/a/0")
         assert ended is not None
         self.assertEqual(ended.subject, "")
+
+    def test_what_a_bundle_rests_on_ends_after_it(self) -> None:
+        """Only once the bundle is decided: it has read the value."""
+        self.set(0, "/a")
+        was_set = self.world.read_in_a_bundle("/a")
+        self.world.relay.work.add(self, self.world.relay.committer.clear(["/a"]))
+        self.world.advance(1)
+        self.assertEqual((was_set, self.world.relay.params.get("/a")), ([True], None))

@@ -239,6 +239,26 @@ class World:
         """Runs one turn."""
         one_turn(self.clock.clock)
 
+    def read_in_a_bundle(self, address: str, turns: int = 20) -> list[bool]:
+        """Reserves an address for some turns, as a bundle does that is being decided and has read it.
+
+        Returns:
+            a list that gets one entry at the end of these turns: whether the param was still set.
+        """
+        reserved = self.relay.params.reserved
+        was_set: list[bool] = []
+
+        def decide(turns_left: int) -> None:
+            if turns_left:
+                self.clock.call_later(0, lambda: decide(turns_left - 1))
+                return
+            was_set.append(self.relay.params.get(address) is not None)
+            reserved.end_reads()
+
+        reserved.read(address)
+        decide(turns)
+        return was_set
+
     def advance(self, seconds: float) -> None:
         """Advances the clock, with the sweeps that the service makes twice a second."""
         while seconds > 0.5:

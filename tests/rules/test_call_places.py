@@ -46,6 +46,15 @@ class CallPlaceTests(SynchronousTestCase):
         self.assertEqual(sorted(self.told()), [(f"/call/{number}/a", None) for number in range(3)])
         self.assertEqual(len(self.world.relay.params), 1)
 
+    def test_place_that_a_bundle_rests_on_ends_after_it(self) -> None:
+        """Only once the bundle is decided: it has read the value."""
+        owner = self.world.join("owner")
+        owner.send(Set("/call/1/a", value(1)))
+        self.told()
+        was_set = self.world.read_in_a_bundle("/call/1/a")
+        owner.leave()
+        self.assertEqual((self.told(), was_set), ([("/call/1/a", None)], [True]))
+
     def test_place_that_another_session_took_over_stays(self) -> None:
         """A client that has connected again goes on with its first id, before the first session is known to be dead."""
         first, second = self.world.join("owner"), self.world.join("owner")

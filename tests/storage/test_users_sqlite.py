@@ -440,42 +440,49 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(self.store._db.execute("PRAGMA busy_timeout").fetchone(), (300,))
 
     def test_damaged_tokens_are_told_in_one_line(self) -> None:
-        """Values of another kind, and pages that are overwritten."""
-        for values in ((b"x", 7, 7), (b"x", "u1", None), ("text", "u1", "Alice")):
-            with self.subTest(values=values):
-                self.store.close()
-                self.store = self.make_store()
-                self.addCleanup(self.store.close)
-                with closing(sqlite3.connect(self.path)) as other, other:
-                    other.execute("PRAGMA ignore_check_constraints = ON")
-                    other.execute("PRAGMA writable_schema = ON")
-                    other.execute("UPDATE sqlite_schema SET sql = replace(sql, ' NOT NULL', '') WHERE name = 'tokens'")
-                with closing(sqlite3.connect(self.path)) as other, other:
-                    other.execute(
-                        "INSERT INTO tokens (digest, subject, username, guest, scopes_name, created_at, expires_at)"
-                        " VALUES (?, ?, ?, 0, 'policy', 'soon', ?)",
-                        (*values, NOW_S * 2),
-                    )
-                self.store.close()
-                self.store = SqliteUsers(self.path, keys_of)
-                self.addCleanup(self.store.close)
+        """A value of another kind, in whichever column."""
+        columns = {
+            "digest": "text",
+            "subject": b"u1",
+            "username": b"Alice",
+            "scopes_name": b"policy",
+            "created_at": "soon",
+            "expires_at": "soon",
+            "made_for": "text",
+            "device": b"Desk",
+        }
+        for column, value in columns.items():
+            with self.subTest(column=column):
+                (before,) = self.store._db.execute(f"SELECT {column} FROM tokens").fetchone()  # noqa: S608 - a constant
+                change = f"UPDATE tokens SET {column} = ?"  # noqa: S608 - a constant
+                self.store._db.execute(change, (value,))
                 error = self.assertRaises(StartError, self.store.valid_tokens, NOW_S)
-                self.assertIn(f"{self.path}: the tokens in the users' database are damaged (", str(error))
+                self.assertIn(f"{self.path}: the users' database cannot be used (", str(error))
                 self.assertNotIn("\n", str(error))
+                self.store._db.execute(change, (before,))
+                self.assertEqual(self.store.valid_tokens(NOW_S), [token("a")])
 
     def test_overwritten_pages_are_told_in_one_line(self) -> None:
-        """Whichever of them it was."""
+        """Whichever of them it was, of what a start reads."""
         for number in range(200):
             self.store.add_user_token(token(str(number)), 0)
-        (page,) = self.store._db.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'tokens'").fetchone()
+        query = "SELECT name, rootpage FROM sqlite_schema"
+        pages = dict(self.store._db.execute(query).fetchall())
         self.store.close()
-        with self.path.open("r+b") as file:
-            file.seek((page - 1) * 4096)
-            file.write(b"\xff" * 4096)
-        self.store = SqliteUsers(self.path, keys_of)
-        self.addCleanup(self.store.close)
-        error = self.assertRaises(StartError, self.store.valid_tokens, NOW_S)
-        self.assertIn("are damaged (database disk image is malformed); put back a copy of the file", str(error))
+        whole = self.path.read_bytes()
+        later_s = NOW_S + 2 * DAY_S
+        for name, read in (
+            ("tokens", lambda: self.store.valid_tokens(NOW_S)),
+            ("tokens", lambda: self.store.expired_tokens(later_s, 9)),
+            ("sign_in_addresses_by_time", lambda: self.store.known_addresses(NOW_S, 9)),
+        ):
+            with self.subTest(name=name):
+                start = (pages[name] - 1) * 4096
+                self.path.write_bytes(whole[:start] + b"\xff" * 4096 + whole[start + 4096 :])
+                self.store = SqliteUsers(self.path, keys_of)
+                error = self.assertRaises(StartError, read)
+                self.assertIn("cannot be used (database disk image is malformed); if it is damaged,", str(error))
+                self.store.close()
 
     def test_store_undoes_what_it_could_not_finish(self) -> None:
         """A fault in the middle of a call leaves nothing of it behind, and the store goes on."""

@@ -1,8 +1,12 @@
+import { fileURLToPath } from 'node:url'
 import { runnerImport } from 'vite'
 
+// A path, since a URL has its spaces as %20.
+const at = (path) => fileURLToPath(new URL(path, import.meta.url))
+
 // Vite reads TypeScript, which Node does not yet do everywhere.
-await runnerImport(new URL('./measure.ts', import.meta.url).pathname, {
+await runnerImport(at('./measure.ts'), {
   configFile: false,
-  resolve: { alias: { '@': new URL('../src', import.meta.url).pathname } },
+  resolve: { alias: { '@': at('../src') } },
 })
 process.exit(0)

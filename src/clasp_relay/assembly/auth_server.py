@@ -57,7 +57,7 @@ from clasp_relay.push.web_push import WebPush
 from clasp_relay.settings import Settings
 from clasp_relay.storage.folder import prepare_folder
 from clasp_relay.storage.users import StoreBusy
-from clasp_relay.storage.users_file import held
+from clasp_relay.storage.users_file import damage_told, held
 from clasp_relay.storage.users_sqlite import SqliteUsers
 
 if TYPE_CHECKING:
@@ -283,7 +283,8 @@ class AuthServer(Service):
         prepare_folder("--data-dir" if settings.auth_db is None else "--auth-db", settings.users_file.parent)
         self._store = SqliteUsers(settings.users_file, name_keys, settings.max_guest_tokens_per_address)
         try:
-            return self._open(self._store)
+            with damage_told(settings.users_file):
+                return self._open(self._store)
         except StoreBusy:
             self.close()
             raise held(settings.users_file) from None

@@ -15,7 +15,7 @@ from clasp_relay.access.threads import ThreadWorkers, Workers
 from clasp_relay.access.tokens import TokenRecord
 from clasp_relay.settings import Settings
 from clasp_relay.storage.file_cache import FileCache
-from clasp_relay.storage.files import FileStore
+from clasp_relay.storage.files import FileStore, record_damage_told
 from clasp_relay.storage.users_sqlite import SqliteUsers
 
 __all__ = ["FileParts", "told_limits"]
@@ -94,10 +94,16 @@ class FileParts:
             "now_s": time.time,
             "random_hex": secrets.token_hex,
         }
+
+        def is_account(subject: str) -> bool:
+            return store.user(subject) is not None
+
         files: Files
         if self._objects is None:
             self._store = FileStore(settings.files_folder, settings.files_database, settings.min_free_bytes)
             files = OwnFiles(store=self._store, sql=self._sql, **common)
+            with record_damage_told(settings.files_database):
+                files.load(is_account)
         else:
             files = SharedFiles(
                 records=store.files,
@@ -108,7 +114,7 @@ class FileParts:
                 **common,
             )
             self.before = self._open_files_of_before(files)
-        files.load(lambda subject: store.user(subject) is not None)
+            files.load(is_account)
         self.files = files
 
     def _open_files_of_before(self, files: SharedFiles) -> FilesOfBefore | None:
@@ -118,7 +124,8 @@ class FileParts:
             return None
         store = self._store = FileStore(settings.files_folder, settings.files_database, settings.min_free_bytes)
         before = FilesOfBefore(store, files, self._sql, self._disk, str(settings.files_database))
-        before.load()
+        with record_damage_told(settings.files_database):
+            before.load()
         return None if before.is_over else before
 
     def start(self) -> None:

@@ -26,6 +26,7 @@ from clasp_relay.storage.devices import DeviceToken
 from clasp_relay.storage.folder import prepare_folder
 from clasp_relay.storage.hooks import Hook, HookGone
 from clasp_relay.storage.users import IdentityTaken, Invite, InviteGone, StoreBusy, TokenGone
+from clasp_relay.storage.users_file import damage_told
 from clasp_relay.storage.users_sqlite import SqliteUsers
 from clasp_relay.wire.address import check_address
 
@@ -162,7 +163,8 @@ def with_users(
         prepare_folder("--data-dir" if settings.auth_db is None else "--auth-db", settings.users_file.parent)
         users = SqliteUsers(settings.users_file, name_keys)
         try:
-            command(asked, users, sys.stdout if out is None else out)
+            with damage_told(settings.users_file):
+                command(asked, users, sys.stdout if out is None else out)
         finally:
             users.close()
     except StartError as error:

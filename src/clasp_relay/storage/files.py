@@ -15,7 +15,7 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
@@ -34,6 +34,7 @@ __all__ = [
     "FileWriter",
     "StoredFile",
     "Swept",
+    "record_damage_told",
 ]
 
 SCHEMA_VERSION = 1
@@ -368,23 +369,38 @@ def _open(path: Path) -> sqlite3.Connection:
         raise StartError(f"{path}: the record of files cannot be opened: {error.strerror}") from error
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version > SCHEMA_VERSION:
-            raise StartError(f"{path}: made by a newer relay (version {version}); start that one, or put back a backup")
-        for step in range(version + 1, SCHEMA_VERSION + 1):
-            _upgrade(connection, step)
-    except sqlite3.Error as error:
-        connection.close()
-        raise StartError(
-            f"{path}: not a record of files that this relay can use ({error}); "
-            "put back a copy of it, or move it and the folder of files away to start without them"
-        ) from error
+        with record_damage_told(path):
+            _prepare(connection, path)
     except StartError:
         connection.close()
         raise
     return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > SCHEMA_VERSION:
+        raise StartError(f"{path}: made by a newer relay (version {version}); start that one, or put back a backup")
+    for step in range(version + 1, SCHEMA_VERSION + 1):
+        _upgrade(connection, step)
+
+
+@contextmanager
+def record_damage_told(path: Path) -> Iterator[None]:
+    """Turns what SQLite reports in its context about the record of files into one line.
+
+    Raises:
+        StartError: the file is damaged, or cannot be read or written.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StartError(
+            f"{path}: not a record of files that this relay can use ({error}); "
+            "put back a copy of it, or move it and the folder of files away to start without them"
+        ) from error
 
 
 def _upgrade(connection: sqlite3.Connection, step: int) -> None:

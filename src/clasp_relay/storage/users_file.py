@@ -17,7 +17,16 @@ from typing import Any
 from clasp_relay.errors import StartError
 from clasp_relay.storage.users import NameKeys, StoreBusy
 
-__all__ = ["SCHEMA_VERSION", "UsersConnection", "held", "open_users_file", "open_users_in_memory", "transaction"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "UsersConnection",
+    "damage_told",
+    "damaged",
+    "held",
+    "open_users_file",
+    "open_users_in_memory",
+    "transaction",
+]
 
 SCHEMA_VERSION = 12
 """The number of the last ``schema/users-N.sql``."""
@@ -132,6 +141,27 @@ def held(path: Path) -> StartError:
     return StartError(
         f"{path}: another process holds the users' database; end it (another relay, a backup, an sqlite3 shell)"
     )
+
+
+def damaged(path: Path, error: Exception) -> StartError:
+    """Returns the error of a start that found something in the file that it cannot read."""
+    return StartError(
+        f"{path}: the users' database cannot be used ({error}); if it is damaged, put back a copy of it,"
+        " or save its table «users» with SQLite's .recover"
+    )
+
+
+@contextmanager
+def damage_told(path: Path) -> Iterator[None]:
+    """Turns what SQLite reports in its context into one line.
+
+    Raises:
+        StartError: the file is damaged, or cannot be read or written.
+    """
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise damaged(path, error) from error
 
 
 def _check_companions(path: Path) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from sys import intern
 from typing import Any
 
-from clasp_relay.errors import StartError
 from clasp_relay.storage.administration import AdminStore
 from clasp_relay.storage.audit import AuditStore
 from clasp_relay.storage.devices import DeviceStore
@@ -38,7 +37,7 @@ from clasp_relay.storage.users import (
     User,
     UserChanged,
 )
-from clasp_relay.storage.users_file import open_users_file, open_users_in_memory, transaction
+from clasp_relay.storage.users_file import damaged, open_users_file, open_users_in_memory, transaction
 from clasp_relay.storage.users_rows import RowStore
 
 __all__ = ["SqliteUsers"]
@@ -400,10 +399,7 @@ class SqliteUsers:
         try:
             yield
         except (sqlite3.DatabaseError, TypeError) as error:
-            raise StartError(
-                f"{self._path}: the tokens in the users' database are damaged ({error}); put back a copy of the file,"
-                " or save its table «users» with SQLite's .recover"
-            ) from error
+            raise damaged(self._path or Path(":memory:"), error) from error
 
     def _any(self, query: str, *values: object) -> bool:
         return self._db.execute(query, values).fetchone() is not None
