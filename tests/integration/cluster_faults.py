@@ -144,9 +144,16 @@ class Faults:
         self._pause_decider(decider)
 
     def _hand_over(self) -> None:
+        """Another one decides then; where the stream has no leader for as long as a silence, perhaps the same."""
         member = self._cluster.decider
+        epoch = member.readiness()["epoch"]
         member.process.signal(signal.SIGUSR2)
-        self._until_another_decides(member)
+
+        def is_handed_over() -> bool:
+            said = [each.readiness() for each in self._cluster.members]
+            return any(each.get("role") == "decider" and each["epoch"] > epoch for each in said)
+
+        wait_until(is_handed_over, f"somebody decides in a later epoch: {self._cluster}")
 
     def _kill_server(self, server: NatsServer) -> None:
         server.kill()
