@@ -64,7 +64,8 @@ class Applying:
         peers: the other relays.
         relay: the serving core.
         when_other_base: called when a batch begins with a state that this relay does not have, but can get.
-        when_gap: called when the log lacks the next batch and has later ones.
+        when_gap: called when the log has lost the next batch and another relay has it, or when the log has begun again
+            from another relay's journal.
     """
 
     def __init__(
