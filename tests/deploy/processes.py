@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -41,6 +42,23 @@ def listens(port: int) -> bool:
     return False
 
 
+def serves_tls(port: int, authority: Path) -> bool:
+    """Tells whether a TLS handshake with ``localhost`` succeeds on a port of 127.0.0.1.
+
+    Args:
+        port: where.
+        authority: the certificate of who has to have signed the server's; it may not exist yet.
+    """
+    with contextlib.suppress(OSError):  # ssl.SSLError is one
+        context = ssl.create_default_context(cafile=str(authority))
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=5) as plain,
+            context.wrap_socket(plain, server_hostname="localhost"),
+        ):
+            return True
+    return False
+
+
 def plain_environment(**variables: str) -> dict[str, str]:
     """Returns this process's environment without what is told to a relay, and with ``variables``."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CLASP_") and name != "RUST_LOG"}
@@ -71,6 +89,10 @@ class Background:
     def wait_for_port(self, port: int) -> None:
         """Waits until it listens on a port of 127.0.0.1."""
         self.wait_for(lambda: listens(port), f"port {port}")
+
+    def wait_for_tls(self, port: int, authority: Path) -> None:
+        """Waits until it serves TLS on a port of 127.0.0.1; one that listens may have no certificate yet."""
+        self.wait_for(lambda: serves_tls(port, authority), f"a certificate on port {port}")
 
     def wait_for(self, true: Callable[[], bool], what: str) -> None:
         """Waits for something that it does.

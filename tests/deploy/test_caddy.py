@@ -143,9 +143,7 @@ class SiteTestCase(SynchronousTestCase):
         command = (caddy, "run", "--config", config, "--adapter", "caddyfile")
         process = Background(command, self.folder, self.environment)
         self.addCleanup(process.stop)
-        process.wait_for_port(self.ports["https"])
-        site = self.folder / "storage" / "certificates" / "local" / "localhost" / "localhost.json"
-        process.wait_for(site.exists, "the site's certificate")
+        process.wait_for_tls(self.ports["https"], self.certificate)
 
     @property
     def certificate(self) -> Path:

@@ -222,10 +222,8 @@ class CaddyTests(SynchronousTestCase):
         )
         self.caddy = Background([caddy, "run", "--config", config, "--adapter", "caddyfile"], self.folder, environment)
         self.addCleanup(self.caddy.stop)
-        self.caddy.wait_for_port(self.ports["https"])
-        site = self.folder / "storage" / "certificates" / "local" / "localhost" / "localhost.json"
-        self.caddy.wait_for(site.exists, "the site's certificate")
         authority = self.folder / "storage" / "pki" / "authorities" / "local" / "root.crt"
+        self.caddy.wait_for_tls(self.ports["https"], authority)
         self.tls = ssl.create_default_context(cafile=str(authority))
 
     def start_relay(self, number: int) -> Background:
