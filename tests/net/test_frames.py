@@ -99,7 +99,7 @@ class UnmaskTests(SynchronousTestCase):
     @example(bytes(range(256)) * 3, b"abcd")
     def test_unmask_is_the_xor_of_every_byte(self, data: bytes, mask: bytes) -> None:
         """RFC 6455 §5.3, for every length and mask."""
-        self.assertEqual(unmask(data, mask), bytes(byte ^ mask[index % 4] for index, byte in enumerate(data)))
+        self.assertEqual(unmask(mask + data), bytes(byte ^ mask[index % 4] for index, byte in enumerate(data)))
 
 
 class FastPathTests(SynchronousTestCase):

@@ -42,10 +42,11 @@ _CLOSED = WebSocketServerProtocol.STATE_CLOSED
 
 _FIN_BINARY = 0x82
 _MASKED = 0x80
-_NO_MASK = bytes(4)
-_REPEATED_WORDS = 129
+_from_bytes = int.from_bytes
+_REPEATED_WORDS = 130
 _REPEATS = tuple(int.from_bytes(b"\1\0\0\0" * words, "little") for words in range(_REPEATED_WORDS))
-"""Factors that repeat a 4-byte mask when multiplied by it, by the number of words of the payload."""
+"""Factors that repeat a 4-byte mask when multiplied by it, by the number of words of the mask and the payload
+together."""
 
 _SHORT_BYTES = 126
 """Shorter messages have a length of one byte."""
@@ -76,23 +77,22 @@ CODEC = ClaspCodec(wire_bytes)
 """The codec of all WebSocket sessions: one object, so that a message to many of them is encoded once."""
 
 
-def unmask(masked: bytes, key: bytes) -> bytes:
+def unmask(masked: bytes) -> bytes:
     """Unmasks a payload (RFC 6455 §5.3).
 
     Args:
-        masked: the received payload.
-        key: the four bytes of its mask.
+        masked: the four bytes of the mask and the received payload, as they follow each other in a frame.
     """
-    if key == _NO_MASK:
-        return masked
     length = len(masked)
     words = (length + 3) >> 2
     # One XOR of two long numbers is far quicker than one per byte (docs/performance.md).
+    number = _from_bytes(masked, "little")
+    mask = number & 0xFFFFFFFF
     if words < _REPEATED_WORDS:
-        mask = int.from_bytes(key, "little") * _REPEATS[words]
+        mask *= _REPEATS[words]
     else:
-        mask = int.from_bytes(key * words, "little")
-    return (int.from_bytes(masked, "little") ^ mask).to_bytes(words << 2, "little")[:length]
+        mask = _from_bytes(masked[:4] * words, "little")
+    return (number ^ mask).to_bytes(words << 2, "little")[4:length]
 
 
 class ControlFrames:
@@ -369,7 +369,7 @@ class FastPathProtocol(GuardedProtocol):
                     self._wait()
                     break
             at = stop
-            take(unmask(data[start:stop], data[start - 4 : start]), True)
+            take(unmask(data[start - 4 : stop]), True)
         return at
 
 

@@ -31,16 +31,16 @@ from clasp_relay.net.reading import TURN_S
 _READABLE, _WRITABLE = select.EPOLLIN, select.EPOLLOUT
 _LOST = select.EPOLLHUP | select.EPOLLERR
 
-READY_AT_ONCE = 64
-"""Sockets that one call of epoll returns at most. It returns those first that it has returned least recently. Returning
-a thousand in each of the turns that they take would cost a tenth of the work for their messages."""
+READY_AT_ONCE = 512
+"""Sockets that one call of epoll returns at most. It returns those first that it has returned least recently. With 500
+sessions that send at once, 64 took 4 % more of the processor's time per message."""
 
 LOOKED_AT_BEHIND = 256
-"""Sockets that epoll returns at most in a turn that begins with those for which the last one had no time. One client
-address has no more of them (``NetLimits``), so that another address is found behind them at once."""
+"""Other sockets that epoll returns at most in a turn that begins with those for which the last one had no time. One
+client address has no more of them (``NetLimits``), so that another address is found behind them at once."""
 
 LOOK_INTERVAL_S = 0.02
-"""Shortest interval in s between two such calls. One takes 0.15 ms, in a turn that has 3 ms for messages."""
+"""Shortest interval in s between two such calls. One takes up to 0.5 ms, in a turn that has 3 ms for messages."""
 
 ENDS_AT_ONCE = 16
 """Connections that end in one turn at most, at about 0.15 ms each: all connections of a client can be lost at the same
@@ -84,7 +84,7 @@ class RelayReactor(EPollReactor):
         now_s = seconds()
         if is_behind and now_s >= self._next_look_s:
             self._next_look_s = now_s + LOOK_INTERVAL_S
-            ready = self._with_others(ready, poll(0, LOOKED_AT_BEHIND))
+            ready = self._with_others(ready, poll(0, len(ready) + LOOKED_AT_BEHIND))
         self.turn_end_s, end_s = now_s + TURN_S, now_s + READY_S
         # ``thread_time`` is a system call, and many turns have only one socket.
         thread_end_s = thread_time() + READY_S if len(ready) > 1 else 0.0
