@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 __all__ = ["LOG_FORMATS", "LOG_LEVELS", "PARTS", "LogLevels", "level_of", "part_of"]
@@ -22,7 +23,12 @@ _OURS = "clasp_relay"
 
 def part_of(event: Mapping[str, Any]) -> str:
     """Returns the part of an event, by its namespace."""
-    package, _, rest = str(event.get("log_namespace") or "").partition(".")
+    return _part(str(event.get("log_namespace") or ""))
+
+
+@lru_cache(1024)
+def _part(namespace: str) -> str:
+    package, _, rest = namespace.partition(".")
     if package != _OURS:
         return "twisted"
     part = rest.partition(".")[0]

@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import select
 import sys
-from collections.abc import Sequence
+from collections import deque
 from time import monotonic, thread_time
-from typing import Any
+from typing import Any, TypeAlias
 
 from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.main import installReactor
@@ -42,6 +42,9 @@ client address has no more of them (``NetLimits``), so that another address is f
 LOOK_INTERVAL_S = 0.02
 """Shortest interval in s between two such calls. One takes up to 0.5 ms, in a turn that has 3 ms for messages."""
 
+LATE_AT_ONCE = 16
+"""Sockets of the last turn that are handled before the next ones of them are looked at."""
+
 ENDS_AT_ONCE = 16
 """Connections that end in one turn at most, at about 0.15 ms each: all connections of a client can be lost at the same
 moment. Other sockets that are ready then are handled in the next turn."""
@@ -50,6 +53,9 @@ READY_S = 0.003
 """Time in s for handling ready sockets in one turn. Hundreds of sessions may send at the same moment; those that are
 left come first in the next turn. It is CPU time of this thread: by the clock, the journal's thread, which holds the
 interpreter's lock meanwhile, would leave time for a message or two, and each turn costs a call of epoll."""
+
+_Late: TypeAlias = tuple[int, int, object]
+"""A socket that was ready and not handled: its descriptor, its events, and the object that had the descriptor then."""
 
 
 class RelayReactor(EPollReactor):
@@ -65,11 +71,13 @@ class RelayReactor(EPollReactor):
     """When this turn should end, by ``seconds``."""
     is_behind = False
     """Whether sockets were ready in this turn that are handled in the next one."""
-    _late: Sequence[tuple[int, int, object]] = ()
-    """The sockets that were ready in the last turn and not handled: descriptor, events, and the object that had the
-    descriptor then."""
     _next_look_s = 0.0
     """When epoll is next asked for other sockets beside those, by ``seconds``."""
+
+    def __init__(self) -> None:
+        self._late: deque[_Late] = deque()
+        """The sockets that were ready in the last turn and not handled."""
+        super().__init__()  # type: ignore[no-untyped-call]
 
     def doPoll(self, timeout: float | None) -> None:  # noqa: N802
         """Waits for events and handles them.
@@ -77,14 +85,13 @@ class RelayReactor(EPollReactor):
         Args:
             timeout: longest wait in seconds; None for no limit.
         """
-        selectables, seconds, poll = self._selectables, self.seconds, self._poller.poll
-        is_behind = self.is_behind
-        ready = self._still_ready() if is_behind else poll(-1 if timeout is None else timeout, READY_AT_ONCE)
-        may_be_more = is_behind or len(ready) == READY_AT_ONCE
-        now_s = seconds()
-        if is_behind and now_s >= self._next_look_s:
-            self._next_look_s = now_s + LOOK_INTERVAL_S
-            ready = self._with_others(ready, poll(0, len(ready) + LOOKED_AT_BEHIND))
+        selectables, seconds = self._selectables, self.seconds
+        if self.is_behind:
+            now_s, may_be_more = seconds(), True
+            ready = self._left(now_s)
+        else:
+            ready = self._poller.poll(-1 if timeout is None else timeout, READY_AT_ONCE)
+            now_s, may_be_more = seconds(), len(ready) == READY_AT_ONCE
         self.turn_end_s, end_s = now_s + TURN_S, now_s + READY_S
         # ``thread_time`` is a system call, and many turns have only one socket.
         thread_end_s = thread_time() + READY_S if len(ready) > 1 else 0.0
@@ -117,53 +124,78 @@ class RelayReactor(EPollReactor):
                     self._disconnectSelectable(selectable, why, True)  # type: ignore[no-untyped-call]
             if not may_be_more:
                 return
-            # No socket is read twice in a turn; epoll returns those that it returned before behind all others.
             told.update(dict(ready))
-            ready = [each for each in poll(0, READY_AT_ONCE) if each[0] not in told]
-            may_be_more = len(ready) == READY_AT_ONCE
+            ready, may_be_more = self._more(told)
 
     doIteration = doPoll  # noqa: N815  Twisted's name
 
+    def _left(self, now_s: float) -> list[tuple[int, int]]:
+        """Returns sockets that were left to this turn, and sometimes others between them."""
+        self.is_behind = False
+        if now_s >= self._next_look_s:
+            self._next_look_s = now_s + LOOK_INTERVAL_S
+            self._add_others(self._poller.poll(0, len(self._late) + LOOKED_AT_BEHIND))
+        return self._still_ready()
+
+    def _more(self, told: set[int]) -> tuple[list[tuple[int, int]], bool]:
+        """Returns more sockets for this turn, and whether there may be others still.
+
+        Args:
+            told: the descriptors that were handled in this turn. No socket is read twice in a turn; epoll returns those
+                that it returned before behind all others.
+        """
+        if self._late:
+            return self._still_ready(), True
+        ready = [each for each in self._poller.poll(0, READY_AT_ONCE) if each[0] not in told]
+        return ready, len(ready) == READY_AT_ONCE
+
     def _leave(self, ready: list[tuple[int, int]]) -> None:
-        """Leaves ready sockets to the next turn."""
+        """Leaves ready sockets to the next turn, where they come first."""
         self.is_behind = True
-        self._late = [(descriptor, event, self._selectables.get(descriptor)) for descriptor, event in ready]
+        self._late.extendleft(reversed(self._as_late(ready)))
+
+    def _as_late(self, ready: list[tuple[int, int]]) -> list[_Late]:
+        selectables = self._selectables
+        return [(descriptor, event, selectables.get(descriptor)) for descriptor, event in ready]
 
     def _still_ready(self) -> list[tuple[int, int]]:
-        """Returns the sockets that were left to this turn, without events that are no longer wanted.
+        """Returns the next sockets that were left to this turn, without events that are no longer wanted.
 
         Only its own object reads from a descriptor, so it is still ready; at worst there is nothing to read.
         """
-        late, self._late, self.is_behind = self._late, (), False
-        ready = []
-        for descriptor, event, selectable in late:
+        late, ready = self._late, []
+        for _ in range(min(len(late), LATE_AT_ONCE)):
+            descriptor, event, selectable = late.popleft()
             if selectable is not None and self._selectables.get(descriptor) is selectable:
                 if descriptor not in self._reads:
-                    event &= ~_READABLE  # noqa: PLW2901
+                    event &= ~_READABLE
                 if descriptor not in self._writes:
-                    event &= ~_WRITABLE  # noqa: PLW2901
+                    event &= ~_WRITABLE
                 ready.append((descriptor, event))
         return ready
 
-    def _with_others(self, late: list[tuple[int, int]], told: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Returns the sockets that were left to this turn and ready ones of other lanes, the lanes in turn."""
-        lane_of, descriptors = self._lane_of, {each[0] for each in late}
-        behind = [each for each in told if each[0] not in descriptors]
-        lanes = {lane_of(each) for each in late}
-        others = [each for each in behind if lane_of(each) not in lanes]
-        return in_turn([*late, *others], lane_of) if others or len(lanes) > 1 else late
+    def _add_others(self, ready: list[tuple[int, int]]) -> None:
+        """Adds ready sockets of other lanes to those that were left to this turn, the lanes in turn."""
+        late = self._late
+        descriptors, lanes = {each[0] for each in late}, set(map(_lane_of, late))
+        behind = self._as_late([each for each in ready if each[0] not in descriptors])
+        others = [each for each in behind if _lane_of(each) not in lanes]
+        if others or len(lanes) > 1:
+            self._late = deque(in_turn([*late, *others], _lane_of))
 
-    def _lane_of(self, ready: tuple[int, int]) -> object:
-        """Returns the lane of a ready socket; a socket that is not a client's has a lane of its own."""
-        protocol = getattr(self._selectables.get(ready[0]), "protocol", None)
-        lane: object = getattr(protocol, "lane", None)
-        if lane is None:
-            # With TLS, the connection is wrapped in another protocol.
-            lane = getattr(getattr(protocol, "wrappedProtocol", None), "lane", ready[0])
-        return lane
+
+def _lane_of(late: _Late) -> object:
+    """Returns the lane of a ready socket; a socket that is not a client's has a lane of its own."""
+    protocol: Any = getattr(late[2], "protocol", None)
+    try:
+        lane: object = protocol.lane  # faster than getattr with a default
+    except AttributeError:
+        # With TLS, the connection is wrapped in another protocol.
+        lane = getattr(getattr(protocol, "wrappedProtocol", None), "lane", late[0])
+    return lane
 
 
 def install() -> None:
     """Installs it as the reactor of the process, unless there is one already."""
     if "twisted.internet.reactor" not in sys.modules:
-        installReactor(RelayReactor())  # type: ignore[no-untyped-call]
+        installReactor(RelayReactor())

@@ -27,7 +27,6 @@ ANONYMOUS = "clasp.anon."
 """The start of the subject of a session without a token; its id follows. No user's id has a dot."""
 
 _UNSAFE_IN_ID = re.compile(r"[/*{}]")
-_parse_pattern = lru_cache(1024)(Pattern.parse)
 
 
 def check_template(template: str) -> None:
@@ -56,12 +55,13 @@ def expand(templates: Iterable[str], user_id: str) -> tuple[str, ...]:
     return tuple(template.replace(USER_ID, user_id) for template in templates)
 
 
+@lru_cache(1024)
 def _split(scope: str) -> tuple[str, Pattern]:
     action, colon, text = scope.partition(":")
     if not colon or action not in ACTIONS:
         raise ValueError(f"a scope is action:pattern, the action one of {', '.join(ACTIONS)}")
     try:
-        return action, _parse_pattern(text)
+        return action, Pattern.parse(text)
     except RequestError as error:
         raise ValueError(error.message) from None
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from clasp_relay.errors import RequestError
@@ -24,6 +25,12 @@ Captured = tuple[str, ...]
 _EVERYTHING = ".*"
 
 _CAPTURE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(\*\*)?\}")
+
+
+@lru_cache(4096)
+def _compiled(regex: str) -> re.Pattern[str]:
+    """Returns a path's compiled expression; ``re`` itself forgets them above 512, and a policy may have more."""
+    return re.compile(regex, re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +102,7 @@ class Path:
         """Matches one address; the groups are what was captured."""
         if self.is_costly and self.pattern is not None and not self.pattern.matches(address):
             return None
-        return re.compile(self.regex, re.DOTALL).fullmatch(address)
+        return _compiled(self.regex).fullmatch(address)
 
 
 def _plain(segment: str) -> str:
