@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -325,13 +326,15 @@ def main() -> int:
     end_s = time.monotonic() + options.minutes * 60
     while time.monotonic() < end_s:
         drawn = options.only or chance.choices(names, k=8)
-        with tempfile.TemporaryDirectory(prefix="clasp-cluster-") as folder:
-            report = run(Path(folder) / "cluster", drawn, chance.randrange(1 << 32), _say)
+        folder = Path(tempfile.mkdtemp(prefix="clasp-cluster-"))
+        print(f"files and logs: {folder}, until all has held", flush=True)
+        report = run(folder / "cluster", drawn, chance.randrange(1 << 32), _say)
         print(report, flush=True)
         wrong = report.wrong()
         if wrong:
             print("\n".join(wrong))
             return 1
+        shutil.rmtree(folder)
     print("all held")
     return 0
 
