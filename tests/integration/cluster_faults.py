@@ -98,6 +98,7 @@ class Faults:
 
     @property
     def _follower(self) -> Member:
+        wait_until(lambda: bool(self._cluster.followers), f"somebody follows: {self._cluster}")
         return self._cluster.followers[0]
 
     @property
@@ -270,6 +271,8 @@ def run(
             faults.make(name)
         return Report(load.finish(), faults.waits_s, {member.name: member.log for member in cluster.members})
     finally:
+        for member in cluster.members:
+            (folder / f"{member.name}.log").write_text(member.log, encoding="utf-8")
         cluster.close()
 
 
