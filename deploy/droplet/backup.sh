@@ -100,6 +100,19 @@ def copy_sent_files(database):
     link_files(database.parent / "files", names)
 
 
+# A relay refuses to start where changes between the two are missing.
+def check_state(state, journal):
+    with open("state.json", "rb") as file:
+        begin = re.match(rb'\{"version":1,"journal_seq":([0-9]+),', file.read(64))
+    with closing(sqlite3.connect("journal.db")) as copy:
+        (trimmed,) = copy.execute("SELECT seq FROM trimmed").fetchone() or (0,)
+    if begin is not None and int(begin[1]) < trimmed:
+        sys.exit(
+            f"backup.sh: {state} is older than the oldest change in {journal};"
+            " give the file that --persist of the relay names to --state"
+        )
+
+
 state, journal, sent, *pairs = map(Path, sys.argv[1:])
 work = Path()
 path = journal
@@ -114,6 +127,8 @@ try:
             copy_file(state, work / "state.json")
         if journal != work:
             copy_database(source, work / "journal.db")
+    if state != work and journal != work:
+        check_state(state, journal)
     if sent != work:
         copy_sent_files(sent)
     # The accounts last, so that they have every user whom the other files name.

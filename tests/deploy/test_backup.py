@@ -313,6 +313,23 @@ class BackupTests(BackupTestCase):
         self.assertIn("--journal", result.stderr)
         self.assertEqual(self.script("backup.sh", "--to", self.backups, "--journal", "none").stderr, "")
 
+    def test_state_that_is_older_than_the_journal_is_no_backup(self) -> None:
+        """As an old file in the folder, where --persist names another one: a relay would not start on it."""
+        self.some_files()
+        journal = self.journal(self.data / "journal.db", 9)
+        journal.trim(7, 0)
+        state = self.data / "state.json"
+        for seq, is_old in ((6, True), (7, False), (9, False)):
+            state.write_text(f'{{"version":1,"journal_seq":{seq},"params":[]}}')
+            result = self.script("backup.sh", "--to", self.backups)
+            if is_old:
+                self.assertEqual((result.returncode, result.stdout), (1, ""))
+                told = f"backup.sh: {state} is older than the oldest change in {journal.path};"
+                self.assertEqual(result.stderr, f"{told} give the file that --persist of the relay names to --state\n")
+                self.assertEqual(list(self.backups.iterdir()), [])
+            else:
+                self.assertEqual((result.returncode, result.stderr), (0, ""))
+
     def test_missing_part_is_named(self) -> None:
         """An archive without the state, or without accounts, is made, and the operator hears what to do."""
         self.some_files()

@@ -232,6 +232,42 @@ class UsersFileTests(SynchronousTestCase):
             tables = db.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name").fetchall()
             self.assertEqual(tables, [("tokens_by_subject",), ("users",)])
 
+    def test_value_of_another_type_stops_the_start(self) -> None:
+        """In whichever column of whichever table of this relay: SQLite takes any value."""
+        open_users_file(self.path, keys_of).close()
+        whole = self.path.read_bytes()
+        right = {"INTEGER": 1, "TEXT": "text", "BLOB": b"blob"}
+        wrong = {"INTEGER": "soon", "TEXT": b"blob", "BLOB": "text"}
+        with closing(sqlite3.connect(self.path)) as db:
+            tables = [
+                name
+                for (name,) in db.execute(
+                    "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
+                )
+            ]
+            columns = {table: db.execute(f"PRAGMA table_info({table})").fetchall() for table in tables}
+        checked = 0
+        for table, rows in columns.items():
+            for bad in rows:
+                if not bad[2]:
+                    continue  # a column of keys, of any type
+                with self.subTest(table=table, column=bad[1]):
+                    self.path.write_bytes(whole)
+                    values = [(wrong if row is bad else right).get(row[2]) for row in rows]
+                    with closing(sqlite3.connect(self.path)) as db:
+                        try:
+                            db.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(rows))})", values)  # noqa: S608
+                        except sqlite3.IntegrityError:
+                            continue  # the number of a row can be nothing else
+                        db.commit()
+                    if table in ("users", "audit"):
+                        open_users_file(self.path, keys_of).close()
+                        continue
+                    error = self.assertRaises(StartError, open_users_file, self.path, keys_of)
+                    self.assertIn(f"a value in its table «{table}» is of another type than its column", str(error))
+                    checked += 1
+        self.assertGreater(checked, 60)
+
     def test_unusable_file_stops_the_start(self) -> None:
         """One line names the file and what to do; the file is not touched."""
 

@@ -6,6 +6,7 @@ from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -479,7 +480,12 @@ class FileTests(SynchronousTestCase):
             with self.subTest(name=name):
                 start = (pages[name] - 1) * 4096
                 self.path.write_bytes(whole[:start] + b"\xff" * 4096 + whole[start + 4096 :])
-                self.store = SqliteUsers(self.path, keys_of)
+                if name == "tokens":
+                    error = self.assertRaises(StartError, SqliteUsers, self.path, keys_of)
+                    self.assertIn("cannot be used (database disk image is malformed); if it is damaged,", str(error))
+                # Or only once the file is open.
+                with mock.patch.object(users_file, "_check_values"):
+                    self.store = SqliteUsers(self.path, keys_of)
                 error = self.assertRaises(StartError, read)
                 self.assertIn("cannot be used (database disk image is malformed); if it is damaged,", str(error))
                 self.store.close()

@@ -37,6 +37,13 @@ _PRIVATE = 0o600
 BUSY_TIMEOUT_S = 2.0
 """How long a call waits for another process that holds the file; the calls after it do not wait."""
 
+_TYPES = {
+    "INTEGER": "'integer', 'real', 'null'",
+    "TEXT": "'text', 'null'",
+    "BLOB": "'blob', 'null'",
+}
+"""The types that a value may have in a column, by the type that the schema gives the column."""
+
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 _OF_TRANSACTIONS = ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")
@@ -214,7 +221,28 @@ def _prepare(connection: sqlite3.Connection, path: Path, keys_of: Callable[[str]
     connection.execute("PRAGMA foreign_keys = ON")
     for step in range(version + 1, SCHEMA_VERSION + 1):
         _upgrade(connection, step)
+    with damage_told(path):
+        _check_values(connection, path)
     _add_missing_facts(connection, keys_of)
+
+
+def _check_values(connection: sqlite3.Connection, path: Path) -> None:
+    """Checks that each value is of its column's type, since SQLite takes any; otherwise it would be found much later.
+
+    Two tables are left out: users, which another relay may have written, and audit, which has up to a million rows and
+    is only shown.
+
+    Raises:
+        StartError: one is not.
+    """
+    tables = connection.execute(
+        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT IN ('users', 'audit')"
+    ).fetchall()
+    for (table,) in tables:
+        columns = [(row[1], row[2]) for row in connection.execute(f'PRAGMA table_info("{table}")') if row[2] in _TYPES]
+        wrong = " OR ".join(f'typeof("{column}") NOT IN ({_TYPES[kind]})' for column, kind in columns)
+        if wrong and connection.execute(f'SELECT 1 FROM "{table}" WHERE {wrong} LIMIT 1').fetchone():  # noqa: S608
+            raise damaged(path, ValueError(f"a value in its table «{table}» is of another type than its column"))
 
 
 def _version_of(connection: sqlite3.Connection, path: Path) -> int:
