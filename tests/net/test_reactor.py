@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.clock import steady_timers
 from clasp_relay.net import reactor
-from clasp_relay.net.reactor import ENDS_AT_ONCE, LOOK_INTERVAL_S, READY_S, RelayReactor
+from clasp_relay.net.reactor import ENDS_AT_ONCE, LATE_AT_ONCE, LOOK_INTERVAL_S, READY_S, RelayReactor
 from clasp_relay.net.reading import LEAST_S, TURN_S, share_end_s
 
 
@@ -220,6 +220,40 @@ class ReactorTests(SynchronousTestCase):
             for reader in readers[:6]:
                 reader.fill()
         self.assertEqual([bool(reader.got) for reader in readers], [True] * len(readers))
+
+    def test_turn_looks_at_no_more_sockets_than_it_handles(self) -> None:
+        """However many the last one left: or each turn would look at all of them, and handle a few."""
+        now_s, looked_at = 0.0, 0
+        self.reactor.seconds = lambda: now_s
+        self.patch(reactor, "thread_time", lambda: now_s)
+        self.patch(reactor, "LOOK_INTERVAL_S", 1_000)
+
+        class Counting(dict[int, Any]):
+            """Counts the questions."""
+
+            def get(self, descriptor: int, default: Any = None) -> Any:
+                nonlocal looked_at
+                looked_at += 1
+                return super().get(descriptor, default)
+
+        def take() -> None:
+            nonlocal now_s
+            now_s += 0.6 * READY_S
+
+        readers = [self.reader() for _ in range(10 * LATE_AT_ONCE)]
+        for reader in readers:
+            reader.result = take
+        for _ in range(2):
+            self.reactor.doIteration(0)
+        self.reactor._selectables = Counting(self.reactor._selectables)
+        turns = 4 * LATE_AT_ONCE
+        for _ in range(turns):
+            self.reactor.doIteration(0)
+        self.assertTrue(self.reactor.is_behind)
+        self.assertLess(looked_at / turns, 3 * LATE_AT_ONCE)
+        for _ in range(2 * LATE_AT_ONCE):
+            self.reactor.doIteration(0)
+        self.assertEqual([reader.got for reader in readers], [[b"x"]] * len(readers))
 
     def test_reactor_asks_for_few_sockets_at_a_time(self) -> None:
         """Each that is ready is read in the turn all the same, and none twice, though it is ready again at once."""
