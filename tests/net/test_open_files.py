@@ -46,6 +46,12 @@ class OpenFilesTests(SynchronousTestCase):
             self.assertIs(is_none_left(), not free)
         self.assertEqual((room_for_sessions(1_000), room_for_sessions(3)), (1_000 - RESERVED, 0))
 
+    def test_closed_standard_input_is_a_free_descriptor(self) -> None:
+        """As with a supervisor that opens none."""
+        code = "import os; os.close(0); from clasp_relay.net.open_files import *; print(is_short(), is_none_left())"
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        self.assertEqual(result.stdout, "False False\n")
+
     def test_no_limit_is_no_limit(self) -> None:
         """Other systems have none; its number is -1."""
         unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)

@@ -6,6 +6,7 @@ last ones are kept for files and for the health port.
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import sys
@@ -43,22 +44,23 @@ def is_short() -> bool:
 
     The system gives out the lowest free number, so one of the last numbers means that all below it are taken.
     """
-    limit = _number(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-    try:
-        lowest_free = os.open("/", os.O_RDONLY)
-    except OSError:
-        return True
-    os.close(lowest_free)
-    return lowest_free >= limit - RESERVED
+    lowest_free = _lowest_free()
+    return lowest_free is None or lowest_free >= _number(resource.getrlimit(resource.RLIMIT_NOFILE)[0]) - RESERVED
 
 
 def is_none_left() -> bool:
     """Tells whether no file can be opened at all, not even on the reserved descriptors."""
+    return _lowest_free() is None
+
+
+def _lowest_free() -> int | None:
+    """Returns the lowest free descriptor; None if there is none. Every connection asks for it."""
     try:
-        os.close(os.open("/", os.O_RDONLY))
-    except OSError:
-        return True
-    return False
+        lowest_free = os.dup(0)  # as open() does, without a walk through the file system
+    except OSError as error:
+        return 0 if error.errno == errno.EBADF else None
+    os.close(lowest_free)
+    return lowest_free
 
 
 def _number(limit: int) -> int:

@@ -35,16 +35,6 @@ def check_address(address: str) -> None:
         RequestError: code 200; it does not start with a slash, has an empty segment or a ``*``, has more than
             ``MAX_SEGMENTS`` segments or ``MAX_ADDRESS_BYTES`` bytes, or has no encoding in UTF-8.
     """
-    if (
-        address
-        and address[0] == "/"
-        and address[-1] != "/"
-        and "//" not in address
-        and "*" not in address
-        and address.isascii()
-        and len(address) <= _SURELY_SHORT
-    ):
-        return
     problem = "contains the wildcard '*'" if "*" in address else _problem(address)
     if problem:
         raise RequestError(ErrorCode.ADDRESS, f"the address {problem}", _for_error(address))
@@ -52,6 +42,8 @@ def check_address(address: str) -> None:
 
 def _problem(text: str) -> str | None:
     """Returns why a text is neither an address nor a pattern, as the end of a sentence; None if it may be one."""
+    if text[:1] == "/" and text[-1] != "/" and "//" not in text and len(text) <= _SURELY_SHORT and text.isascii():
+        return None
     if len(text) > MAX_ADDRESS_BYTES:
         return f"is longer than {MAX_ADDRESS_BYTES} bytes"
     if not text.startswith("/"):
@@ -213,13 +205,14 @@ class Pattern:
         is_literal: it has no wildcard and matches only the address with the same text.
     """
 
-    __slots__ = ("_places", "_prefix", "_text", "is_literal")
+    __slots__ = ("_head", "_is_subtree", "_places", "_text", "is_literal")
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self.is_literal = "*" not in text
-        is_subtree = text.endswith("/**") and "*" not in text[:-2]
-        self._prefix = text[:-2] if is_subtree else None
+        head, wildcard, rest = text.partition("*")
+        self.is_literal = not wildcard
+        self._head = head
+        self._is_subtree = rest == "*" and head[-1] == "/"
         self._places: _Places | None = None
 
     @classmethod
@@ -269,9 +262,12 @@ class Pattern:
         """Tells whether a valid address matches."""
         if self.is_literal:
             return address == self._text
-        prefix = self._prefix
-        if prefix is not None:
-            return address.startswith(prefix) or address == prefix[:-1]
+        head = self._head
+        # Wildcards that match no segment also leave out the slash before them.
+        if not address.startswith(head) and address != head[:-1]:
+            return False
+        if self._is_subtree:
+            return True
         table = self._table()
         places = table.start()
         for segment in address[1:].split("/"):
@@ -319,8 +315,11 @@ class Pattern:
         """
         if other.is_literal:
             return self.matches(other._text)
-        if self.is_literal:
+        # The other one's wildcards also match what does not go on as this one begins.
+        if self.is_literal or not other._head.startswith(self._head):
             return False
+        if self._is_subtree:
+            return True
         table = self._table()
         places = table.start()
         normal = other._table().normal

@@ -54,8 +54,6 @@ class CatchUps:
 
     def after(self, address: str) -> tuple[CatchUp, ...]:
         """Returns what a change or deletion at an address may open; for most addresses nothing."""
-        if self._table.find(address) is None:
-            return ()
         found: dict[CatchUp, None] = {}
         for index, captured in self._table.find_all(address):
             path, opened = self._opens[index]
@@ -134,8 +132,6 @@ class KeysRead:
         return self._of_short(address) if len(address) <= REMEMBERED_LENGTH else self._find(address)
 
     def _find(self, address: str) -> frozenset[bytes]:
-        if self._table.find(address) is None:
-            return frozenset()
         return frozenset().union(*(self._keys[found.number] for found in self._table.find_all(address)))
 
 

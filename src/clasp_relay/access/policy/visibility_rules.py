@@ -247,7 +247,7 @@ class _WayOut:
         """Finds the entry and the transforms of an address."""
         found = self._entry_table.find(address)
         redactions: tuple[Redaction, ...] = ()
-        if self._transforms and self._transform_table.find(address) is not None:
+        if self._transforms:
             redactions = tuple(
                 Redaction(self._transforms[match.number], match.captured)
                 for match in self._transform_table.find_all(address)

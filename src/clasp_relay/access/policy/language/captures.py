@@ -165,11 +165,12 @@ class PathTable:
 
     def find_all(self, address: str) -> list[Found]:
         """Returns every match, in order."""
-        return [
-            Found(index, match.groups())
-            for index, path in enumerate(self._paths)
-            if (match := path.bind(address)) is not None
-        ]
+        first = self.find(address)
+        if first is None:
+            return []
+        later = enumerate(self._paths[first.number + 1 :], first.number + 1)
+        bound = ((index, path.bind(address)) for index, path in later)
+        return [first, *(Found(index, match.groups()) for index, match in bound if match is not None)]
 
     def _find_one_by_one(self, address: str) -> Found | None:
         for index, path in enumerate(self._paths):
