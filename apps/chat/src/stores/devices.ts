@@ -63,8 +63,10 @@ export const useDevicesStore = defineStore('devices', () => {
     runtime.directory.forget(userId)
     const account = await runtime.directory.account(userId)
     const confirmed = account !== null && (await isDeviceOf(account, userId, deviceId, record))
+    // Meanwhile the session may have ended, or be another user's.
+    if (!runtime.begun || runtime.storage.userId !== userId) return
     records.set(deviceId, { record, confirmed })
-    if (!runtime.begun || deviceId !== runtime.identity.deviceId) return
+    if (deviceId !== runtime.identity.deviceId) return
     hasAccountKey.value = (await runtime.device.accountPair()) !== null
     mayConfirm.value = confirmed && hasAccountKey.value
   }

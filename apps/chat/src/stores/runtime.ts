@@ -131,8 +131,9 @@ export class Runtime extends Emitter<RuntimeEvents> {
     return this.ownIdentity
   }
 
+  /** Whether somebody is signed in, with storage and identity. */
   get begun(): boolean {
-    return this.openStorage !== null
+    return this.ownIdentity !== null
   }
 
   /** Whether this tab does what one tab of the browser has to do. */

@@ -1,5 +1,5 @@
 /** One person on several devices. */
-import { beforeEach, describe, expect, it } from 'vitest'
+import { beforeEach, describe, expect, it, vi } from 'vitest'
 import { signEvent } from '@/crypto/devices'
 import { parseMessage } from '@/protocol/shapes'
 import type { Tester } from '../support/person'
@@ -41,6 +41,21 @@ describe('a second device', () => {
     expect(second.rooms.lastRead(roomId)).toBe(lastActivityMs)
     expect(alice.session.displayName).toBe('Alice A.')
     expect(world.relay.value(`/chat/user/${alice.userId}/profile`)).toMatchObject({ name: 'Alice A.' })
+  })
+
+  it('is none of the next user, though its account was still being looked for', async () => {
+    const { runtime, devices } = alice
+    const account = await runtime.directory.account(alice.userId)
+    let found: (value: typeof account) => void = () => undefined
+    vi.spyOn(runtime.directory, 'account').mockImplementation(() => new Promise((resolve) => (found = resolve)))
+    await world.device(alice)
+    const before = devices.devices.length
+    await runtime.end(false)
+    await runtime.begin('somebody-else')
+    found(account)
+    await world.pass(500)
+    expect(before).toBe(1)
+    expect(devices.devices).toEqual([])
   })
 
   it('follows what happens on the first, and the other way round', async () => {
