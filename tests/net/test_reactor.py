@@ -1,6 +1,7 @@
 """The reactor reads as Twisted's own does."""
 
 import os
+import select
 import socket
 import time
 from collections.abc import Callable
@@ -220,6 +221,34 @@ class ReactorTests(SynchronousTestCase):
             for reader in readers[:6]:
                 reader.fill()
         self.assertEqual([bool(reader.got) for reader in readers], [True] * len(readers))
+
+    def leave(self, readers: list[Reader]) -> None:
+        """Leaves some ready sockets to the next turn."""
+        self.reactor._leave([(reader.fileno(), select.EPOLLIN) for reader in readers])
+
+    def test_socket_that_has_ended_takes_no_place_of_its_lane(self) -> None:
+        """Another ready one of its client's address is found at the next look, among those of a crowd."""
+        crowd, ended = [self.reader() for _ in range(3 * LATE_AT_ONCE)], self.reader()
+        for reader in crowd:
+            reader.protocol = SimpleNamespace(lane="crowd")
+        ended.protocol = SimpleNamespace(lane="one")
+        self.leave([*crowd, ended])
+        self.reactor.removeReader(ended)
+        other = self.reader()
+        other.protocol = SimpleNamespace(lane="one")
+        first = [descriptor for descriptor, _ in self.reactor._left(time.monotonic())]
+        self.assertIn(other.fileno(), first)
+
+    def test_turn_that_an_exception_ends_leaves_nothing_behind(self) -> None:
+        """Epoll returns the other sockets again, and none is read twice."""
+        readers = [self.reader() for _ in range(2 * LATE_AT_ONCE)]
+        self.leave(readers)
+        readers[0].result = CONNECTION_DONE
+        self.patch(readers[0], "connectionLost", lambda _reason: 1 / 0)
+        self.assertRaises(ZeroDivisionError, self.reactor.doIteration, 0)
+        self.reactor.doIteration(0)
+        self.assertEqual((list(self.reactor._late), self.reactor.is_behind), ([], False))
+        self.assertEqual([reader.got for reader in readers], [[b"x"]] * len(readers))
 
     def test_turn_looks_at_no_more_sockets_than_it_handles(self) -> None:
         """However many the last one left: or each turn would look at all of them, and handle a few."""

@@ -90,11 +90,12 @@ class RelayReactor(EPollReactor):
             now_s, may_be_more = seconds(), True
             ready = self._left(now_s)
         else:
+            self._late.clear()  # an exception that ended the last turn may have left some; epoll returns them again
             ready = self._poller.poll(-1 if timeout is None else timeout, READY_AT_ONCE)
             now_s, may_be_more = seconds(), len(ready) == READY_AT_ONCE
         self.turn_end_s, end_s = now_s + TURN_S, now_s + READY_S
         # ``thread_time`` is a system call, and many turns have only one socket.
-        thread_end_s = thread_time() + READY_S if len(ready) > 1 else 0.0
+        thread_end_s = thread_time() + READY_S if may_be_more or len(ready) > 1 else 0.0
         handled = ends = 0
         told: set[int] = set()
         while True:
@@ -176,7 +177,8 @@ class RelayReactor(EPollReactor):
 
     def _add_others(self, ready: list[tuple[int, int]]) -> None:
         """Adds ready sockets of other lanes to those that were left to this turn, the lanes in turn."""
-        late = self._late
+        selectables = self._selectables
+        late = self._late = deque([each for each in self._late if selectables.get(each[0]) is each[2]])
         descriptors, lanes = {each[0] for each in late}, set(map(_lane_of, late))
         behind = self._as_late([each for each in ready if each[0] not in descriptors])
         others = [each for each in behind if _lane_of(each) not in lanes]
