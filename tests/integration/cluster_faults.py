@@ -330,7 +330,7 @@ def main() -> int:
     while time.monotonic() < end_s:
         drawn = options.only or chance.choices(names, k=8)
         folder = Path(tempfile.mkdtemp(prefix="clasp-cluster-"))
-        print(f"files and logs: {folder}, until all has held", flush=True)
+        print(f"files and logs are in {folder}; they are removed if all holds", flush=True)
         report = run(folder / "cluster", drawn, chance.randrange(1 << 32), _say)
         print(report, flush=True)
         wrong = report.wrong()
