@@ -140,7 +140,7 @@ class TokenPermissions:
         return Bearer(
             record.subject,
             record.digest,
-            Scopes.parse(self.scopes_of(record)),
+            self._granted(record),
             label=record.username if is_device else "",
             is_account=not (record.guest or is_device),
         )
@@ -154,7 +154,7 @@ class TokenPermissions:
         rate = anonymous.message_rate
         return Bearer(
             subject,
-            scopes=Scopes.parse(self._policy.scopes_for(subject)),
+            scopes=self._policy.granted(subject),
             message_rate=None if rate is None else (rate.per_second, rate.burst),
             ends_with_session=True,
             fails_as=ANONYMOUS + session.origin,
@@ -206,7 +206,7 @@ class TokenPermissions:
         if self._policy is None:
             return True
         try:
-            if not Scopes.parse(self._policy.scopes_for(subject)).can_write(address):
+            if not self._policy.granted(subject).can_write(address):
                 return False
             self._policy.check_write(subject, address, value, None, False, state, self._now_us())
         except (RequestError, ValueError):
@@ -271,8 +271,8 @@ class TokenPermissions:
     def sees_all(self, who: Identity, address: str, reads: Reads) -> bool:
         """See ``Permissions``."""
         scopes = _scopes_of(who)
-        if not scopes.admin or scopes.is_admin_everywhere:
-            return bool(scopes.admin)
+        if scopes.is_admin_everywhere or not scopes.is_admin_somewhere:
+            return scopes.is_admin_everywhere
         reads.reads_address = True
         return scopes.is_admin(address)
 
@@ -377,16 +377,31 @@ class TokenPermissions:
 
     def scopes_of(self, record: TokenRecord) -> Sequence[str]:
         """Returns the scopes of a token, as ``action:pattern``; none for an id that cannot stand in a scope."""
-        if record.scopes_name == ADMIN_SCOPES:
-            return ("admin:/**",)
-        if record.scopes_name == OWN_SCOPES:
-            return record.scopes
+        scopes = _own_scopes(record)
+        if scopes is not None:
+            return scopes
         if self._policy is None:
             return UNRESTRICTED
         try:
             return self._policy.scopes_for(record.subject)
         except ValueError:
             return ()
+
+    def _granted(self, record: TokenRecord) -> Scopes:
+        """Returns what ``scopes_of`` does, parsed, without parsing those of the policy for each token."""
+        if self._policy is None or _own_scopes(record) is not None:
+            return Scopes.parse(self.scopes_of(record))
+        try:
+            return self._policy.granted(record.subject)
+        except ValueError:
+            return Scopes()
+
+
+def _own_scopes(record: TokenRecord) -> Sequence[str] | None:
+    """Returns the scopes of an admin token and of one with scopes of its own; None for any other token."""
+    if record.scopes_name == ADMIN_SCOPES:
+        return ("admin:/**",)
+    return record.scopes if record.scopes_name == OWN_SCOPES else None
 
 
 def _signs(rule: WriteRule) -> bool:

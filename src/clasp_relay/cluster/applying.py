@@ -7,7 +7,15 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from clasp_relay.cluster import image as images
-from clasp_relay.cluster.exchange.batches import Batch, Claimed, HandedOver, NewerVersion, decode_batch, digest_of
+from clasp_relay.cluster.exchange.batches import (
+    Batch,
+    Claimed,
+    Group,
+    HandedOver,
+    NewerVersion,
+    decode_batch,
+    digest_of,
+)
 from clasp_relay.cluster.exchange.ledger import Contradiction
 from clasp_relay.cluster.exchange.ports import Bounds
 from clasp_relay.cluster.membership import READ_AT_ONCE, Membership, Role, position_row
@@ -264,6 +272,8 @@ class Applying:
             membership.applied_journal_seq = membership.journal.appended_seq
         self.ring.add(seq, payload)
         for item in batch.items:
+            if type(item) is Group:  # nearly all of them
+                continue
             if isinstance(item, Claimed):
                 membership.base = b""
                 membership.is_cold = membership.is_cold and not item.is_cold

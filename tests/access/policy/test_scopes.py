@@ -6,14 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.access.policy.scopes import UNRESTRICTED, Scopes, check_template, expand
+from clasp_relay.access.policy.scopes import UNRESTRICTED, Scopes, ScopeTemplates, check_template, expand
 from clasp_relay.wire.address import Pattern
+from clasp_relay.wire.constants import MAX_ADDRESS_BYTES
 
 LETTERS = "abc"
 ADDRESSES = ["/" + "/".join(word) for length in range(1, 5) for word in product(LETTERS, repeat=length)]
 SEGMENTS = st.sampled_from([*LETTERS, "*", "**"])
 PATTERNS = st.lists(SEGMENTS, min_size=1, max_size=4).map(lambda segments: "/" + "/".join(segments))
-SCOPES = st.lists(st.tuples(st.sampled_from(["read", "write", "admin"]), PATTERNS), max_size=4)
+ACTION = st.sampled_from(["read", "write", "admin"])
+SCOPES = st.lists(st.tuples(ACTION, PATTERNS), max_size=4)
+TEMPLATES = st.lists(st.sampled_from([*LETTERS, "*", "**", "{userId}"]), max_size=3).map(
+    lambda segments: "/" + "/".join([*segments, "{userId}"])
+)
 
 
 def matches(pattern: list[str], address: list[str]) -> bool:
@@ -113,6 +118,40 @@ class TemplateTests(SynchronousTestCase):
         for user_id in ("", "*", "a/b", "**", "{userId}"):
             with self.subTest(user_id=user_id):
                 self.assertRaises(ValueError, expand, ["read:/u/{userId}"], user_id)
+
+    @given(SCOPES, st.lists(st.tuples(ACTION, TEMPLATES), max_size=4), st.sampled_from([*LETTERS, "ä", "x" * 5_000]))
+    def test_one_user_gets_what_the_expanded_scopes_allow(
+        self, scopes: list[tuple[str, str]], own: list[tuple[str, str]], user_id: str
+    ) -> None:
+        """Scopes that name their user are parsed later than the others, and allow the same."""
+        templates = [f"{action}:{pattern}" for action, pattern in (*scopes, *own)]
+        try:
+            expected = Scopes.parse(expand(templates, user_id))
+        except ValueError:
+            self.assertRaises(ValueError, ScopeTemplates(templates).of, user_id)
+            return
+        found = ScopeTemplates(templates).of(user_id)
+        self.assertEqual(sorted(found.texts), sorted(expected.texts))
+        self.assertIs(found.is_admin_somewhere, expected.is_admin_somewhere)
+        self.assertIs(found.is_admin_everywhere, expected.is_admin_everywhere)
+        patterns = [Pattern.parse(pattern.replace("{userId}", user_id)) for _, pattern in (*scopes, *own)]
+        for pattern in (*patterns, Pattern.parse("/**")):
+            self.assertIs(found.can_subscribe(pattern), expected.can_subscribe(pattern))
+            self.assertIs(found.can_write_all(pattern), expected.can_write_all(pattern))
+        for address in ADDRESSES[:12]:
+            self.assertIs(found.can_write(address), expected.can_write(address))
+            self.assertIs(found.can_get(address), expected.can_get(address))
+            self.assertIs(found.can_read(address), expected.can_read(address))
+            self.assertIs(found.is_admin(address), expected.is_admin(address))
+
+    def test_id_that_is_no_segment_or_too_long_has_no_scopes(self) -> None:
+        """At once, also where the scopes that name the user are parsed later."""
+        templates = ScopeTemplates(["read:/all", "write:/u/{userId}/{userId}"])
+        for user_id in ("", "*", "a/b", "{userId}", "x" * (MAX_ADDRESS_BYTES // 2), "ä" * 1_100, "\ud800"):
+            with self.subTest(user_id=user_id[:9]):
+                self.assertRaises(ValueError, templates.of, user_id)
+        longest = "x" * ((MAX_ADDRESS_BYTES - len("/u//")) // 2)
+        self.assertTrue(templates.of(longest).can_write(f"/u/{longest}/{longest}"))
 
     def test_malformed_scope_is_refused(self) -> None:
         """Unknown actions, no pattern, foreign placeholders."""

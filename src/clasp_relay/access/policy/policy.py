@@ -13,7 +13,7 @@ from clasp_relay.access.policy.language.json_keys import parse_json
 from clasp_relay.access.policy.language.maps import repeated_key
 from clasp_relay.access.policy.language.question import NO_SESSION_IDS, SessionIds
 from clasp_relay.access.policy.parsing import parse_document
-from clasp_relay.access.policy.scopes import ANONYMOUS, expand
+from clasp_relay.access.policy.scopes import ANONYMOUS, Scopes, ScopeTemplates
 from clasp_relay.access.policy.visibility_rules import Visibility, VisibilityRule
 from clasp_relay.access.policy.write_rules import Decision, WriteRequest, WriteRules
 from clasp_relay.core.rights.memory import Memory
@@ -36,6 +36,8 @@ class Policy:
 
     def __init__(self, document: Document) -> None:
         self.document = document
+        self._scopes = ScopeTemplates(document.scopes)
+        self._anonymous_scopes = ScopeTemplates(() if document.anonymous is None else document.anonymous.scopes)
         self.session_ids: SessionIds = NO_SESSION_IDS
         """Tells which session ids were given to which subject; to be set before the first write is decided."""
         self.visibility = Visibility(document)
@@ -85,10 +87,18 @@ class Policy:
         Raises:
             ValueError: the id cannot stand in a scope.
         """
-        if user_id.startswith(ANONYMOUS):
-            anonymous = self.document.anonymous
-            return () if anonymous is None else expand(anonymous.scopes, user_id)
-        return expand(self.document.scopes, user_id)
+        return self._templates_for(user_id).texts(user_id)
+
+    def granted(self, user_id: str) -> Scopes:
+        """Returns the same as ``scopes_for``, parsed.
+
+        Raises:
+            ValueError: the id cannot stand in a scope.
+        """
+        return self._templates_for(user_id).of(user_id)
+
+    def _templates_for(self, user_id: str) -> ScopeTemplates:
+        return self._anonymous_scopes if user_id.startswith(ANONYMOUS) else self._scopes
 
     def check_write(
         self,

@@ -55,7 +55,7 @@ class BatchLog:
 
     def __init__(self, renewal: Callable[[Change], Change | None]) -> None:
         self._renewal = renewal
-        self.judge: Callable[[Change], Judged] = _no_history
+        self.judge: Callable[[Change], Judged] | None = None
         """Returns what history does with a change; set if there are history rules."""
         self.waiting_bytes = 0
         """The size of closed batches that wait for the log; set by ``Appending``."""
@@ -75,7 +75,7 @@ class BatchLog:
             change = changes[0]
             data = encode_change(change)
             self.items.append(new_tuple(Group, ((change,), (data,))))
-            self.rows.append((*self.judge(change), data))
+            self.rows.append(self._row(change, data))
             self.size_bytes += CHANGE_BYTES + len(data)
             if len(self.items) == 1 or self.size_bytes > MAX_BATCH_BYTES:
                 # After the first item the append is scheduled; a full batch is sealed even while one is on its way.
@@ -98,9 +98,12 @@ class BatchLog:
         self.items.append(group)
         for change, data in zip(changes, group.encoded, strict=True):
             if change.kind in RECORDED_KINDS:
-                self.rows.append((*self.judge(change), data))
+                self.rows.append(self._row(change, data))
             self.size_bytes += CHANGE_BYTES + len(data)
         self.when_filled()
+
+    def _row(self, change: Change, data: bytes) -> Row:
+        return (change, None, (), data) if self.judge is None else (*self.judge(change), data)
 
     def add(self, item: Item, size_bytes: int = CHANGE_BYTES) -> None:
         """Gathers an item that is no change."""
@@ -129,10 +132,6 @@ class BatchLog:
         sealed = Sealed(tuple(self.items), tuple(self.rows), self.size_bytes)
         self.items, self.rows, self.size_bytes = [], [], 0
         return [sealed]
-
-
-def _no_history(change: Change) -> Judged:
-    return change, None, ()
 
 
 def _nothing() -> None:

@@ -50,11 +50,6 @@ class _WhileDecided:
         self._session.sent_as = self._log.mark = b""
 
 
-def _asked(session: Session, log: BatchLog, entry: Entry) -> _WhileDecided | None:
-    """Returns the context in which to handle a message with data of a door; None for any other message."""
-    return _WhileDecided(session, log, entry) if entry.more or entry.mark else None
-
-
 class Deciding:
     """The decider's part of a relay, for one epoch.
 
@@ -221,7 +216,8 @@ class Deciding:
         remote.at_work = entry.number
         if kind == _MESSAGE:
             message = entry.message or decode(entry.data)
-            self.relay.accept(session, message, entry.qos, _asked(session, self.log, entry))
+            mark = _WhileDecided(session, self.log, entry) if entry.more or entry.mark else None
+            self.relay.accept(session, message, entry.qos, mark)
         elif entry.kind == Asked.NAME:
             self.log.add(Named(session.id, entry.text, bool(entry.qos), int.from_bytes(entry.data)))
         elif entry.kind == Asked.WILL:
@@ -237,7 +233,7 @@ class Deciding:
         if will is not None and will.message:
             session = remote.session
             entry = Entry(0, session.id, int(Asked.MESSAGE), more=will.more, mark=will.mark)
-            self.relay.accept(session, decode(will.message), 0, _asked(session, self.log, entry))
+            self.relay.accept(session, decode(will.message), 0, _WhileDecided(session, self.log, entry))
 
     # Outcomes
 

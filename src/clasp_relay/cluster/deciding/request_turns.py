@@ -75,14 +75,15 @@ class RequestTurns:
         if self._turn_end_us is None:
             self._turn_end_us = now_us() + TURN_US
             self._call_later(0, self._next_turn)
-        ready = self._ready
-        while ready and now_us() < self._turn_end_us and not self.is_held:
+        ready, log = self._ready, self._log
+        # A batch that is not full is held by nothing, so ``is_held`` need not be asked.
+        while ready and now_us() < self._turn_end_us and (log.size_bytes <= MAX_BATCH_BYTES or not self.is_held):
             remote = next(iter(ready))
             del ready[remote]
             self._handle(remote, remote.queue.popleft())
             self._settle(remote)
-            if self._log.size_bytes > MAX_BATCH_BYTES:  # as ``BatchLog.close_if_full``, without another call
-                self._log.when_full()
+            if log.size_bytes > MAX_BATCH_BYTES:  # as ``BatchLog.close_if_full``, without another call
+                log.when_full()
             if remote.queue and not remote.at_work:
                 ready[remote] = None
 

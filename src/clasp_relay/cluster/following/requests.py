@@ -188,7 +188,10 @@ class Requests:
             text = "not done: too much waits for the cluster; try again in a moment"
             raise RequestError(ErrorCode.OVERLOADED, text, _about(message))
         self.forwarded += 1
-        self.keep(session, Asked.MESSAGE, qos, more=session.sent_as, mark=session.sent_with, message=message)
+        asking = self.sessions[session.id]
+        number = asking.number + 1
+        more, mark = session.sent_as, session.sent_with
+        self._keep(asking, new_tuple(Entry, (number, session.id, _MESSAGE, qos, "", b"", more, mark, message)), None)
 
     def keep(
         self,
@@ -199,10 +202,11 @@ class Requests:
         data: bytes = b"",
         more: bytes = b"",
         mark: bytes = b"",
-        message: m.Message | None = None,
         over: Callable[[bool], None] | None = None,
     ) -> None:
-        """Makes a request, which is sent at the end of the turn; ``Asked`` and ``Entry`` say what the fields mean.
+        """Makes a request without a message; it is sent at the end of the turn.
+
+        ``Asked`` and ``Entry`` say what the fields mean.
 
         Args:
             session: one of ``sessions``.
@@ -212,21 +216,26 @@ class Requests:
             data: the data.
             more: more data.
             mark: the door's data.
-            message: the message, whose memory the session's account has until the request is done.
             over: called once with whether it was done; False if that is not known in time.
+        """
+        asking = self.sessions[session.id]
+        self._keep(asking, Entry(asking.number + 1, session.id, int(kind), qos, text, data, more, mark), over)
+
+    def _keep(self, asking: SessionRequests, entry: Entry, over: Callable[[bool], None] | None) -> None:
+        """Keeps a request. The session's account has the memory of its message until the request is done.
 
         Raises:
             RequestError: the session may not have so much memory.
         """
-        asking = self.sessions[session.id]
-        asking.number += 1
-        entry = new_tuple(Entry, (asking.number, session.id, int(kind), qos, text, data, more, mark, message))
         kept = Request(entry, self._monotonic_s(), over)
+        message = entry.message
         if message is not None:
             # So that only a client that floods a cluster without a decider is refused.
-            session.account.take(_MESSAGES, kept.size_bytes, _about(message))
+            about = message.address if type(message) is m.Set else _about(message)
+            asking.session.account.take(_MESSAGES, kept.size_bytes, about)
+        asking.number = entry.number
         asking.kept.append(kept)
-        self._waiting[session.id] = asking
+        self._waiting[entry.session_id] = asking
         self._waiting_bytes += kept.size_bytes
         self._turn.append(kept)
         if not self._is_flushing:

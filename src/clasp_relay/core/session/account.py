@@ -87,7 +87,8 @@ class Account:
 
     def take(self, kind: MemoryKind, size_bytes: int, about: str | None = None) -> None:
         """Adds a size, or refuses it; see ``check``."""
-        self.check(kind, size_bytes, about)
+        if self._accounts.excess(self, self._subject, self._origin, size_bytes) is not None:
+            self.check(kind, size_bytes, about)
         self.bytes += size_bytes
         self._accounts.add(kind, self._subject, self._origin, size_bytes)
 
