@@ -31,6 +31,8 @@ export const useOverlayStore = defineStore('overlay', () => {
   const sidebarOpen = ref(false)
   const panelOpen = ref(false)
   const origins: (Element | null)[] = []
+  /** The element that has got the focus back from the last dialog. */
+  const returnedTo = shallowRef<Element | null>(null)
 
   function open(overlay: Overlay): void {
     origins.push(document.activeElement)
@@ -49,6 +51,7 @@ export const useOverlayStore = defineStore('overlay', () => {
     const origin = origins.pop()
     // After the dialog's own cleanup, which would leave the focus on the body.
     window.setTimeout(() => {
+      returnedTo.value = origin ?? null
       if (origin instanceof HTMLElement && origin.isConnected) origin.focus()
     }, 0)
   }
@@ -57,5 +60,6 @@ export const useOverlayStore = defineStore('overlay', () => {
     while (stack.value.length) close()
   }
 
-  return { current: computed(() => stack.value.at(-1) ?? null), sidebarOpen, panelOpen, open, replace, close, closeAll }
+  const current = computed(() => stack.value.at(-1) ?? null)
+  return { current, sidebarOpen, panelOpen, returnedTo, open, replace, close, closeAll }
 })

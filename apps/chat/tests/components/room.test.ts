@@ -312,6 +312,34 @@ describe('a room on screen', () => {
     expect(wrapper.get('[role=log]').attributes('aria-label')).toBe('Messages in Garden')
   })
 
+  describe('opened behind a dialog', () => {
+    afterEach(() => vi.restoreAllMocks())
+
+    it.each([false, true])(
+      'focuses its composer once that is closed, unless the focus was moved: %s',
+      async (moved) => {
+        const always = Object.assign(new EventTarget(), { matches: true }) as MediaQueryList
+        vi.spyOn(window, 'matchMedia').mockReturnValue(always)
+        const host = {
+          components: { RoomView },
+          props: ['room', 'shown'],
+          template: '<div><button /><input type="search" /><RoomView v-if="shown" :room="room" /></div>',
+        }
+        ;({ wrapper } = await show(host, { room: room(), shown: false }))
+        wrapper.get<HTMLElement>('button').element.focus()
+        const overlay = useOverlayStore()
+        overlay.open({ kind: 'settings' })
+        await wrapper.setProps({ shown: true })
+        overlay.close()
+        await settle()
+        expect(document.activeElement?.tagName).toBe('BUTTON')
+        if (moved) wrapper.get<HTMLElement>('input[type=search]').element.focus()
+        await new Promise((resolve) => setTimeout(resolve, 100))
+        expect(document.activeElement?.tagName).toBe(moved ? 'INPUT' : 'TEXTAREA')
+      },
+    )
+  })
+
   describe('with the keyboard in its messages', () => {
     // Without a layout nothing is on screen, and the list renders nothing.
     beforeEach(() => {

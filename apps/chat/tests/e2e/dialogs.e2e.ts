@@ -126,6 +126,8 @@ describe('whatever is on screen', () => {
     }
     for (const size of folder ? SIZES : [SMALLEST, USUAL]) {
       await page.setViewportSize(size)
+      // The panel closes where there is no room for it beside the messages.
+      await settled(page)
       await again?.()
       for (const language of LANGUAGES) {
         await speak(page, language)
@@ -137,6 +139,7 @@ describe('whatever is on screen', () => {
       await speak(page, 'en')
     }
     await page.setViewportSize(USUAL)
+    await settled(page)
     await again?.()
     await paint(page, 'light')
     return found
