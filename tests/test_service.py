@@ -118,7 +118,7 @@ class DeciderTests(SynchronousTestCase):
         """Returns one beside a world that serves clients; without one in open mode."""
         tokens = None if world is None else world.tokens
         settings = Settings(auth_port=0 if tokens is None else 7350, max_params_per_subject=5)
-        return _decider(settings, None, tokens, policy, HANDLERS, World().clock, MemoryFanOut(), ImmediateLog())
+        return _decider(settings, None, tokens, policy, Relay, HANDLERS, World().clock, MemoryFanOut(), ImmediateLog())
 
     def test_it_has_the_rights_of_accounts_and_limits_no_session(self) -> None:
         """With a policy and a memory of its own: its state is another one. It limits what each user may have."""

@@ -294,6 +294,7 @@ def _decider(
     history: HistoryRules | None,
     tokens: TokenTable | None,
     policy: Policy | None,
+    kind: type[Relay],
     handlers: Mapping[type[Message], Handler],
     clock: Clock,
     fan_out: FanOut,
@@ -306,7 +307,7 @@ def _decider(
     """
     own = None if policy is None else Policy(policy.document)
     permissions = OpenPermissions() if tokens is None else TokenPermissions(tokens, own, clock.now_us)
-    relay = Relay(
+    relay = kind(
         _core_options(settings, None, is_open=permissions.is_open),
         handlers,
         clock,

@@ -9,13 +9,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.cluster.clocks import DecidersClock
 from clasp_relay.cluster.deciding.batch_log import BatchLog
-from clasp_relay.cluster.deciding.deciders_core import RulesFanOut, deciders_handlers
+from clasp_relay.cluster.deciding.deciders_core import DecidersRelay, RulesFanOut, deciders_handlers
 from clasp_relay.cluster.deciding.deciding import Deciding
-from clasp_relay.cluster.exchange.batches import Answered, Item, decode_ack
+from clasp_relay.cluster.exchange.batches import Answered, Item
 from clasp_relay.cluster.exchange.ledger import Ledger
 from clasp_relay.cluster.exchange.packets import Asked, Entry, Packet
 from clasp_relay.core.handlers import HANDLERS
-from clasp_relay.core.relay import Relay, RelayOptions
+from clasp_relay.core.relay import RelayOptions
 from clasp_relay.wire.codec import decode, encode
 from clasp_relay.wire.messages import Ack, Message
 from tests.core.world import START_US, World
@@ -36,7 +36,7 @@ class DecidingCase(SynchronousTestCase):
         self.faults: list[object] = []
         self.log = BatchLog(lambda change: change)
         clock = DecidersClock(START_US, self.clock.seconds, self.clock.callLater)
-        relay = Relay(
+        relay = DecidersRelay(
             RelayOptions(),
             deciders_handlers(HANDLERS, self.log),
             clock,
@@ -76,8 +76,7 @@ class DecidingCase(SynchronousTestCase):
     def answers(self, items: list[Item]) -> list[Message]:
         """Returns the answers among items."""
         found = [data for item in items if isinstance(item, Answered) for _, data in item.answers]
-        acks = [decode_ack(data) for data in found]
-        return [decode(data) if ack is None else Ack(*ack) for ack, data in zip(acks, found, strict=True)]
+        return [decode(data) if isinstance(data, bytes) else Ack(*data) for data in found]
 
 
 def said(number: int, message: Message, qos: int = 0) -> Entry:

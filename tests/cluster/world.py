@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.cluster.clocks import DecidersClock
 from clasp_relay.cluster.deciding.batch_log import BatchLog, Row
-from clasp_relay.cluster.deciding.deciders_core import RulesFanOut, deciders_handlers
+from clasp_relay.cluster.deciding.deciders_core import DecidersRelay, RulesFanOut, deciders_handlers
 from clasp_relay.cluster.deciding.deciding import Deciding
 from clasp_relay.cluster.exchange.ledger import Ledger
 from clasp_relay.cluster.exchange.ports import Appended, Bounds, Outcome
@@ -402,7 +402,7 @@ class Member:
     def _deciding(self, epoch: int, from_us: int) -> Deciding:
         log = BatchLog(lambda change: change)
         clock = DecidersClock(from_us, self.clock.seconds, self.clock.callLater)
-        relay = self._make_relay(deciders_handlers(HANDLERS, log), clock, RulesFanOut(), log)
+        relay = self._make_relay(deciders_handlers(HANDLERS, log), clock, RulesFanOut(), log, DecidersRelay)
 
         def stop() -> None:
             for each in self.at_decider:
@@ -420,8 +420,10 @@ class Member:
         """Returns the permissions of one of this relay's cores."""
         return OpenPermissions()
 
-    def _make_relay(self, handlers: object, clock: object, fan_out: object, log: object) -> Relay:
-        return Relay(
+    def _make_relay(
+        self, handlers: object, clock: object, fan_out: object, log: object, kind: type[Relay] = Relay
+    ) -> Relay:
+        return kind(
             RelayOptions(),
             handlers,  # type: ignore[arg-type]
             clock,  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from clasp_relay.cluster.accounts.account_asking import NOT_DONE
 from clasp_relay.cluster.accounts.shared_accounts import SharedAccounts
 from clasp_relay.cluster.clocks import DecidersClock, FollowersClock
 from clasp_relay.cluster.deciding.batch_log import BatchLog, Judged
-from clasp_relay.cluster.deciding.deciders_core import RulesFanOut, deciders_handlers
+from clasp_relay.cluster.deciding.deciders_core import DecidersRelay, RulesFanOut, deciders_handlers
 from clasp_relay.cluster.deciding.deciding import Deciding
 from clasp_relay.cluster.exchange.ledger import Ledger
 from clasp_relay.cluster.following.following import Following
@@ -55,7 +55,7 @@ LONGEST_HOST = 20
 RETRY_AFTER_S = 5
 """Retry after, in seconds, for a call that the cluster has not answered."""
 
-MakeRelay = Callable[[Mapping[type[Message], Handler], Clock, FanOut, Log], Relay]
+MakeRelay = Callable[[type[Relay], Mapping[type[Message], Handler], Clock, FanOut, Log], Relay]
 """Makes a core with the same rights and limits as the one that serves clients."""
 
 
@@ -389,7 +389,7 @@ class ClusterParts:
 
         log = BatchLog(self._journal.renewal)
         clock = DecidersClock(from_us, time.monotonic, call_later)
-        relay = self._make_relay(deciders_handlers(HANDLERS, log), clock, RulesFanOut(), log)
+        relay = self._make_relay(DecidersRelay, deciders_handlers(HANDLERS, log), clock, RulesFanOut(), log)
         keeping = relay.keeping
         if keeping is not None:
 

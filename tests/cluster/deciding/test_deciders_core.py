@@ -8,9 +8,9 @@ from clasp_relay.cluster.deciding.deciders_core import RulesFanOut
 from clasp_relay.cluster.exchange.batches import Announced, Answered
 from clasp_relay.core.ports import Audience, Frame
 from clasp_relay.wire.constants import Signal
-from clasp_relay.wire.messages import Ack, Announce, SignalDefinition
+from clasp_relay.wire.messages import Ack, Announce, Set, SignalDefinition
 from tests.cluster.deciding_world import DecidingCase, said
-from tests.core.world import CODEC, MemoryOutbox
+from tests.core.world import CODEC, MemoryOutbox, value
 
 
 class AnnounceTests(DecidingCase):
@@ -39,6 +39,24 @@ class AnnounceTests(DecidingCase):
         items = self.sealed()
         self.assertEqual(self.answers(items), [Ack("/d")])
         self.assertEqual(len(items), 2)
+
+
+class AckTests(DecidingCase):
+    """ACKs, which go into the batch as fields."""
+
+    def test_an_ack_is_an_item_of_the_batch(self) -> None:
+        """Also one that names the holder of a lock."""
+        self.begin()
+        self.ask(said(2, Set("/a", value(1), lock=True), 1))
+        (answered,) = [item for item in self.sealed() if isinstance(item, Answered)]
+        self.assertEqual(answered.answers, ((2, ("/a", 1, True, "s")),))
+
+    def test_a_session_that_is_at_no_relay_gets_a_frame(self) -> None:
+        """Such as that of a rule."""
+        outbox = MemoryOutbox()
+        relay = self.deciding.relay
+        relay.ack(relay.connect(outbox, "", CODEC), "/a", 1)
+        self.assertEqual([frame.wire for frame in outbox.frames], [CODEC.ack("/a", 1)])
 
 
 class FanOutTests(SynchronousTestCase):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from twisted.trial.unittest import SynchronousTestCase
 
 from clasp_relay.cluster.deciding.request_turns import TURN_US
-from clasp_relay.cluster.exchange.batches import Answered, Began, Ended, Group, LinkBegan, LinkEnded, encode_ack
+from clasp_relay.cluster.exchange.batches import Answered, Began, Ended, Group, LinkBegan, LinkEnded
 from clasp_relay.cluster.exchange.packets import Asked, Entry, Packet
 from clasp_relay.core.records import ChangeKind
 from clasp_relay.wire.constants import Phase, Signal
@@ -26,7 +26,7 @@ class DecidingTests(DecidingCase):
         self.ask(Entry(1, "s", int(Asked.BEGIN)), said(2, Set("/a", value(1)), 1))
         items = self.sealed()
         self.assertEqual([type(item) for item in items], [LinkBegan, Began, Group, Answered])
-        self.assertEqual(items[-1], Answered("s", 2, ((2, encode_ack("/a", 1, None, None)),)))
+        self.assertEqual(items[-1], Answered("s", 2, ((2, ("/a", 1, None, None)),)))
 
     def test_nothing_is_done_twice(self) -> None:
         """What comes again is left out."""

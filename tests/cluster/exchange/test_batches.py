@@ -43,7 +43,7 @@ ITEMS: tuple[Item, ...] = (
     Began("session", "two.1", "ada", b"token", "origin"),
     Group.of((CHANGE, CHANGE._replace(kind=ChangeKind.LOCK_RELEASE))),
     Announced("ada", 17, b"announce"),
-    Answered("session", 5, ((4, b"ack"), (0, b"error"))),
+    Answered("session", 5, ((3, ("/a", 7, True, "holder")), (4, (None, None, None, None)), (0, b"error"))),
     Ended("session", 1013, "gone"),
     LinkEnded("two.1"),
     HandedOver(),
@@ -97,6 +97,8 @@ class BatchTests(SynchronousTestCase):
             b"\x01\x00" + msgpack.packb((1, NO_DIGEST, 0, 0, [(77,)])),
             b"\x01\x00" + msgpack.packb((1, NO_DIGEST, 0, 0, [(7, 1, 2, 3, 4)])),
             b"\x01\x00" + msgpack.packb((1, NO_DIGEST, 0, 0, [(3, "s", 1, ["text"])])),
+            b"\x01\x00" + msgpack.packb((1, NO_DIGEST, 0, 0, [(3, "s", 1, [(1, ("/a", 1, None))])])),
+            b"\x01\x00" + msgpack.packb((1, NO_DIGEST, 0, 0, [(3, "s", 1, [(1, ("/a", "1", None, None))])])),
             b"\x01\x00" + msgpack.packb((1, NO_DIGEST, 0, 0, [(0, b"no change")])),
         ):
             with self.subTest(body=body):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clasp_relay.cluster.exchange.batches import Answered, encode_ack
+from clasp_relay.cluster.exchange.batches import Answered
 from clasp_relay.errors import ErrorCode, RequestError
 from clasp_relay.wire.codec import encode
 from clasp_relay.wire.messages import Ack, Error, Set
@@ -21,9 +21,7 @@ class AnsweringTests(OneFollower):
         self.following.give_up_old(self.clock.seconds())
         self.send(Set("/b", value(1)), 1)
         self.hear()
-        self.apply(
-            Answered(self.session.id, 3, ((2, encode_ack("/a", 1, None, None)), (3, encode_ack("/b", 1, None, None))))
-        )
+        self.apply(Answered(self.session.id, 3, ((2, ("/a", 1, None, None)), (3, ("/b", 1, None, None)))))
         self.assertEqual(self.hear(), [Ack("/b", 1)])
 
     def test_a_door_is_called_back_for_each_message(self) -> None:
@@ -38,7 +36,7 @@ class AnsweringTests(OneFollower):
             self.send(Set("/a", value(number)), 1)
         self.turn()
         refusal = encode(Error(int(ErrorCode.LOCKED), "no", "/a"))
-        self.apply(Answered(self.session.id, 4, ((2, encode_ack("/a", 7, None, None)), (3, refusal))))
+        self.apply(Answered(self.session.id, 4, ((2, ("/a", 7, None, None)), (3, refusal))))
         self.assertEqual(outcomes, [(7, None), (None, ErrorCode.LOCKED), (None, None)])
         self.assertEqual(self.hear(), [Error(int(ErrorCode.LOCKED), "no", "/a")])
 
@@ -50,6 +48,6 @@ class AnsweringTests(OneFollower):
         self.turn()
         self.clock.advance(5.1)
         self.following.give_up_old(self.clock.seconds())
-        self.apply(Answered(self.session.id, 2, ((2, encode_ack("/a", 1, None, None)),)))
+        self.apply(Answered(self.session.id, 2, ((2, ("/a", 1, None, None)),)))
         self.assertEqual([each and each.code for each in outcomes], [ErrorCode.OVERLOADED])
         self.assertEqual(codes(self.hear()), [ErrorCode.OVERLOADED])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clasp_relay.cluster.exchange.batches import Answered, Claimed, Ended, encode_ack
+from clasp_relay.cluster.exchange.batches import Answered, Claimed, Ended
 from clasp_relay.cluster.exchange.packets import Asked
 from clasp_relay.cluster.following.requests import GIVEN_UP_AT_ONCE, MAX_WAITING_BYTES
 from clasp_relay.core.session.account import Account, Accounts
@@ -30,7 +30,7 @@ class RequestsTests(OneFollower):
             self.send(Set("/a", value(number)), 1)
         self.turn()
         self.packets.clear()
-        self.apply(Answered(self.session.id, 2, ((2, encode_ack("/a", 1, None, None)),)))
+        self.apply(Answered(self.session.id, 2, ((2, ("/a", 1, None, None)),)))
         self.apply(Claimed("three.1", "three", False, b""))
         self.assertEqual(self.asked(), [(3, int(Asked.MESSAGE)), (4, int(Asked.MESSAGE))])
         self.assertEqual(self.hear(), [Ack("/a", 1)])

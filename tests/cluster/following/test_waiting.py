@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from clasp_relay.cluster.exchange.batches import Answered, encode_ack
+from clasp_relay.cluster.exchange.batches import Answered
 from clasp_relay.cluster.following.following import GONE
 from clasp_relay.cluster.following.requests import WAITS_S
 from clasp_relay.errors import ErrorCode
@@ -25,7 +25,7 @@ class ReadTests(OneFollower):
         self.send(Ping())
         self.turn()
         self.assertEqual(self.hear(), [])
-        self.apply(Answered(self.session.id, 2, ((2, encode_ack("/a", 1, None, None)),)))
+        self.apply(Answered(self.session.id, 2, ((2, ("/a", 1, None, None)),)))
         self.assertEqual([type(each) for each in self.hear()], [Ack, Snapshot, Pong])
 
     def test_a_read_without_writes_before_it_is_answered_at_once(self) -> None:

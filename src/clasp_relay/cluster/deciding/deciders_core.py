@@ -1,8 +1,9 @@
-"""What the decider's core has other than that of a relay that is alone: its fan-out, and the handler of ANNOUNCE."""
+"""What the decider's core has other than that of a relay that is alone: fan-out, ACKs, and the handler of ANNOUNCE."""
 
 from __future__ import annotations
 
 from clasp_relay.cluster.deciding.batch_log import BatchLog
+from clasp_relay.cluster.deciding.remote_sessions import RemoteSession
 from clasp_relay.cluster.exchange.batches import Announced
 from clasp_relay.core.ports import Audience, Frame, Outbox
 from clasp_relay.core.relay import Handler, Relay
@@ -11,7 +12,7 @@ from clasp_relay.core.work import Pieces
 from clasp_relay.wire.codec import encode
 from clasp_relay.wire.messages import Announce, Message
 
-__all__ = ["RulesFanOut", "deciders_handlers"]
+__all__ = ["DecidersRelay", "RulesFanOut", "deciders_handlers"]
 
 
 class RulesFanOut:
@@ -22,6 +23,25 @@ class RulesFanOut:
         for outbox in audience.outboxes:
             if outbox is not exclude:
                 outbox.send(frame)
+
+
+class DecidersRelay(Relay):
+    """The decider's core: its ACKs go into the batch as fields, which each session's own relay encodes."""
+
+    def ack(
+        self,
+        session: Session,
+        address: str | None = None,
+        revision: int | None = None,
+        locked: bool | None = None,
+        holder: str | None = None,
+    ) -> None:
+        """See ``Relay``."""
+        remote = session.outbox
+        if isinstance(remote, RemoteSession):
+            remote.ack((address, revision, locked, holder))
+        else:  # a rule's session, or one that has ended
+            super().ack(session, address, revision, locked, holder)
 
 
 def deciders_handlers(handlers: dict[type[Message], Handler], log: BatchLog) -> dict[type[Message], Handler]:

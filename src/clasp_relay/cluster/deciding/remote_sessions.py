@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from clasp_relay.cluster.deciding.batch_log import BatchLog
-from clasp_relay.cluster.exchange.batches import Answered, Began, Ended, Willed, encode_ack
+from clasp_relay.cluster.exchange.batches import AckFields, Answer, Answered, Began, Ended, Willed
 from clasp_relay.cluster.exchange.packets import Entry
 from clasp_relay.core.ports import Frame
 from clasp_relay.core.relay import Relay
@@ -27,19 +27,12 @@ REFUSED = Disconnect(CloseCode.POLICY_VIOLATION, "the token was revoked: sign in
 """The end of a session whose token the decider does not know any more."""
 
 
-class _Payloads(ClaspCodec):
-    """Encodes answers as payloads, without a frame around them."""
+ACK_BYTES = 40
+"""Approximate size of an ACK besides its address."""
 
-    def ack(
-        self,
-        address: str | None = None,
-        revision: int | None = None,
-        locked: bool | None = None,
-        holder: str | None = None,
-        /,
-    ) -> bytes:
-        """See ``Codec``."""
-        return encode_ack(address, revision, locked, holder)
+
+class _Payloads(ClaspCodec):
+    """Encodes answers other than ACKs as payloads, without a frame around them."""
 
     def encode(self, message: Message, /) -> bytes:
         """See ``Codec``."""
@@ -77,7 +70,7 @@ class RemoteSession:
         """The number of the request that is being handled, perhaps in pieces; 0 for none."""
         self.queue: deque[Entry] = deque()
         """The requests that were taken and are not handled yet."""
-        self.answers: list[tuple[int, bytes]] = []
+        self.answers: list[tuple[int, Answer]] = []
         self.will: Willed | None = None
         """Its will; None for none."""
 
@@ -85,6 +78,12 @@ class RemoteSession:
         """See ``Outbox``."""
         self.answers.append((self.at_work, frame.wire))
         self._touch(self, len(frame.wire))
+
+    def ack(self, fields: AckFields) -> None:
+        """Answers with an ACK; see ``DecidersRelay``."""
+        self.answers.append((self.at_work, fields))
+        address = fields[0]
+        self._touch(self, ACK_BYTES if address is None else ACK_BYTES + len(address))
 
     def send_snapshot(self, key: object, frames: Iterator[bytes]) -> None:
         """See ``Outbox``; does nothing, since nothing is read here."""

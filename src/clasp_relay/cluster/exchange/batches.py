@@ -7,8 +7,10 @@ no relay continues with another log. Its bytes are a version, whether it is comp
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from hashlib import blake2b
+from itertools import product
+from types import NoneType
 from typing import Any, NamedTuple, TypeAlias
 
 import msgpack
@@ -19,7 +21,9 @@ from clasp_relay.errors import DecodeError
 __all__ = [
     "NO_DIGEST",
     "VERSION",
+    "AckFields",
     "Announced",
+    "Answer",
     "Answered",
     "Batch",
     "Began",
@@ -34,10 +38,8 @@ __all__ = [
     "Named",
     "NewerVersion",
     "Willed",
-    "decode_ack",
     "decode_batch",
     "digest_of",
-    "encode_ack",
     "encode_batch",
 ]
 
@@ -52,14 +54,15 @@ NO_DIGEST = bytes(DIGEST_BYTES)
 COMPRESSED_FROM_BYTES = 64 * 1024
 """From this size on a batch is compressed: a long bundle repeats its writer, and a message of NATS may have 1 MiB."""
 
-_ACK = b"\x00"
-"""The first byte of an encoded ACK; no payload begins with it."""
-
-_pack: Callable[[object], bytes] = msgpack.Packer().pack
-"""Packs a small object: ``msgpack.packb`` makes a packer each time, which takes longer than the packing."""
-
 MAX_BYTES = 64 * 1024 * 1024
 """Size limit of a batch after its decompression."""
+
+
+AckFields: TypeAlias = "tuple[str | None, int | None, bool | None, str | None]"
+"""The fields of an ACK: address, revision, whether it is locked, and by whom."""
+
+Answer: TypeAlias = "AckFields | bytes"
+"""The fields of an ACK, or an ERROR as a payload. ACKs are many, and their bytes would be of no use."""
 
 
 class NewerVersion(DecodeError):
@@ -108,8 +111,8 @@ class Answered(NamedTuple):
 
     session_id: str
     number: int
-    answers: tuple[tuple[int, bytes], ...]
-    """ACKs (``encode_ack``) and ERRORs as payloads, each with the number of its request; 0 for none."""
+    answers: tuple[tuple[int, Answer], ...]
+    """Each with the number of its request; 0 for none."""
 
 
 class Announced(NamedTuple):
@@ -224,6 +227,10 @@ _FIELDS: dict[type[Any], tuple[type[Any], ...]] = {
 }
 
 
+_ACK_TYPES = frozenset(product((str, NoneType), (int, NoneType), (bool, NoneType), (str, NoneType)))
+"""The types that the fields of an ACK can have."""
+
+
 class Batch(NamedTuple):
     """One message of the log."""
 
@@ -241,19 +248,6 @@ class Batch(NamedTuple):
 def digest_of(payload: bytes) -> bytes:
     """Returns the digest by which the next batch names this one."""
     return blake2b(payload, digest_size=DIGEST_BYTES).digest()
-
-
-def encode_ack(address: str | None, revision: int | None, locked: bool | None, holder: str | None) -> bytes:
-    """Encodes the fields of an ACK. ACKs are many, and this takes a third of the time of encoding a payload."""
-    return _ACK + _pack((address, revision, locked, holder))
-
-
-def decode_ack(data: bytes) -> tuple[str | None, int | None, bool | None, str | None] | None:
-    """Decodes the fields of an ACK; returns None for another answer."""
-    if data[:1] != _ACK:
-        return None
-    address, revision, locked, holder = msgpack.unpackb(data[1:])
-    return address, revision, locked, holder
 
 
 def encode_batch(batch: Batch) -> bytes:
@@ -299,12 +293,14 @@ def _decode_item(item: tuple[Any, ...]) -> Item:
     _check(item[1:], _FIELDS[kind])
     if kind is Answered:
         for answer in item[3]:
-            _check(answer, (int, bytes))
+            _check(answer, (int, (bytes, tuple)))
+            if type(answer[1]) is tuple and tuple(map(type, answer[1])) not in _ACK_TYPES:
+                raise DecodeError("the batch is damaged: an ACK has other fields")
     made: Item = kind(*item[1:])
     return made
 
 
-def _check(values: tuple[Any, ...], kinds: tuple[type[Any], ...]) -> None:
+def _check(values: tuple[Any, ...], kinds: tuple[type[Any] | tuple[type[Any], ...], ...]) -> None:
     if not isinstance(values, tuple) or len(values) != len(kinds) or not all(map(isinstance, values, kinds)):
         raise DecodeError("the batch is damaged: a field is not what it has to be")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from clasp_relay.cluster.exchange.batches import Answered, decode_ack
+from clasp_relay.cluster.exchange.batches import Answer, Answered
 from clasp_relay.cluster.exchange.packets import Asked
 from clasp_relay.cluster.following.requests import Request, SessionRequests
 from clasp_relay.core.relay import Relay
@@ -54,24 +54,22 @@ def _send(relay: Relay, asking: SessionRequests, item: Answered) -> None:
     for number, data in item.answers:
         if given_up and number in given_up:
             continue
-        ack = decode_ack(data)
-        if ack is not None:
-            relay.ack(session, *ack)
+        if isinstance(data, tuple):
+            relay.ack(session, *data)
             continue
         message = decode(data)
         if isinstance(message, m.Error):
             relay.refuse(session, RequestError(ErrorCode(message.error), message.message, message.address))
 
 
-def _tell_door(relay: Relay, session: Session, done: Iterable[Request], answers: dict[int, bytes]) -> None:
+def _tell_door(relay: Relay, session: Session, done: Iterable[Request], answers: dict[int, Answer]) -> None:
     """Reports the outcome of each message of a session to its door; a message has one answer at most."""
     for kept in done:
         if kept.entry.kind != Asked.MESSAGE:
             continue
-        data = answers.get(kept.entry.number, b"")
-        ack = decode_ack(data)
-        message = decode(data) if data and ack is None else None
+        data = answers.get(kept.entry.number)
+        message = decode(data) if isinstance(data, bytes) else None
         if isinstance(message, m.Error):
             refuse(relay, session, RequestError(ErrorCode(message.error), message.message, message.address))
         elif session.when_decided is not None:
-            session.when_decided(None if ack is None else ack[1], None)
+            session.when_decided(data[1] if isinstance(data, tuple) else None, None)

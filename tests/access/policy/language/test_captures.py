@@ -96,14 +96,16 @@ class PathTests(SynchronousTestCase):
 class PathTableTests(SynchronousTestCase):
     """The first of several."""
 
-    @given(st.lists(CAPTURING.map(named), max_size=6), NAMES)
-    def test_table_finds_what_asking_one_by_one_finds(self, texts: list[str], address: str) -> None:
-        """The first match and its captures, and all matches."""
+    @given(st.lists(CAPTURING.map(named), max_size=6), st.lists(NAMES, min_size=1, max_size=4))
+    def test_table_finds_what_asking_one_by_one_finds(self, texts: list[str], addresses: list[str]) -> None:
+        """The first match and its captures, and all matches, also with a path that is not written as one."""
         paths = [Path.parse(text) for text in texts]
-        matches = [(n, found.groups()) for n, path in enumerate(paths) if (found := path.bind(address))]
+        paths.insert(len(paths) // 2, Path.containing("a"))
         table = PathTable(paths)
-        self.assertEqual(table.find(address), matches[0] if matches else None)
-        self.assertEqual(table.find_all(address), matches)
+        for address in addresses:
+            matches = [(n, found.groups()) for n, path in enumerate(paths) if (found := path.bind(address))]
+            self.assertEqual(table.find(address), matches[0] if matches else None)
+            self.assertEqual(table.find_all(address), matches)
 
     def test_paths_by_content(self) -> None:
         """What contains something, and what is everything, stand in order with the rest."""

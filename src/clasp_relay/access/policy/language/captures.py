@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from clasp_relay.errors import RequestError
-from clasp_relay.wire.address import Pattern, check_address
+from clasp_relay.wire.address import Pattern, check_address, intersects
 
 SESSION = "session"
 """The name by which templates use the subject: the writer, or the reader."""
@@ -142,6 +142,8 @@ class PathTable:
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = tuple(paths)
         self._by_marker: dict[int, tuple[int, int]] = {}
+        self._later: dict[int, list[tuple[int, Path]]] = {}
+        """For paths that ``find_all`` found first: the later ones that can match the same address, which are few."""
         self._one_by_one = any(path.is_costly for path in paths)
         alternatives = []
         group = 0
@@ -168,9 +170,22 @@ class PathTable:
         first = self.find(address)
         if first is None:
             return []
-        later = enumerate(self._paths[first.number + 1 :], first.number + 1)
+        later = self._later.get(first.number)
+        if later is None:
+            later = self._later[first.number] = self._meeting(first.number)
+        if not later:
+            return [first]
         bound = ((index, path.bind(address)) for index, path in later)
         return [first, *(Found(index, match.groups()) for index, match in bound if match is not None)]
+
+    def _meeting(self, number: int) -> list[tuple[int, Path]]:
+        """Returns the later paths, with their numbers, that can match an address that this path matches."""
+        own = self._paths[number].pattern
+        return [
+            (index, path)
+            for index, path in enumerate(self._paths)
+            if index > number and (own is None or path.pattern is None or intersects(own, path.pattern))
+        ]
 
     def _find_one_by_one(self, address: str) -> Found | None:
         for index, path in enumerate(self._paths):
