@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from clasp_relay.core.history import keeping as keeping_module
 from clasp_relay.core.history.keeping import MAX_SPOT_CHARACTERS, MAX_SPOTS, Keeping
 from clasp_relay.core.history.memory import MemoryHistory
 from clasp_relay.core.history.rules import UNKEPT, Spot
@@ -128,6 +129,38 @@ class KeepingTests(SynchronousTestCase):
                     assert change is not None
                     self.assertEqual(keeping.key_of(change), f"0:{room}")
                 self.assertEqual(len(asked), count)
+
+    def test_last_answers_are_bounded(self) -> None:
+        """By their number, and the length of their addresses."""
+        self.patch(keeping_module, "MAX_SPOTS", 3)
+        keeping = Keeping(rules_of(UNLESS), self.params, self.clock, Memory())
+        for number in range(5):
+            keeping.event(memory_session(subject=f"user{number}"), Publish("/r/a/m"))
+        self.assertEqual(list(keeping._last_answers), ["user2", "user3", "user4"])
+        long = f"/r/{'a' * MAX_SPOT_CHARACTERS}/m"
+        for _ in range(2):
+            self.assertIsNotNone(keeping.event(memory_session(subject="ann"), Publish(long)))
+        self.assertNotIn("ann", keeping._last_answers)
+
+    def test_what_depends_on_the_value_is_asked_each_time(self) -> None:
+        """Such an answer is not remembered."""
+        secret = {**UNLESS, "unless": [{"type": "value_field_equals", "field": "off", "value": True}]}
+        keeping = Keeping(rules_of(secret), self.params, self.clock, Memory())
+        for off in (True, False, True):
+            message = Publish("/r/a/m", value=value({"off": off}))
+            self.assertIs(keeping.event(memory_session(subject="ann"), message) is None, off)
+
+    def test_answer_ends_with_its_time(self) -> None:
+        """Presence that has just ended waives the rule for its grace."""
+        graced = {**UNLESS, "unless": [{"type": "present", "lookup": "/r/{room}/here", "grace_secs": 5}]}
+        keeping = Keeping(rules_of(graced), self.params, self.clock, Memory())
+        self.put("/r/a/here", 1)
+        self.params.apply(written(self.params, Param("/r/a/here", NULL, 2, "w", self.clock.now_us(), subject="ann")))
+        session = memory_session(subject="ann")
+        for _ in range(2):
+            self.assertIsNone(keeping.event(session, Publish("/r/a/m")))
+        self.clock.clock.advance(6)
+        self.assertIsNotNone(keeping.event(session, Publish("/r/a/m")))
 
     def test_remembered_answer_ends_with_what_it_rests_on(self) -> None:
         """The settings of a room; for a bundle that is not applied yet, the rule is evaluated again."""

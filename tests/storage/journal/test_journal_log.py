@@ -17,7 +17,7 @@ from clasp_relay.core.history.rules import Judgement
 from clasp_relay.core.records import Change, ChangeKind, encode_change, no_param
 from clasp_relay.errors import ErrorCode, JournalLost, RequestError
 from clasp_relay.storage.journal.commit_delay import MANY_CHANGES, MAX_DELAY_S, MAX_GROWTH_S
-from clasp_relay.storage.journal.journal_file import Batch, JournalFile
+from clasp_relay.storage.journal.journal_file import ENCODED_AT_ONCE, Batch, JournalFile
 from clasp_relay.storage.journal.journal_log import MAX_QUEUED_BYTES, JournalLog
 from clasp_relay.storage.journal.opening import open_journal
 from clasp_relay.wire.messages import Publish
@@ -171,9 +171,9 @@ class JournalLogTests(TestCase):
         too_long = Change(no_param("/a", "w", "", TIME_US), ChangeKind.EVENT, message=Publish("/" + "a" * 70_000))
         batch = self.log.append((write_of(2), too_long))
         self.waiting.setdefault(batch, []).append(2)
+        yield self.assertFailure(self.log.recorded(), JournalLost)
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
         self.assertIn("Publish", self.log.lost)
-        yield self.assertFailure(self.log.recorded(), JournalLost)
         yield deferLater(reactor, 0.01, lambda: None)
         self.assertEqual((self.done, (yield self.stored())), ([1], [1]))
 
@@ -224,7 +224,7 @@ class JournalLogTests(TestCase):
         big = write_of(1)
         big = big._replace(param=big.param._replace(value=bytes(60_000)))
         self.log.check()
-        self.log.append([big] * (MAX_QUEUED_BYTES // 60_000 + 1))
+        self.log.append([big] * (MAX_QUEUED_BYTES // 60_000 + ENCODED_AT_ONCE))
         self.refused("wait to be recorded")
         event.set()
         yield self.log.recorded()

@@ -60,6 +60,8 @@ class Keeping:
         """The last signal whose rule was found not to be waived, the number of changes of the params at that time
         (``Params.changes``), and the answer of ``judge`` to it, since ``judge`` is nearly always called with it right
         after; None where the signal may erase something."""
+        self._last_answers: dict[str, tuple[Spot, Answer[bool]]] = {}
+        """For subjects: the spot of their last change at a conditional one, and the answer in the memory."""
         self._untold: dict[int, int] = {}
         """The times of a bundle's accepted members that were not told yet, in their order."""
         self._replayed_us: int | None = None
@@ -207,14 +209,32 @@ class Keeping:
         memory, param = self._memory, change.param
         if memory is None or self._state is not self._params:
             return self.rules.is_waived(change, spot, self._state, now_us, Reads())
+        last = self._last_answers.get(param.subject)
+        if last is not None and last[0] is spot:
+            answer = last[1]
+            if answer.is_valid and (answer.until_us is None or now_us < answer.until_us):
+                return answer.value
+        return self._ask(memory, spot, change, now_us)
+
+    def _ask(self, memory: Memory, spot: Spot, change: Change, now_us: int) -> bool:
+        """Answers from the memory, or from the rules."""
+        param = change.param
         pool, question = memory.pool(param.subject), (_UNLESS, spot.rule, spot.captured)
         answer: Answer[bool] | None = memory.find(pool, question, param.address, lambda: now_us)
-        if answer is not None:
+        if answer is None:
+            reads = Reads()
+            is_waived = self.rules.is_waived(change, spot, self._params, now_us, reads)
+            answer = memory.keep(pool, question, param.address, is_waived, reads)
+            if answer is None:
+                return is_waived
+        if len(param.address) > MAX_SPOT_CHARACTERS:
             return answer.value
-        reads = Reads()
-        is_waived = self.rules.is_waived(change, spot, self._params, now_us, reads)
-        memory.keep(pool, question, param.address, is_waived, reads)
-        return is_waived
+        last = self._last_answers
+        last.pop(param.subject, None)
+        if len(last) >= MAX_SPOTS:
+            del last[next(iter(last))]
+        last[param.subject] = (spot, answer)
+        return answer.value
 
 
 def _signal_of(change: Change) -> Signal | None:

@@ -35,8 +35,8 @@ T = TypeVar("T")
 _WRITE, _EVENT = ChangeKind.WRITE, ChangeKind.EVENT
 
 MAX_QUEUED_BYTES = 32 * 1024 * 1024
-"""Memory limit of the changes that wait to be recorded. Beyond it writes are refused, so that they do not fill the
-memory while a disk hangs."""
+"""Memory limit of the changes that wait to be recorded, not counting the last ones (``ENCODED_AT_ONCE``). Beyond it
+writes are refused, so that they do not fill the memory while a disk hangs."""
 
 RENEWAL_STEP_US = 60_000_000
 """The shortest time between two recorded renewals of one address, or a quarter of the life time if that is less."""
@@ -419,6 +419,12 @@ class JournalLog:
     def _commit(self) -> None:
         """Gives the gathered batch to the thread."""
         batch, number = self._gathered, self._batch
+        try:
+            batch.encode()
+        except Exception:
+            # Otherwise only a part of the changes would be recorded.
+            self._fail(Failure())
+            return
         self._gathered = Batch()
         self._batch += 1
         self._committed_bytes = batch.size_bytes
