@@ -319,8 +319,13 @@ class BackupTests(BackupTestCase):
         journal = self.journal(self.data / "journal.db", 9)
         journal.trim(7, 0)
         state = self.data / "state.json"
-        for seq, is_old in ((6, True), (7, False), (9, False)):
-            state.write_text(f'{{"version":1,"journal_seq":{seq},"params":[]}}')
+        for seq, is_old in (
+            ("", True),
+            ('"journal_seq":6,', True),
+            ('"journal_seq":7,', False),
+            ('"journal_seq":9,', False),
+        ):
+            state.write_text(f'{{"version":1,{seq}"params":[]}}')
             result = self.script("backup.sh", "--to", self.backups)
             if is_old:
                 self.assertEqual((result.returncode, result.stdout), (1, ""))
@@ -329,6 +334,19 @@ class BackupTests(BackupTestCase):
                 self.assertEqual(list(self.backups.iterdir()), [])
             else:
                 self.assertEqual((result.returncode, result.stderr), (0, ""))
+
+    def test_state_of_another_relay_is_as_new_as_the_journal_that_was_taken_over_with_it(self) -> None:
+        """It names no change of this journal, and the journal's rows are history."""
+        self.some_files()
+        (self.data / "state.json").write_text('{"version":1,"params":[]}')
+        journal = self.journal(self.data / "journal.db", 9)
+        journal.begin_after(9, needs_state=True)
+        self.assertEqual(journal.trimmed_seq, 9)
+        result = self.script("backup.sh", "--to", self.backups)
+        self.assertEqual((result.returncode, result.stderr), (0, ""))
+        journal.write([Entry(seq, write_of(seq)) for seq in range(10, 20)])
+        journal.trim(12, 0)
+        self.assertEqual(self.script("backup.sh", "--to", self.backups).returncode, 1)
 
     def test_missing_part_is_named(self) -> None:
         """An archive without the state, or without accounts, is made, and the operator hears what to do."""
