@@ -18,6 +18,9 @@ NATS_MODULE = "github.com/nats-io/nats-server/v2@v2.15.2"
 RELAY, CHAT, NATS, MOSQUITTO, PLAIN = "relay", "relay, chat policy", "nats-server", "mosquitto", "plain Autobahn"
 """The names in the tables."""
 
+BEFORE = " before"
+"""The end of the name of another version of the relay."""
+
 MQTT_DOOR = "relay, MQTT"
 """The relay as an MQTT broker, which is not in the tables."""
 
@@ -92,7 +95,7 @@ def _commit(checkout: Path) -> str:
 def relay(checkout: Path = ROOT) -> Kind:
     """The relay in open mode: no accounts, no policy."""
     return Kind(
-        RELAY if checkout == ROOT else f"{RELAY} before",
+        RELAY if checkout == ROOT else f"{RELAY}{BEFORE}",
         _commit(checkout),
         "clasp",
         lambda port, _auth_port, folder: [*_relay_command(port, folder, checkout), "--auth-port", "0"],
@@ -131,7 +134,7 @@ def chat(checkout: Path = ROOT) -> Kind:
         options += ["--admin-token", str(folder / "admin.token"), "--max-params-per-subject", "300000"]
         return [*_relay_command(port, folder, checkout), *options]
 
-    name = CHAT if checkout == ROOT else f"{CHAT} before"
+    name = CHAT if checkout == ROOT else f"{CHAT}{BEFORE}"
     return Kind(name, _commit(checkout), "clasp", command, True, _environment(checkout), True)
 
 

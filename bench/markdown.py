@@ -69,22 +69,35 @@ def _group(rows: list[Row]) -> Iterator[str]:
     if subject is None:
         yield from _growth(rows, columns)
         return
-    peers = [column for column in columns if column != subject]
-    heads = ["work", "unit", *columns, *(_ratio_head(subject, peer) for peer in peers)]
+    compared = list(_compared(subject, columns))
+    heads = ["work", "unit", *columns, *(_ratio_head(*pair) for pair in compared)]
     yield f"| {' | '.join(heads)} |"
     yield "|" + "---|" * len(heads)
     for row in rows:
+        ratios = (row.ratio(*pair) for pair in compared)
         cells = [row.name, row.unit, *(_figure(row, column) for column in columns)]
-        for peer in peers:
-            ratio = row.ratio(peer, subject) if peer in SUBJECTS else row.ratio(subject, peer)
-            cells.append("" if ratio is None else f"{ratio:.2f}")
+        cells += ["" if ratio is None else f"{ratio:.2f}" for ratio in ratios]
         yield f"| {' | '.join(cells)} |"
 
 
-def _ratio_head(subject: str, peer: str) -> str:
-    if peer in SUBJECTS:
+def _compared(subject: str, columns: list[str]) -> Iterator[tuple[str, str]]:
+    """Yields what is divided by what: the relay by its peers, and by another version of it in the same mode."""
+    for column in columns:
+        same_mode = column.removesuffix(catalogue.BEFORE)
+        if column == subject:
+            continue
+        if column in SUBJECTS:
+            yield column, subject
+        elif column == same_mode:
+            yield subject, column
+        elif same_mode in columns:
+            yield same_mode, column
+
+
+def _ratio_head(case: str, peer: str) -> str:
+    if (case, peer) == (catalogue.CHAT, catalogue.RELAY):
         return "policy ÷ open"
-    return f"{subject} ÷ {peer}"
+    return f"{case} ÷ {peer}"
 
 
 def _growth(rows: list[Row], columns: list[str]) -> Iterator[str]:

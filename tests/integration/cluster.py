@@ -206,14 +206,26 @@ class Cluster:
 
     def is_whole(self) -> bool:
         """Tells whether every relay that runs is ready, and one of them decides."""
-        roles = [member.role for member in self.members if member.is_running]
-        return all(roles) and roles.count("decider") == 1
+        return self._only_decider() is not None
+
+    def _only_decider(self) -> Member | None:
+        """Returns the relay that decides, each asked once; None unless all are ready and just one decides."""
+        roles = {member: member.role for member in self.members if member.is_running}
+        deciders = [member for member, role in roles.items() if role == "decider"]
+        return deciders[0] if all(roles.values()) and len(deciders) == 1 else None
 
     @property
     def decider(self) -> Member:
         """The relay that decides."""
-        wait_until(self.is_whole, f"a decider: {self}")
-        return next(member for member in self.members if member.role == "decider")
+        found: list[Member] = []
+
+        def is_found() -> bool:
+            member = self._only_decider()
+            found.extend(() if member is None else (member,))
+            return bool(found)
+
+        wait_until(is_found, f"a decider: {self}")
+        return found[0]
 
     @property
     def followers(self) -> list[Member]:
