@@ -51,6 +51,7 @@ def _environment(checkout: Path = ROOT) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join((str(checkout / "src"), str(checkout))),
         "PYTHONDONTWRITEBYTECODE": "1",
         "CLASP_MAX_BYTES_PER_SUBJECT": "0",
+        "CLASP_MAX_SESSION_MEMORY": "0",
         "CLASP_MAX_GUEST_TOKENS_PER_ADDRESS": "0",
     }
 
